@@ -1,0 +1,11 @@
+//! The pure half of Active-Monitor Fleet: types, decisions, the session protocol and the fleet's state.
+//!
+//! Nothing here reads a clock, opens a file or a socket, or draws a random number: `now` and whatever was observed are
+//! arguments. That is what lets one test drive the agent's loop, both ends of a session and the hub's state by hand.
+
+pub mod definition;
+pub mod run;
+pub mod schedule;
+pub mod session;
+pub mod state;
+pub mod view;
