@@ -1,5 +1,12 @@
 //! Fleet definitions: a HealthCheck that the hub pushes to every cluster that a selector picks.
 
+pub mod names;
+pub mod parse;
+pub mod placeholder;
+pub mod render;
+pub mod select;
+pub mod validate;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -9,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub const API_VERSION: &str = "fleet.activemonitor.keikoproj.io/v1alpha1";
 /// `kind` of a FleetHealthCheck.
 pub const KIND: &str = "FleetHealthCheck";
+/// The most that a definition, or what it renders to for one cluster, may have as JSON, bytes.
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// A definition as people write it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

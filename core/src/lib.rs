@@ -3,9 +3,19 @@
 //! Nothing here reads a clock, opens a file or a socket, or draws a random number: `now` and whatever was observed are
 //! arguments. That is what lets one test drive the agent's loop, both ends of a session and the hub's state by hand.
 
+pub mod check;
+pub mod decide;
 pub mod definition;
+pub mod fleet;
+pub mod healthcheck;
+pub mod manifest;
+pub mod rbac;
+pub mod report;
 pub mod run;
+pub mod samples;
 pub mod schedule;
 pub mod session;
 pub mod state;
+pub mod status;
 pub mod view;
+pub mod workflow;

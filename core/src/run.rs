@@ -44,7 +44,7 @@ impl fmt::Display for RunKind {
     }
 }
 
-/// Identifies a run within its cluster. A remedy carries the slot of the failed run that it answers.
+/// Identifies a run within its cluster. A remedy's slot is the start of the failed run that it answers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunKey {

@@ -3,8 +3,9 @@
 //!
 //! A zone is a row of stretches with one offset each, and within a stretch local time is the instant plus the offset.
 //! So the times of a schedule are all instants whose local time the calendar has: a local time that a change of the
-//! clocks leaves out does not fire, one that comes twice fires twice. robfig does the same wherever the gap is not at
-//! midnight (there it loses or doubles days depending on where its search began, which a stable slot cannot copy).
+//! clocks leaves out does not fire, one that comes twice fires twice. robfig does the same, but for gaps at midnight and
+//! changes of half an hour: there its answer depends on where the search began, which a stable slot cannot copy (the
+//! table in tests/fixtures/robfig has such rows, marked as faults).
 
 use chrono::{DateTime, Datelike, Utc};
 use jiff::Timestamp;
@@ -36,7 +37,8 @@ impl Calendar {
             vec![*fields]
         };
         let engines = variants.iter().filter_map(engine_expression).map(|text| text.parse());
-        Ok(Calendar { engines: engines.collect::<Result<_, _>>().map_err(ScheduleError::Engine)?, zone })
+        let engines = engines.collect::<Result<_, cron::error::Error>>();
+        Ok(Calendar { engines: engines.map_err(|error| ScheduleError::Engine { problem: error.to_string() })?, zone })
     }
 
     /// The first time strictly after `after`.

@@ -67,8 +67,11 @@ pub enum ScheduleError {
         text: String,
     },
     /// The calendar engine did not take what this module made of the expression.
-    #[error("the calendar engine refused the expression")]
-    Engine(#[source] cron::error::Error),
+    #[error("the calendar engine refused the expression: {problem}")]
+    Engine {
+        /// The engine's own words.
+        problem: String,
+    },
 }
 
 /// One of the five fields.

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Schedule;
+use super::{Schedule, floor_second};
 
 /// The jitter is below this.
 const MAX_JITTER: Duration = Duration::from_secs(300);
@@ -23,15 +23,19 @@ pub struct Slots {
     schedule: Schedule,
     created: Timestamp,
     jitter: Duration,
+    /// An interval's second slot, from which on they lie on a grid; `None` for calendar times.
+    grid: Option<Timestamp>,
 }
 
 impl Slots {
     /// `created` is the check's creationTimestamp (a fraction of a second is dropped); `key` is what the jitter is drawn
     /// from: `namespace/name/uid`.
     pub fn new(schedule: Schedule, created: Timestamp, key: &str) -> Self {
-        let created = Timestamp::from_second(super::floor_second(created)).unwrap_or(created);
-        let jitter = schedule.period().map_or(Duration::ZERO, |period| jitter(key, period));
-        Slots { schedule, created, jitter }
+        let created = Timestamp::from_second(floor_second(created)).unwrap_or(created);
+        let period = schedule.period();
+        let jitter = period.map_or(Duration::ZERO, |period| draw_jitter(key, period));
+        let grid = period.map(|period| created.saturating_add(period + jitter).unwrap_or(Timestamp::MAX));
+        Slots { schedule, created, jitter, grid }
     }
 
     /// The schedule behind the slots.
@@ -47,15 +51,142 @@ impl Slots {
 
     /// The latest slot that is not after `now` and strictly after `floor`: however many were missed, one is made up for.
     pub fn due(&self, now: Timestamp, floor: Option<Timestamp>) -> Option<Timestamp> {
-        match self.second_slot() {
-            Interval::Yes(second) => {
-                let latest = second.and_then(|second| {
-                    self.schedule.latest_at(now, floor.unwrap_or(Timestamp::MIN), second)
-                });
-                let first = || (self.created <= now && floor.is_none_or(|floor| floor < self.created)).then_some(self.created);
-                latest.or_else(first)
+        let Some(grid) = self.grid else {
+            let floor = floor.map_or(self.created, |floor| floor.max(self.created));
+            return self.schedule.latest_at(now, floor, self.created);
+        };
+        let first_is_due = self.created <= now && floor.is_none_or(|floor| floor < self.created);
+        self.schedule
+            .latest_at(now, floor.unwrap_or(Timestamp::MIN), grid)
+            .or_else(|| first_is_due.then_some(self.created))
+    }
+
+    /// The first slot strictly after `after`. `None` only for calendar times, as in [`Schedule::next_after`].
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        match self.grid {
+            None => self.schedule.next_after(after.max(self.created), self.created),
+            Some(_) if after < self.created => Some(self.created),
+            Some(grid) => self.schedule.next_after(after, grid),
+        }
+    }
+
+    /// How long a run of `slot` may take if nothing else says so: the interval, or the time to the calendar's next slot,
+    /// but there at most an hour.
+    pub fn gap(&self, slot: Timestamp) -> Duration {
+        self.schedule.period().unwrap_or_else(|| {
+            let next = self.schedule.next_after(slot, self.created);
+            let gap = next.and_then(|next| Duration::try_from(next.duration_since(slot)).ok());
+            gap.map_or(MAX_CALENDAR_GAP, |gap| gap.min(MAX_CALENDAR_GAP))
+        })
+    }
+}
+
+fn draw_jitter(key: &str, period: Duration) -> Duration {
+    let seconds = (period / 2).min(MAX_JITTER).as_secs();
+    let digest: [u8; 32] = Sha256::digest(key).into();
+    let drawn = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    Duration::from_secs(drawn.checked_rem(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "health/inline-hello/8a1e6a6e-7f1e-4f5e-9c1b-3b1f0f3f4a11";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a timestamp")
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn every(period: u64) -> Slots {
+        Slots::new(Schedule::every(seconds(period)), at("2026-03-01T00:00:00.7Z"), KEY)
+    }
+
+    fn cron(expr: &str) -> Slots {
+        Slots::new(Schedule::parse_cron(expr).expect(expr), at("2026-03-01T00:00:00Z"), KEY)
+    }
+
+    /// Frozen: a changed jitter would move every slot of every fleet.
+    #[test]
+    fn the_jitter_is_stable_and_bounded() {
+        assert_eq!(every(3600).jitter(), seconds(173));
+        assert_eq!(cron("* * * * *").jitter(), Duration::ZERO);
+        for period in 1..=3 {
+            assert_eq!(every(period).jitter(), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn an_interval_runs_at_once_then_on_its_grid() {
+        let slots = every(3600);
+        let created = at("2026-03-01T00:00:00Z");
+        let second = created + seconds(3600) + slots.jitter();
+        assert_eq!(slots.due(created - seconds(1), None), None);
+        assert_eq!(slots.due(created, None), Some(created));
+        assert_eq!(slots.due(created, Some(created)), None);
+        assert_eq!(slots.next(created - seconds(99)), Some(created));
+        assert_eq!(slots.next(created), Some(second));
+        assert_eq!(slots.due(second - seconds(1), None), Some(created));
+        assert_eq!(slots.due(second, Some(created)), Some(second));
+        assert_eq!(slots.next(second), Some(second + seconds(3600)));
+        assert_eq!(slots.gap(created), seconds(3600));
+        // `@every` is the same as the interval it names.
+        assert_eq!(cron("@every 1h").next(second), slots.next(second));
+    }
+
+    #[test]
+    fn calendar_slots_start_after_the_creation() {
+        let slots = cron("0 0 * * *");
+        assert_eq!(slots.next(at("2020-01-01T00:00:00Z")), Some(at("2026-03-02T00:00:00Z")));
+        assert_eq!(slots.due(at("2026-03-01T23:59:59Z"), None), None);
+        assert_eq!(slots.due(at("2026-03-09T10:00:00Z"), None), Some(at("2026-03-09T00:00:00Z")));
+        assert_eq!(slots.due(at("2026-03-09T10:00:00Z"), Some(at("2026-03-09T00:00:00Z"))), None);
+    }
+
+    #[test]
+    fn the_gap_of_calendar_slots_is_at_most_an_hour() {
+        assert_eq!(cron("*/7 * * * *").gap(at("2026-03-01T00:56:00Z")), seconds(240));
+        assert_eq!(cron("@daily").gap(at("2026-03-02T00:00:00Z")), seconds(3600));
+        assert_eq!(cron("0 0 29 2 *").gap(at("2096-02-29T00:00:00Z")), seconds(3600));
+    }
+
+    #[test]
+    fn years_of_missed_slots_cost_no_more_than_one() {
+        let now = at("2036-02-29T12:00:30Z");
+        let started = Instant::now();
+        for slots in [every(1), cron("* * * * *"), cron("CRON_TZ=Europe/Berlin * * * * *"), cron("0 0 30 2 *")] {
+            for _ in 0..100 {
+                slots.due(now, None);
             }
-            Interval::No => self.schedule.latest_at(now, self.not_before_creation(floor), self.created),
+        }
+        assert_eq!(every(1).due(now, None), Some(now));
+        assert_eq!(cron("CRON_TZ=Europe/Berlin * * * * *").due(now, None), Some(at("2036-02-29T12:00:00Z")));
+        // 400 searches; walking through the 315 million seconds would take minutes.
+        assert!(started.elapsed() < seconds(20), "{:?}", started.elapsed());
+    }
+
+    proptest! {
+        /// What is due is what `next` would have named last.
+        #[test]
+        fn due_and_next_agree(period in 1_u64..100_000, ago in 0_u64..1_000_000, floor in 0_u64..1_000_000) {
+            let slots = every(period);
+            let created = at("2026-03-01T00:00:00Z");
+            let (now, floor) = (created + seconds(ago), created + seconds(floor));
+            match slots.due(now, Some(floor)) {
+                Some(slot) => {
+                    prop_assert!(floor < slot && slot <= now);
+                    prop_assert!(slots.next(slot).is_some_and(|next| next > now));
+                }
+                None => prop_assert!(slots.next(floor).is_some_and(|next| next > now)),
+            }
         }
     }
 }

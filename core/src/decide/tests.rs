@@ -1,0 +1,324 @@
+//! The loop by hand: each test is a cluster, a journal and a clock of its own.
+
+use serde_json::json;
+
+use super::*;
+use crate::healthcheck::HealthCheck;
+use crate::manifest::workflow_name;
+use crate::workflow::WorkflowStatus;
+
+const CREATED: i64 = 1_800_000_000;
+const SOURCE: &str = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {entrypoint: a}";
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(CREATED + second).unwrap()
+}
+
+fn job(account: &str) -> serde_json::Value {
+    json!({"resource": {"namespace": "health", "serviceAccount": account, "source": {"inline": SOURCE}}})
+}
+
+fn check(spec: serde_json::Value) -> Check {
+    let mut spec = spec;
+    spec["workflow"] = job("sa");
+    let resource: HealthCheck = serde_json::from_value(json!({
+        "apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck",
+        "metadata": {"name": "dns", "namespace": "health", "uid": "u1", "generation": 1,
+            "creationTimestamp": at(0).to_string()},
+        "spec": spec,
+    }))
+    .unwrap();
+    Check::parse(&resource).unwrap()
+}
+
+fn every_minute() -> Check {
+    check(json!({"repeatAfterSec": 60}))
+}
+
+fn remedied(limit: serde_json::Value, reset: serde_json::Value) -> Check {
+    let spec = json!({"repeatAfterSec": 60, "remedyworkflow": job("fixer"), "remedyRunsLimit": limit,
+        "remedyResetInterval": reset});
+    check(spec)
+}
+
+/// A cluster with its journal: takes the steps that are decided, as the shell would.
+#[derive(Default)]
+struct World {
+    observed: Observed,
+    recorded: Vec<Run>,
+    created: Vec<RunKey>,
+}
+
+impl World {
+    /// Takes steps until there is nothing to do but wait; gives the instant to wake at.
+    fn settle(&mut self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        for _ in 0..20 {
+            match decide(now, check, &self.observed) {
+                Step::Wait(until) => return until,
+                Step::WriteStatus(next) => self.observed.status = *next,
+                Step::Record { run, .. } => {
+                    self.observed.intents.retain(|intent| intent.key != run.key);
+                    self.observed.settled.retain(|known| known.key.kind != run.key.kind);
+                    self.observed.settled.push((*run).clone());
+                    self.recorded.push(*run);
+                }
+                Step::Start(key) => self.start(check, key, now),
+                Step::Abandon(key) => self.observed.intents.retain(|intent| intent.key != key),
+                Step::Confirm(workflow) => {
+                    self.observed.gone.insert(workflow);
+                }
+            }
+        }
+        panic!("no rest after 20 steps");
+    }
+
+    fn start(&mut self, check: &Check, key: RunKey, now: Timestamp) {
+        let job = check.job(key.kind).unwrap();
+        let workflow = format!("health/{}", workflow_name(&job.prefix, &key));
+        self.observed.intents.retain(|intent| intent.key != key);
+        self.observed.intents.push(Intent { key: key.clone(), workflow: workflow.clone(), created: true });
+        let status = WorkflowStatus::default();
+        let created = crate::healthcheck::whole_seconds(now);
+        self.observed.workflows.push(Seen { key: key.clone(), workflow, created, deadline_seconds: Some(60), status });
+        self.created.push(key);
+    }
+
+    fn end(&mut self, phase: WorkflowPhase, now: Timestamp) {
+        let seen = self.observed.workflows.last_mut().unwrap();
+        seen.status.phase = phase;
+        seen.status.finished_at = Some(crate::healthcheck::time(now));
+    }
+
+    fn kinds(&self) -> Vec<RunKind> {
+        self.created.iter().map(|key| key.kind).collect()
+    }
+}
+
+#[test]
+fn an_interval_runs_at_once_and_then_on_its_grid() {
+    let (check, mut world) = (every_minute(), World::default());
+    assert_eq!(world.settle(&check, at(1)), Some(at(1) + Duration::from_secs(70)));
+    world.end(WorkflowPhase::Succeeded, at(3));
+    let next = world.settle(&check, at(3)).unwrap();
+    assert_eq!(world.observed.status.success_count, Some(1));
+    assert_eq!(world.observed.status.started_at.as_ref().unwrap().0, at(1));
+    assert_eq!(world.created.len(), 1);
+    world.settle(&check, next);
+    assert_eq!(world.created[1].slot, next);
+}
+
+#[test]
+fn missed_slots_run_once() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Succeeded, at(2));
+    world.settle(&check, at(36_000));
+    assert_eq!(world.created.len(), 2);
+    world.end(WorkflowPhase::Succeeded, at(36_001));
+    assert!(world.settle(&check, at(36_001)).unwrap() > at(36_001));
+    assert_eq!(world.created.len(), 2);
+}
+
+#[test]
+fn error_is_an_end_and_says_why() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Error, at(2));
+    world.settle(&check, at(2));
+    assert_eq!(world.recorded[0].reason, Some(Reason::WorkflowError));
+    assert_eq!(world.observed.status.status.as_deref(), Some("Failed"));
+    assert_eq!(world.observed.status.error_message.as_deref(), Some("WorkflowError"));
+}
+
+#[test]
+fn a_workflow_past_its_deadline_is_failed_and_terminated() {
+    let (check, mut world) = (every_minute(), World::default());
+    let deadline = world.settle(&check, at(0)).unwrap();
+    assert_eq!(deadline, at(70));
+    let step = decide(deadline, &check, &world.observed);
+    let Step::Record { run, terminate } = step else { panic!("{step:?}") };
+    assert_eq!(run.reason, Some(Reason::DeadlineExceeded));
+    assert_eq!(terminate.as_deref(), run.workflow.as_deref());
+}
+
+#[test]
+fn a_longer_deadline_in_the_source_wins() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.observed.workflows[0].deadline_seconds = Some(600);
+    assert_eq!(world.settle(&check, at(100)), Some(at(610)));
+}
+
+#[test]
+fn a_run_whose_workflow_vanished_is_failed_once() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.observed.workflows.clear();
+    world.settle(&check, at(5));
+    assert_eq!(world.recorded.len(), 1);
+    assert_eq!(world.recorded[0].reason, Some(Reason::WorkflowVanished));
+    assert_eq!(world.created.len(), 1, "the slot does not run again");
+}
+
+#[test]
+fn an_intent_that_came_to_nothing_is_started_again_or_withdrawn() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.observed.workflows.clear();
+    world.observed.intents[0].created = false;
+    world.settle(&check, at(1));
+    assert_eq!((world.created.len(), world.recorded.len()), (2, 0));
+    assert_eq!(world.created[0], world.created[1], "the same name");
+
+    world.observed.workflows.clear();
+    world.observed.intents[0].created = false;
+    world.settle(&check, at(36_000));
+    assert!(world.created[2].slot > world.created[1].slot, "a newer slot is due");
+}
+
+#[test]
+fn a_stale_status_does_not_count_or_run_anything_twice() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Succeeded, at(2));
+    let stale = world.observed.status.clone();
+    world.settle(&check, at(2));
+    let counted = world.observed.status.clone();
+    world.observed.status = stale;
+    world.observed.workflows.clear();
+    world.settle(&check, at(3));
+    assert_eq!((world.created.len(), world.recorded.len()), (1, 1));
+    assert_eq!(world.observed.status, counted);
+}
+
+#[test]
+fn a_remedy_runs_once_for_each_failure_until_its_limit() {
+    let (check, mut world) = (remedied(json!(2), json!(null)), World::default());
+    let mut now = at(0);
+    for _ in 0..4 {
+        world.settle(&check, now);
+        while world.created.last().is_some() && world.recorded.len() < world.created.len() {
+            let failed = world.created.last().unwrap().kind == RunKind::HealthCheck;
+            world.end(if failed { WorkflowPhase::Failed } else { WorkflowPhase::Succeeded }, now);
+            now += Duration::from_secs(1);
+            world.settle(&check, now);
+        }
+        now += Duration::from_secs(90);
+    }
+    use RunKind::{HealthCheck, Remedy};
+    assert_eq!(world.kinds()[..6], [HealthCheck, Remedy, HealthCheck, Remedy, HealthCheck, HealthCheck]);
+    assert_eq!(world.observed.status.remedy_total_runs, Some(2));
+}
+
+#[test]
+fn the_reset_interval_opens_the_gate_again_and_a_success_resets_the_counters() {
+    let check = remedied(json!(1), json!(100));
+    let remedy = check.remedy.as_ref().unwrap();
+    let mut status = HealthCheckStatus {
+        status: Some("Failed".into()),
+        finished_at: Some(crate::healthcheck::time(at(50))),
+        remedy_finished_at: Some(crate::healthcheck::time(at(0))),
+        remedy_total_runs: Some(1),
+        ..HealthCheckStatus::default()
+    };
+    assert_eq!(status::gate(&status, remedy), status::Gate::Closed);
+    status.finished_at = Some(crate::healthcheck::time(at(100)));
+    assert_eq!(status::gate(&status, remedy), status::Gate::OpenAfterReset);
+    let never = remedied(json!(0), json!(100));
+    assert_eq!(status::gate(&status, never.remedy.as_ref().unwrap()), status::Gate::Closed);
+    let unlimited = remedied(json!(null), json!(null));
+    assert_eq!(status::gate(&status, unlimited.remedy.as_ref().unwrap()), status::Gate::Open);
+}
+
+#[test]
+fn a_failure_is_remedied_even_when_the_next_slot_is_already_due() {
+    let (check, mut world) = (remedied(json!(null), json!(null)), World::default());
+    world.settle(&check, at(0));
+    world.settle(&check, at(71));
+    assert_eq!(world.kinds(), [RunKind::HealthCheck, RunKind::Remedy]);
+}
+
+#[test]
+fn an_old_failure_is_not_remedied_before_the_check_has_spoken() {
+    let (check, mut world) = (remedied(json!(null), json!(null)), World::default());
+    world.observed.status = HealthCheckStatus {
+        status: Some("Failed".into()),
+        started_at: Some(crate::healthcheck::time(at(0))),
+        finished_at: Some(crate::healthcheck::time(at(5))),
+        last_failed_workflow: Some("dns-1".into()),
+        ..HealthCheckStatus::default()
+    };
+    world.settle(&check, at(36_000));
+    assert_eq!(world.kinds(), [RunKind::HealthCheck]);
+}
+
+#[test]
+fn a_run_that_no_workflow_spoke_for_is_not_remedied() {
+    let (check, mut world) = (remedied(json!(null), json!(null)), World::default());
+    let key = RunKey { check_uid: "u1".into(), kind: RunKind::HealthCheck, slot: at(0) };
+    world.observed.settled =
+        vec![ended_without_workflow(at(1), &check, &key, None, Reason::RbacRefused, "refused".into())];
+    world.settle(&check, at(2));
+    assert_eq!(world.observed.status.failed_count, Some(1));
+    assert!(world.created.is_empty());
+}
+
+#[test]
+fn a_paused_check_is_stopped_and_what_it_missed_does_not_run() {
+    let (stopped, mut world) = (check(json!({"repeatAfterSec": 0})), World::default());
+    assert_eq!(world.settle(&stopped, at(1_000)), None);
+    assert_eq!(world.observed.status.status.as_deref(), Some("Stopped"));
+    assert!(world.observed.status.error_message.as_deref().unwrap().contains("spec.repeatAfterSec"));
+    let resumed = check(json!({"schedule": {"cron": "0 3 * * *"}}));
+    let wake = world.settle(&resumed, at(1_001)).unwrap();
+    assert!(world.created.is_empty() && wake > at(1_001));
+}
+
+#[test]
+fn counters_that_active_monitor_left_go_on() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.observed.status.success_count = Some(41);
+    world.observed.status.failed_count = Some(1);
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Succeeded, at(2));
+    world.settle(&check, at(2));
+    let status = &world.observed.status;
+    assert_eq!((status.success_count, status.total_health_check_runs), (Some(42), Some(43)));
+}
+
+#[test]
+fn conditions_are_written_once_where_the_crd_knows_them() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.observed.has_conditions = true;
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Succeeded, at(2));
+    world.settle(&check, at(2));
+    let conditions = world.observed.status.conditions.clone().unwrap();
+    assert_eq!((conditions.len(), conditions[0].status.as_str()), (1, "True"));
+    assert!(matches!(decide(at(3), &check, &world.observed), Step::Wait(Some(_))));
+}
+
+#[test]
+fn every_problem_of_a_resource_is_named_with_its_field() {
+    let resource: HealthCheck = serde_json::from_value(json!({
+        "apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck", "metadata": {"name": "x"},
+        "spec": {"schedule": {"cron": "61 * * * *"}, "level": "galaxy", "remedyRunsLimit": -1,
+            "workflow": {"generateName": "UPPER", "resource": {"namespace": "a/b", "serviceAccount": "",
+                "source": {"inline": "#"}}}},
+    }))
+    .unwrap();
+    let fields: Vec<String> =
+        Check::parse(&resource).unwrap_err().problems.into_iter().map(|problem| problem.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.schedule.cron",
+            "spec.level",
+            "spec.workflow.generateName",
+            "spec.workflow.resource.namespace",
+            "spec.workflow.resource.serviceAccount",
+            "spec.workflow.resource.source.inline",
+            "spec.remedyRunsLimit",
+        ]
+    );
+}

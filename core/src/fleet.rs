@@ -1,0 +1,371 @@
+//! The state of the fleet at the hub: clusters, their links, their checks, and what the hub says of them.
+//!
+//! Pure: every change comes in as (now, [`Change`]) or as a Hello, time passes by [`Fleet::tick`], and out come events. Each
+//! change that a session makes carries that session's epoch, so a late word of an old connection changes nothing. Time
+//! costs only where something is due: deadlines are kept in order, and [`Fleet::next_wake`] says when the next one is.
+//!
+//! What is shown of a check is what its agent said in the open session. A cluster silent for longer than the lease is
+//! Unreachable and all its checks are Stale, also after the hub itself started: no green without a word for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::session::frame::{Heartbeat, Hello};
+use crate::state::CheckState;
+use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary};
+
+mod checks;
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub use checks::{OVERDUE_GRACE, overdue_seconds};
+use link::Link;
+
+/// Checks of a cluster, by (namespace, name).
+pub type Checks = BTreeMap<(String, String), Arc<CheckView>>;
+
+/// The fleet as it is published: what did not change is shared with the view before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetView {
+    /// Grows with each publication.
+    pub revision: u64,
+    /// The numbers.
+    pub summary: FleetSummary,
+    /// Every cluster, by name.
+    pub clusters: BTreeMap<String, Arc<ClusterEntry>>,
+}
+
+impl FleetView {
+    /// A check by its cluster, namespace and name.
+    pub fn check(&self, cluster: &str, namespace: &str, name: &str) -> Option<&Arc<CheckView>> {
+        self.clusters.get(cluster)?.checks.get(&(namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// A cluster and its checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterEntry {
+    /// The cluster.
+    pub view: ClusterView,
+    /// Its checks.
+    pub checks: Arc<Checks>,
+}
+
+/// What is known of a cluster without its agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownCluster {
+    /// A DNS label.
+    pub name: String,
+    /// Labels, which selectors match.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, which definitions may take values from.
+    pub annotations: BTreeMap<String, String>,
+    /// uid of its kube-system namespace; absent until it enrolled.
+    pub cluster_uid: Option<String>,
+}
+
+/// Something that changes the fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A cluster is new, or its labels, annotations or uid changed.
+    Cluster(KnownCluster),
+    /// A cluster was removed.
+    ClusterRemoved {
+        /// Its name.
+        name: String,
+    },
+    /// How many definitions there are.
+    Definitions(u64),
+    /// The agent of a cluster said something.
+    Said {
+        /// Name of the cluster.
+        cluster: String,
+        /// Epoch of the session in which it was said; any but the newest is ignored.
+        epoch: u64,
+        /// What it said.
+        what: Said,
+    },
+}
+
+/// What an agent says in a session, as far as the fleet's state is concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    /// It is alive: any frame.
+    Heard,
+    /// It is alive, and how its journal stands.
+    Heartbeat(Heartbeat),
+    /// A chunk of the state of every check.
+    Snapshot {
+        /// The checks of this chunk.
+        checks: Vec<CheckState>,
+        /// Whether it is the last chunk: checks that none named are gone.
+        last: bool,
+    },
+    /// A check as it is now.
+    Upsert(Box<CheckState>),
+    /// uid of a check that is gone.
+    Removed(String),
+    /// The connection ended.
+    Closed,
+}
+
+/// Why a session is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The name was never added, or was removed.
+    #[error("the hub knows no cluster {name}")]
+    UnknownCluster {
+        /// The name.
+        name: String,
+    },
+    /// The name was added, but no agent enrolled under it.
+    #[error("the cluster {name} has not enrolled")]
+    NotEnrolled {
+        /// The name.
+        name: String,
+    },
+    /// The identity is used in another cluster than the one that enrolled.
+    #[error("the cluster {name} is bound to the kube-system uid {bound}, not to {given}")]
+    OtherUid {
+        /// The name.
+        name: String,
+        /// The uid that enrolled.
+        bound: String,
+        /// The uid of the caller.
+        given: String,
+    },
+}
+
+/// Something that happens by itself when its time comes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Deadline {
+    /// The link of a cluster may have changed.
+    Cluster(String),
+    /// A check (cluster, uid) may be overdue.
+    Check(String, String),
+}
+
+/// The fleet's state.
+#[derive(Debug)]
+pub struct Fleet {
+    started_at: Timestamp,
+    lease: Duration,
+    links: BTreeMap<String, Link>,
+    view: FleetView,
+    deadlines: BTreeSet<(Timestamp, Deadline)>,
+    events: Vec<Event>,
+    /// Clusters whose numbers changed since the last [`Fleet::take_events`].
+    recounted: BTreeSet<String>,
+}
+
+impl Fleet {
+    /// An empty fleet of a hub that starts at `now`.
+    pub fn new(now: Timestamp, lease: Duration, hub_version: &str) -> Fleet {
+        let summary = FleetSummary {
+            hub_version: hub_version.to_owned(),
+            clusters: ClusterStatus::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect(),
+            checks: empty_counts(),
+            definitions: 0,
+        };
+        Fleet {
+            started_at: now,
+            lease,
+            links: BTreeMap::new(),
+            view: FleetView { revision: 0, summary, clusters: BTreeMap::new() },
+            deadlines: BTreeSet::new(),
+            events: Vec::new(),
+            recounted: BTreeSet::new(),
+        }
+    }
+
+    /// Takes up a cluster and its checks as they were stored by an earlier life of the hub. Its checks are Stale until
+    /// its agent speaks of them; the cluster itself has one lease of grace.
+    pub fn restore(&mut self, now: Timestamp, known: KnownCluster, checks: Vec<CheckState>) {
+        let name = known.name.clone();
+        let enrolled = known.cluster_uid.is_some();
+        self.put_cluster(now, known);
+        if let Some(link) = self.links.get_mut(&name) {
+            link.restored = enrolled;
+        }
+        self.refresh_cluster(now, &name);
+        for state in checks {
+            self.put_check(now, &name, state, CheckStatus::Stale, None);
+        }
+        self.take_events();
+    }
+
+    /// Applies a change and says what people see of it.
+    pub fn apply(&mut self, now: Timestamp, change: Change) -> Vec<Event> {
+        match change {
+            Change::Cluster(known) => self.put_cluster(now, known),
+            Change::ClusterRemoved { name } => self.remove_cluster(&name),
+            Change::Definitions(count) => self.view.summary.definitions = count,
+            Change::Said { cluster, epoch, what } => {
+                if self.links.get(&cluster).is_some_and(|link| link.open_epoch() == Some(epoch)) {
+                    self.said(now, &cluster, epoch, what);
+                }
+            }
+        }
+        self.take_events()
+    }
+
+    /// Opens a session for the cluster of `hello`, ending the one before; returns the new session's epoch.
+    ///
+    /// # Errors
+    /// [`Refusal`]; one for another uid is also shown in the cluster's message.
+    pub fn open(&mut self, now: Timestamp, hello: &Hello) -> (Result<u64, Refusal>, Vec<Event>) {
+        let opened = self.open_link(now, hello);
+        (opened, self.take_events())
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
+        while let Some((at, _)) = self.deadlines.first() {
+            if *at > now {
+                break;
+            }
+            match self.deadlines.pop_first() {
+                Some((_, Deadline::Cluster(name))) => {
+                    if let Some(link) = self.links.get_mut(&name) {
+                        link.armed = None;
+                    }
+                    self.refresh_cluster(now, &name);
+                }
+                Some((_, Deadline::Check(cluster, uid))) => {
+                    if let Some(known) = self.links.get_mut(&cluster).and_then(|link| link.checks.get_mut(&uid)) {
+                        known.armed = None;
+                    }
+                    self.refresh_check(now, &cluster, &uid);
+                }
+                None => break,
+            }
+        }
+        self.take_events()
+    }
+
+    /// When [`Fleet::tick`] has something to do next; never, while nothing is due.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The view as it is, under the next revision. Costs a pointer a cluster, whatever changed.
+    pub fn publish(&mut self) -> Arc<FleetView> {
+        self.view.revision += 1;
+        Arc::new(self.view.clone())
+    }
+
+    /// The view that the next [`Fleet::publish`] gives out.
+    pub fn view(&self) -> &FleetView {
+        &self.view
+    }
+
+    /// Epoch of the open session of a cluster.
+    pub fn open_epoch(&self, cluster: &str) -> Option<u64> {
+        self.links.get(cluster)?.open_epoch()
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        for name in std::mem::take(&mut self.recounted) {
+            self.announce(&name);
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    fn said(&mut self, now: Timestamp, cluster: &str, epoch: u64, what: Said) {
+        if what != Said::Closed {
+            self.heard(now, cluster);
+        }
+        match what {
+            Said::Heard => {}
+            Said::Heartbeat(beat) => self.heartbeat(now, cluster, &beat),
+            Said::Upsert(state) => self.put_said(now, cluster, epoch, *state),
+            Said::Removed(uid) => self.remove_check(cluster, &uid),
+            Said::Snapshot { checks, last } => {
+                for state in checks {
+                    self.put_said(now, cluster, epoch, state);
+                }
+                if last {
+                    self.end_snapshot(cluster, epoch);
+                }
+            }
+            Said::Closed => self.close_link(now, cluster),
+        }
+    }
+
+    fn put_cluster(&mut self, now: Timestamp, known: KnownCluster) {
+        let KnownCluster { name, labels, annotations, cluster_uid } = known;
+        let link = self.links.entry(name.clone()).or_default();
+        let rebound = link.uid != cluster_uid;
+        link.uid = cluster_uid;
+        if rebound {
+            link.oddity = None;
+        }
+        match self.view.clusters.get_mut(&name) {
+            Some(entry) => {
+                let view = &mut Arc::make_mut(entry).view;
+                view.labels = labels;
+                view.annotations = annotations;
+                self.events.push(Event::Cluster(Box::new(view.clone())));
+            }
+            None => {
+                let view = ClusterView {
+                    name: name.clone(),
+                    labels,
+                    annotations,
+                    status: ClusterStatus::Pending,
+                    message: String::new(),
+                    last_heard_at: None,
+                    agent_version: String::new(),
+                    kubernetes_version: String::new(),
+                    backlog: 0,
+                    dropped_reports: 0,
+                    clock_skew_ms: 0,
+                    checks: empty_counts(),
+                };
+                count(&mut self.view.summary.clusters, view.status.as_str(), 1);
+                self.events.push(Event::Cluster(Box::new(view.clone())));
+                self.view.clusters.insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default() }));
+            }
+        }
+        self.refresh_cluster(now, &name);
+    }
+
+    fn remove_cluster(&mut self, name: &str) {
+        let Some(link) = self.links.remove(name) else { return };
+        if let Some(at) = link.armed {
+            self.deadlines.remove(&(at, Deadline::Cluster(name.to_owned())));
+        }
+        for (uid, known) in link.checks {
+            if let Some(at) = known.armed {
+                self.deadlines.remove(&(at, Deadline::Check(name.to_owned(), uid)));
+            }
+        }
+        if let Some(entry) = self.view.clusters.remove(name) {
+            count(&mut self.view.summary.clusters, entry.view.status.as_str(), -1);
+            for check in entry.checks.values() {
+                count(&mut self.view.summary.checks, check.status.as_str(), -1);
+            }
+        }
+        self.events.push(Event::ClusterRemoved { name: name.to_owned() });
+    }
+}
+
+fn empty_counts() -> BTreeMap<String, u64> {
+    CheckStatus::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect()
+}
+
+/// Adds `by` to one of the numbers; they were made with every status in them.
+fn count(counts: &mut BTreeMap<String, u64>, status: &str, by: i64) {
+    if let Some(value) = counts.get_mut(status) {
+        *value = value.saturating_add_signed(by);
+    }
+}
+
+/// `at + by`, or the end of time.
+fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,183 @@
+//! The checks of a cluster: what is shown of each, and when that changes by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Deadline, Fleet, count, later};
+use crate::state::{CheckState, Phase};
+use crate::view::{CheckStatus, CheckView, ClusterStatus, Event};
+
+/// What a result may be late beyond its slot and timeout before the check is Overdue: clocks, queues and the way here.
+pub const OVERDUE_GRACE: Duration = Duration::from_secs(10);
+
+/// Seconds by which a check is overdue at `now`; 0 unless it is Overdue. A published [`CheckView`] carries the value of
+/// the moment it was made: whoever shows it asks again here.
+pub fn overdue_seconds(check: &CheckView, now: Timestamp) -> u64 {
+    match (check.status, due_at(&check.state)) {
+        (CheckStatus::Overdue, Some(due)) => u64::try_from(now.as_second() - due.as_second()).unwrap_or(0).max(1),
+        _ => 0,
+    }
+}
+
+/// When the next result of a check must be here at the latest; absent where none is expected.
+fn due_at(state: &CheckState) -> Option<Timestamp> {
+    match state.phase {
+        Phase::Pending | Phase::Succeeded | Phase::Failed => {
+            let slot = state.next_slot?;
+            Some(later(later(slot, Duration::from_secs(state.timeout_seconds)), OVERDUE_GRACE))
+        }
+        Phase::Stopped | Phase::Invalid => None,
+    }
+}
+
+/// What the agent says is to be believed: the status at `now`.
+fn status_of(state: &CheckState, now: Timestamp) -> CheckStatus {
+    if due_at(state).is_some_and(|due| due <= now) {
+        return CheckStatus::Overdue;
+    }
+    match state.phase {
+        Phase::Pending => CheckStatus::Pending,
+        Phase::Succeeded => CheckStatus::Succeeded,
+        Phase::Failed => CheckStatus::Failed,
+        Phase::Stopped => CheckStatus::Stopped,
+        Phase::Invalid => CheckStatus::Invalid,
+    }
+}
+
+/// Bookkeeping of a check.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Namespace and name.
+    key: (String, String),
+    /// Session in which the agent spoke of it last; absent when only the store did.
+    epoch: Option<u64>,
+    /// When it may become overdue.
+    pub(super) armed: Option<Timestamp>,
+}
+
+impl Fleet {
+    /// Takes a check as the agent said it in the open session.
+    pub(super) fn put_said(&mut self, now: Timestamp, cluster: &str, epoch: u64, state: CheckState) {
+        let status = status_of(&state, now);
+        self.put_check(now, cluster, state, status, Some(epoch));
+    }
+
+    /// Puts a check into the view with the given status.
+    pub(super) fn put_check(
+        &mut self,
+        now: Timestamp,
+        cluster: &str,
+        state: CheckState,
+        status: CheckStatus,
+        epoch: Option<u64>,
+    ) {
+        let key = (state.namespace.clone(), state.name.clone());
+        let uid = state.uid.clone();
+        // The same name under another uid: the check was deleted and made again. A uid under another name cannot be.
+        let entry = self.view.clusters.get(cluster);
+        let shown = entry.and_then(|entry| entry.checks.get(&key)).map(|check| check.state.uid.clone());
+        if let Some(other) = shown.filter(|shown| *shown != uid) {
+            self.remove_check(cluster, &other);
+        }
+        if self.links.get(cluster).and_then(|link| link.checks.get(&uid)).is_some_and(|known| known.key != key) {
+            self.remove_check(cluster, &uid);
+        }
+        let Some(link) = self.links.get_mut(cluster) else { return };
+        let armed = link.checks.get(&uid).and_then(|known| known.armed);
+        let due = due_at(&state).filter(|due| *due > now && epoch.is_some());
+        if armed != due {
+            if let Some(at) = armed {
+                self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.clone())));
+            }
+            if let Some(at) = due {
+                self.deadlines.insert((at, Deadline::Check(cluster.to_owned(), uid.clone())));
+            }
+        }
+        link.checks.insert(uid, Known { key: key.clone(), epoch, armed: due });
+        self.show(now, cluster, key, state, status);
+    }
+
+    /// Forgets a check by its uid.
+    pub(super) fn remove_check(&mut self, cluster: &str, uid: &str) {
+        let Some(known) = self.links.get_mut(cluster).and_then(|link| link.checks.remove(uid)) else { return };
+        let key = known.key.clone();
+        if let Some(at) = known.armed {
+            self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.to_owned())));
+        }
+        self.recounted.insert(cluster.to_owned());
+        let Some(entry) = self.view.clusters.get_mut(cluster).map(Arc::make_mut) else { return };
+        if let Some(old) = Arc::make_mut(&mut entry.checks).remove(&key) {
+            count(&mut entry.view.checks, old.status.as_str(), -1);
+            count(&mut self.view.summary.checks, old.status.as_str(), -1);
+            let (namespace, name) = key;
+            self.events.push(Event::CheckRemoved { cluster: cluster.to_owned(), namespace, name });
+        }
+    }
+
+    /// The whole snapshot of a session is here: what it did not name is gone.
+    pub(super) fn end_snapshot(&mut self, cluster: &str, epoch: u64) {
+        let Some(link) = self.links.get_mut(cluster) else { return };
+        link.snapshot_done();
+        let unnamed = |known: &Known| known.epoch != Some(epoch);
+        let gone: Vec<String> =
+            link.checks.iter().filter(|(_, known)| unnamed(known)).map(|(uid, _)| uid.clone()).collect();
+        for uid in gone {
+            self.remove_check(cluster, &uid);
+        }
+    }
+
+    /// Derives the status of every check of a cluster again.
+    pub(super) fn refresh_checks(&mut self, now: Timestamp, cluster: &str) {
+        let Some(link) = self.links.get(cluster) else { return };
+        let uids: Vec<String> = link.checks.keys().cloned().collect();
+        for uid in uids {
+            self.refresh_check(now, cluster, &uid);
+        }
+    }
+
+    /// Derives the status of a check again, after time passed or the link changed.
+    pub(super) fn refresh_check(&mut self, now: Timestamp, cluster: &str, uid: &str) {
+        let (Some(link), Some(entry)) = (self.links.get_mut(cluster), self.view.clusters.get(cluster)) else { return };
+        let (open_epoch, late) = (link.open_epoch(), link.snapshot_late(now));
+        let Some(known) = link.checks.get_mut(uid) else { return };
+        let Some(old) = entry.checks.get(&known.key) else { return };
+        let spoken = known.epoch.is_some() && known.epoch == open_epoch;
+        let status = match entry.view.status {
+            ClusterStatus::Unreachable => CheckStatus::Stale,
+            ClusterStatus::Connected if spoken => status_of(&old.state, now),
+            ClusterStatus::Connected if late => CheckStatus::Stale,
+            // Nothing newer is known: what was shown stays, green only as long as the lease lasts.
+            ClusterStatus::Connected | ClusterStatus::Reconnecting | ClusterStatus::Pending => old.status,
+        };
+        if let Some(due) = due_at(&old.state).filter(|due| *due > now && known.armed.is_none() && spoken) {
+            known.armed = Some(due);
+            self.deadlines.insert((due, Deadline::Check(cluster.to_owned(), uid.to_owned())));
+        }
+        if status != old.status {
+            let (key, state) = (known.key.clone(), old.state.clone());
+            self.show(now, cluster, key, state, status);
+        }
+    }
+
+    /// Puts a check into the view if it differs from what is there, and keeps the counts.
+    fn show(&mut self, now: Timestamp, cluster: &str, key: (String, String), state: CheckState, status: CheckStatus) {
+        let Some(entry) = self.view.clusters.get_mut(cluster) else { return };
+        if entry.checks.get(&key).is_some_and(|old| old.status == status && old.state == state) {
+            return;
+        }
+        let mut view = CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, state };
+        view.overdue_seconds = overdue_seconds(&view, now);
+        self.recounted.insert(cluster.to_owned());
+        let entry = Arc::make_mut(entry);
+        self.events.push(Event::Check(Box::new(view.clone())));
+        let old = Arc::make_mut(&mut entry.checks).insert(key, Arc::new(view));
+        for counts in [&mut entry.view.checks, &mut self.view.summary.checks] {
+            if let Some(old) = &old {
+                count(counts, old.status.as_str(), -1);
+            }
+            count(counts, status.as_str(), 1);
+        }
+    }
+}

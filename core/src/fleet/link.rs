@@ -1,0 +1,247 @@
+//! The link to a cluster: who is connected, when it was heard, and what is odd about it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::checks::Known;
+use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
+use crate::session::frame::{Heartbeat, Hello};
+use crate::view::{ClusterStatus, ClusterView, Event};
+
+/// How long something odd stays in a cluster's message after it was seen last.
+const ODDITY_SHOWN: Duration = Duration::from_secs(10 * 60);
+/// A clock that is off by more is worth a message: slots are counted by it.
+const CLOCK_TOLERANCE_MS: i64 = 5_000;
+/// Incarnations that are remembered as replaced.
+const MAX_REPLACED: usize = 8;
+
+/// A cluster's link and the bookkeeping of its checks.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// uid of the kube-system namespace that enrolled.
+    pub(super) uid: Option<String>,
+    /// Known from an earlier life of the hub: it has a lease of grace instead of being Pending.
+    pub(super) restored: bool,
+    /// Something that a person should look at, and when it was seen last.
+    pub(super) oddity: Option<(String, Timestamp)>,
+    /// When the cluster's next deadline is. An earlier one than needed is harmless.
+    pub(super) armed: Option<Timestamp>,
+    /// Checks by uid.
+    pub(super) checks: BTreeMap<String, Known>,
+    /// Epoch of the newest session, open or not.
+    epoch: u64,
+    session: Option<Session>,
+    heard_at: Option<Timestamp>,
+    /// Incarnations whose session another one took over while it was alive.
+    replaced: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Session {
+    incarnation: String,
+    /// When the last chunk of the snapshot must be here; absent once it is.
+    snapshot_due: Option<Timestamp>,
+}
+
+impl Link {
+    /// Epoch of the open session.
+    pub(super) fn open_epoch(&self) -> Option<u64> {
+        self.session.as_ref().map(|_| self.epoch)
+    }
+
+    /// Whether the snapshot of the open session is late: what it did not name says nothing about now.
+    pub(super) fn snapshot_late(&self, now: Timestamp) -> bool {
+        self.session.as_ref().and_then(|session| session.snapshot_due).is_some_and(|due| due <= now)
+    }
+
+    /// The whole snapshot is here.
+    pub(super) fn snapshot_done(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.snapshot_due = None;
+        }
+    }
+
+    /// When silence becomes Unreachable, as far as it is not so already.
+    fn lease_end(&self, started_at: Timestamp, lease: Duration) -> Option<Timestamp> {
+        match self.heard_at {
+            Some(heard) => Some(later(heard, lease)),
+            None => self.restored.then(|| later(started_at, lease)),
+        }
+    }
+
+    fn status(&self, now: Timestamp, started_at: Timestamp, lease: Duration) -> ClusterStatus {
+        match self.lease_end(started_at, lease) {
+            None => ClusterStatus::Pending,
+            Some(end) if end <= now => ClusterStatus::Unreachable,
+            Some(_) if self.session.is_some() => ClusterStatus::Connected,
+            Some(_) => ClusterStatus::Reconnecting,
+        }
+    }
+
+    fn message(&self, status: ClusterStatus, clock_skew_ms: i64) -> String {
+        if let Some((text, _)) = &self.oddity {
+            return text.clone();
+        }
+        match status {
+            ClusterStatus::Pending if self.uid.is_some() => "enrolled; its agent has not connected yet".to_owned(),
+            ClusterStatus::Pending => "waiting for its agent to enrol".to_owned(),
+            ClusterStatus::Reconnecting if self.heard_at.is_none() => "the hub has just started".to_owned(),
+            ClusterStatus::Reconnecting => "the connection is closed".to_owned(),
+            ClusterStatus::Unreachable if self.heard_at.is_none() => "not heard since the hub started".to_owned(),
+            ClusterStatus::Unreachable => "silent for longer than the lease".to_owned(),
+            ClusterStatus::Connected if clock_skew_ms.abs() > CLOCK_TOLERANCE_MS => {
+                let side = if clock_skew_ms > 0 { "ahead of" } else { "behind" };
+                format!("the agent's clock is {} s {side} the hub's", clock_skew_ms.abs() / 1000)
+            }
+            ClusterStatus::Connected => String::new(),
+        }
+    }
+}
+
+impl Fleet {
+    pub(super) fn open_link(&mut self, now: Timestamp, hello: &Hello) -> Result<u64, Refusal> {
+        let name = hello.cluster.clone();
+        let lease = self.lease;
+        let Some(link) = self.links.get_mut(&name) else { return Err(Refusal::UnknownCluster { name }) };
+        let Some(bound) = link.uid.clone() else { return Err(Refusal::NotEnrolled { name }) };
+        if bound != hello.cluster_uid {
+            let given = hello.cluster_uid.clone();
+            let text = format!("refused an agent of another cluster (kube-system uid {given}) under this identity");
+            link.oddity = Some((crate::run::clean_message(&text), now));
+            self.refresh_cluster(now, &name);
+            return Err(Refusal::OtherUid { name, bound, given });
+        }
+        let alive = link.heard_at.is_some_and(|heard| later(heard, lease) > now);
+        if let Some(old) = link.session.take()
+            && alive
+            && old.incarnation != hello.incarnation
+        {
+            if link.replaced.contains(&hello.incarnation) {
+                let text = "two live agents take turns under this identity: is the cluster cloned?";
+                link.oddity = Some((text.to_owned(), now));
+            }
+            link.replaced.push_back(old.incarnation);
+            if link.replaced.len() > MAX_REPLACED {
+                link.replaced.pop_front();
+            }
+        }
+        // Larger than any epoch before it, also than those of an earlier life of the hub.
+        let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        link.epoch = clock.max(link.epoch + 1);
+        link.session =
+            Some(Session { incarnation: hello.incarnation.clone(), snapshot_due: Some(later(now, lease)) });
+        link.heard_at = Some(now);
+        let epoch = link.epoch;
+        self.edit_cluster(&name, |view| {
+            view.last_heard_at = Some(now);
+            view.agent_version = crate::run::clean_message(&hello.agent_version);
+            view.kubernetes_version = crate::run::clean_message(&hello.kubernetes_version);
+            view.backlog = hello.next_seq.saturating_sub(hello.oldest_seq);
+            view.dropped_reports = hello.dropped_reports;
+            view.clock_skew_ms = millis_between(now, hello.sent_at);
+        });
+        self.announce(&name);
+        self.refresh_cluster(now, &name);
+        Ok(epoch)
+    }
+
+    pub(super) fn heard(&mut self, now: Timestamp, name: &str) {
+        if let Some(link) = self.links.get_mut(name) {
+            link.heard_at = Some(now);
+        }
+        self.edit_cluster(name, |view| view.last_heard_at = Some(now));
+        self.refresh_cluster(now, name);
+    }
+
+    /// Keeps what a heartbeat says. That the cluster was heard is no event: it would be one every few seconds.
+    pub(super) fn heartbeat(&mut self, now: Timestamp, name: &str, beat: &Heartbeat) {
+        let skew = millis_between(now, beat.sent_at);
+        let mut changed = false;
+        self.edit_cluster(name, |view| {
+            changed = view.backlog != beat.backlog
+                || view.dropped_reports != beat.dropped_reports
+                || view.clock_skew_ms.abs_diff(skew) > 1000;
+            view.backlog = beat.backlog;
+            view.dropped_reports = beat.dropped_reports;
+            view.clock_skew_ms = skew;
+        });
+        if changed {
+            self.announce(name);
+        }
+        self.refresh_cluster(now, name);
+    }
+
+    pub(super) fn close_link(&mut self, now: Timestamp, name: &str) {
+        if let Some(link) = self.links.get_mut(name) {
+            link.session = None;
+        }
+        self.refresh_cluster(now, name);
+    }
+
+    /// Derives a cluster's status and message again; where the status changed, those of its checks too.
+    pub(super) fn refresh_cluster(&mut self, now: Timestamp, name: &str) {
+        let (started_at, lease) = (self.started_at, self.lease);
+        let Some(link) = self.links.get_mut(name) else { return };
+        let Some(entry) = self.view.clusters.get_mut(name) else { return };
+        if link.oddity.as_ref().is_some_and(|(_, seen)| later(*seen, ODDITY_SHOWN) <= now) {
+            link.oddity = None;
+        }
+        let status = link.status(now, started_at, lease);
+        let message = link.message(status, entry.view.clock_skew_ms);
+        let old = entry.view.status;
+        if old != status || entry.view.message != message {
+            let view = &mut Arc::make_mut(entry).view;
+            view.status = status;
+            view.message = message;
+            count(&mut self.view.summary.clusters, old.as_str(), -1);
+            count(&mut self.view.summary.clusters, status.as_str(), 1);
+            self.events.push(Event::Cluster(Box::new(view.clone())));
+        }
+        let late = link.snapshot_late(now);
+        self.arm_cluster(now, name);
+        if old != status || late {
+            self.refresh_checks(now, name);
+        }
+    }
+
+    /// Sets the cluster's next deadline. One that is set and earlier stays: it looks again when it comes, which spares
+    /// a move for each heartbeat.
+    fn arm_cluster(&mut self, now: Timestamp, name: &str) {
+        let (started_at, lease) = (self.started_at, self.lease);
+        let Some(link) = self.links.get_mut(name) else { return };
+        let ends = [
+            link.lease_end(started_at, lease),
+            link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
+            link.session.as_ref().and_then(|session| session.snapshot_due),
+        ];
+        let Some(next) = ends.into_iter().flatten().filter(|end| *end > now).min() else { return };
+        if link.armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        if let Some(armed) = link.armed.replace(next) {
+            self.deadlines.remove(&(armed, Deadline::Cluster(name.to_owned())));
+        }
+        self.deadlines.insert((next, Deadline::Cluster(name.to_owned())));
+    }
+
+    fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
+        if let Some(entry) = self.view.clusters.get_mut(name) {
+            let ClusterEntry { view, checks: _ } = Arc::make_mut(entry);
+            edit(view);
+        }
+    }
+
+    pub(super) fn announce(&mut self, name: &str) {
+        if let Some(entry) = self.view.clusters.get(name) {
+            self.events.push(Event::Cluster(Box::new(entry.view.clone())));
+        }
+    }
+}
+
+/// Milliseconds by which `theirs` is ahead of `ours`.
+fn millis_between(ours: Timestamp, theirs: Timestamp) -> i64 {
+    theirs.as_millisecond().saturating_sub(ours.as_millisecond())
+}
