@@ -1,2 +1,12 @@
-//! Entry point.
-fn main() {}
+//! The agent's process: flags, logging, and then [`active_monitor_agent::run`].
+
+use active_monitor_agent::config::Config;
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::parse();
+    active_monitor_runtime::tls::install_crypto_provider();
+    active_monitor_runtime::logging::init(config.log_format.into(), "info,kube_runtime=warn,kube_client=warn");
+    active_monitor_agent::run(config).await
+}

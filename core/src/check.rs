@@ -209,7 +209,13 @@ fn timing(spec: &HealthCheckSpec, created: Timestamp, key: &str, problems: &mut 
         return Some(Timing::Stopped);
     }
     match Schedule::parse_cron(cron) {
-        Ok(schedule) => Some(Timing::Slots(Slots::new(schedule, created, key))),
+        Ok(schedule) => {
+            let slots = Slots::new(schedule, created, key);
+            if slots.next(created).is_none() {
+                problems.add("spec.schedule.cron", format!("{} names no time that ever comes", quoted(cron)));
+            }
+            Some(Timing::Slots(slots))
+        }
         Err(error) => {
             problems.add("spec.schedule.cron", error.to_string());
             None

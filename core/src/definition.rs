@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `apiVersion` of a FleetHealthCheck.
 pub const API_VERSION: &str = "fleet.activemonitor.keikoproj.io/v1alpha1";
@@ -20,7 +21,7 @@ pub const KIND: &str = "FleetHealthCheck";
 pub const MAX_BYTES: usize = 256 * 1024;
 
 /// A definition as people write it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FleetHealthCheck {
     /// [`API_VERSION`].
@@ -34,7 +35,7 @@ pub struct FleetHealthCheck {
 }
 
 /// Metadata of a definition.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefinitionMeta {
     /// Unique in the fleet; a DNS label of at most 63 characters.
@@ -48,27 +49,29 @@ pub struct DefinitionMeta {
 }
 
 /// What goes where.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FleetHealthCheckSpec {
     /// Which clusters get it, by their labels at the hub. An empty selector matches every cluster, as in Kubernetes.
+    #[schema(value_type = Object)]
     pub cluster_selector: LabelSelector,
     /// The HealthCheck, with `${cluster.name}`, `${cluster.labels.KEY}` and `${cluster.annotations.KEY}` in any string.
     pub template: HealthCheckTemplate,
 }
 
 /// The HealthCheck that a cluster gets, before the cluster's values are filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthCheckTemplate {
     /// Where it is made and under which name.
     pub metadata: TemplateMeta,
     /// A HealthCheck's `spec`, kept as written: fields that this hub does not know reach the agents unharmed.
+    #[schema(value_type = Object)]
     pub spec: serde_json::Value,
 }
 
 /// Metadata of the HealthCheck that a cluster gets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TemplateMeta {
     /// Namespace in the cluster; it must exist there.

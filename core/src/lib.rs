@@ -9,6 +9,7 @@ pub mod definition;
 pub mod fleet;
 pub mod healthcheck;
 pub mod manifest;
+pub mod policy;
 pub mod rbac;
 pub mod report;
 pub mod run;

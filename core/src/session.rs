@@ -3,4 +3,9 @@
 //! Both machines are sans-IO: they take (now, input) and answer with outputs that a shell carries out. The wire form of
 //! the frames is in the crate `active-monitor-proto`.
 
+pub mod agent;
 pub mod frame;
+pub mod hub;
+
+#[cfg(test)]
+mod simulation;

@@ -131,8 +131,7 @@ impl Fleet {
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
         link.epoch = clock.max(link.epoch + 1);
-        link.session =
-            Some(Session { incarnation: hello.incarnation.clone(), snapshot_due: Some(later(now, lease)) });
+        link.session = Some(Session { incarnation: hello.incarnation.clone(), snapshot_due: Some(later(now, lease)) });
         link.heard_at = Some(now);
         let epoch = link.epoch;
         self.edit_cluster(&name, |view| {

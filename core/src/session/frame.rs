@@ -7,6 +7,11 @@ use utoipa::ToSchema;
 use crate::run::Run;
 use crate::state::CheckState;
 
+/// The largest frame that a hub takes, bytes on the wire.
+pub const MAX_AGENT_FRAME_BYTES: usize = 1024 * 1024;
+/// The largest frame that an agent takes, bytes on the wire: all definitions of a cluster have to fit.
+pub const MAX_HUB_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
 /// What an agent sends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AgentFrame {
@@ -126,6 +131,13 @@ pub struct Definition {
     pub generation: u64,
     /// The HealthCheck as JSON: apiVersion, kind, metadata (namespace, name, labels, annotations) and spec.
     pub health_check: String,
+}
+
+impl Definition {
+    /// An upper bound of its size on the wire.
+    pub fn size_bytes(&self) -> usize {
+        self.name.len() + self.health_check.len() + 32
+    }
 }
 
 /// What an agent did with a definition.

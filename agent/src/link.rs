@@ -1,0 +1,167 @@
+//! The link to the hub: enrols where needed, keeps one session open, renews the certificate. The decisions are the state
+//! machine's (`core::session::agent`); this is its sockets, clocks and dice.
+//!
+//! A hub that is away is normal: the agent goes on, the journal fills, and the link dials with growing pauses. Each
+//! failure is logged when it begins, with what to do about it, and when it is over.
+
+pub(crate) mod dial;
+mod drive;
+mod failure;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::session::frame::{Definition, DefinitionStatus};
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::drive::Driver;
+use self::failure::Failures;
+use crate::enrol::{self, EnrolError, Identity, Token};
+use crate::journal::Journal;
+use crate::states::States;
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(60);
+/// Answers to definitions that wait for the link; there is one for each set and change of its results.
+const STATUSES_QUEUED: usize = 16;
+
+/// What the link needs to know.
+#[derive(Clone)]
+pub struct LinkConfig {
+    /// `host:port` of the hub's agents' listener.
+    pub hub_address: String,
+    /// `host:port` of the hub's enrolment listener.
+    pub enrolment_address: String,
+    /// One-time token; not needed where an identity is stored. Never logged.
+    pub token: Option<String>,
+    /// Its folder `identity` holds key and certificate.
+    pub state_dir: PathBuf,
+    /// `metadata.uid` of the cluster's kube-system namespace.
+    pub cluster_uid: String,
+    /// gitVersion of the API server.
+    pub kubernetes_version: String,
+}
+
+/// A set of definitions that the hub wants in this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedDefinitions {
+    /// To be given back with the statuses. Grows.
+    pub nonce: u64,
+    /// The complete set: what is missing here and was made from a definition is to go.
+    pub definitions: Vec<Definition>,
+}
+
+/// The rest of the agent's ends of the link.
+pub struct Link {
+    /// The latest definitions; `None` until the hub has sent some. They come again with each session.
+    pub definitions: watch::Receiver<Option<PushedDefinitions>>,
+    /// What became of them: nonce and one status for each; again when that changes. What concerns an older set or a
+    /// session that is over is ignored.
+    pub statuses: mpsc::Sender<(u64, Vec<DefinitionStatus>)>,
+    /// Whether the hub has taken the session in.
+    pub connected: watch::Receiver<bool>,
+    /// The name in the certificate; `None` until there is one.
+    pub cluster: watch::Receiver<Option<String>>,
+}
+
+/// The link's ends of [`Link`].
+struct Ends {
+    definitions: watch::Sender<Option<PushedDefinitions>>,
+    statuses: mpsc::Receiver<(u64, Vec<DefinitionStatus>)>,
+    connected: watch::Sender<bool>,
+    cluster: watch::Sender<Option<String>>,
+}
+
+/// Starts the link. Its task ends when `cancel` says so, and never by itself.
+pub fn start(
+    config: LinkConfig,
+    journal: Journal,
+    states: States,
+    cancel: CancellationToken,
+) -> (Link, JoinHandle<()>) {
+    let (definitions, definitions_rx) = watch::channel(None);
+    let (statuses_tx, statuses) = mpsc::channel(STATUSES_QUEUED);
+    let (connected, connected_rx) = watch::channel(false);
+    let (cluster, cluster_rx) = watch::channel(None);
+    let ends = Ends { definitions, statuses, connected, cluster };
+    let link =
+        Link { definitions: definitions_rx, statuses: statuses_tx, connected: connected_rx, cluster: cluster_rx };
+    let task = tokio::spawn(async move {
+        let work = run(config, journal, states, ends);
+        cancel.run_until_cancelled(work).await;
+    });
+    (link, task)
+}
+
+async fn run(config: LinkConfig, journal: Journal, states: States, ends: Ends) {
+    let identity = obtain_identity(&config).await;
+    tracing::info!(cluster = identity.cluster(), certificate_ends = %identity.not_after(), "identity ready");
+    ends.cluster.send_replace(Some(identity.cluster().to_owned()));
+    Driver::new(config, Arc::new(ArcSwap::from_pointee(identity)), journal, states, ends).run().await;
+}
+
+/// The stored identity, or a new one where there is a token that it was not made with. Tries until it has one.
+async fn obtain_identity(config: &LinkConfig) -> Identity {
+    let dir = config.state_dir.join("identity");
+    let mut failures = Failures::new("enrolment");
+    let mut wait = FIRST_RETRY;
+    loop {
+        match try_identity(config, &dir).await {
+            Ok(identity) => {
+                failures.over();
+                return identity;
+            }
+            Err(error) => failures.failed(&error, next_step(&error)),
+        }
+        tokio::time::sleep(wait.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
+        wait = (wait * 2).min(MAX_RETRY);
+    }
+}
+
+async fn try_identity(config: &LinkConfig, dir: &std::path::Path) -> Result<Identity, EnrolError> {
+    let stored = Identity::load(dir).unwrap_or_else(|error| {
+        tracing::error!(error = %failure::chain(&error), "stored identity not usable");
+        None
+    });
+    let token = config.token.as_deref().map(Token::parse).transpose();
+    let (stored, token) = match (stored, token) {
+        (Some(stored), Ok(None) | Err(_)) => return Ok(stored),
+        (None, Ok(None)) => return Err(EnrolError::NoToken),
+        (None, Err(error)) => return Err(EnrolError::Token(error)),
+        (stored, Ok(Some(token))) => (stored, token),
+    };
+    if let Some(stored) = stored.as_ref().filter(|stored| stored.token_digest() == token.digest()) {
+        return Ok(stored.clone());
+    }
+    match (enrol::enrol(&config.enrolment_address, &token, &config.cluster_uid, dir).await, stored) {
+        // A token that was spent, beside an identity that may well be good: the session will tell.
+        (Err(EnrolError::Refused(status)), Some(stored)) if stored.not_after() > Timestamp::now() => {
+            tracing::warn!(reason = status.message(), "token refused, going on with the stored identity");
+            Ok(stored)
+        }
+        (result, _) => result,
+    }
+}
+
+fn next_step(error: &EnrolError) -> &'static str {
+    match error {
+        EnrolError::NoToken | EnrolError::Token(_) | EnrolError::Refused(_) => {
+            "run `fleetcheck cluster add` and give the agent the token it prints"
+        }
+        EnrolError::Dial { .. } => {
+            "check the enrolment address, the network, and that the token is of this hub; trying again"
+        }
+        EnrolError::Call(_) => "see the hub's log; trying again",
+        EnrolError::Key(_) | EnrolError::Identity(_) | EnrolError::Interrupted => {
+            "check the state directory; trying again"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! Runs the session's state machine: one task, one connection at a time.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::session::agent::{
+    AgentSession, CloseReason, Identity as SessionIdentity, Input, JournalState, Now, Output,
+};
+use active_monitor_core::session::frame::{DefinitionStatus, HubFrame, MAX_HUB_FRAME_BYTES};
+use active_monitor_proto::{FleetClient, WireError, v1};
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::dial::{self, DialError};
+use super::failure::{self, Failures};
+use super::{Ends, LinkConfig, PushedDefinitions};
+use crate::enrol::{self, EnrolError, Identity};
+use crate::journal::Journal;
+use crate::states::{Change, Changes, States};
+
+/// Frames between the state machine and the stream: enough to keep it busy, too few to grow old.
+const FRAMES_QUEUED: usize = 4;
+/// The longest that a change of the clock on the wall can delay a renewal.
+const RENEWAL_CHECK: Duration = Duration::from_secs(30);
+
+/// Why a session ended or did not begin.
+#[derive(Debug, Error)]
+enum SessionFailure {
+    #[error("no connection to the hub at {address}")]
+    Dial {
+        address: String,
+        #[source]
+        source: DialError,
+    },
+    #[error("the certificate ended at {0}")]
+    Expired(Timestamp),
+    #[error("the hub ended the session: {} ({})", .0.message(), .0.code())]
+    Status(Box<Status>),
+    #[error("the hub closed the stream")]
+    Closed,
+    #[error("the hub sent a frame that cannot be read")]
+    Wire(#[source] WireError),
+    #[error("the agent closed the stream")]
+    Protocol(#[source] CloseReason),
+}
+
+pub(super) struct Driver {
+    config: LinkConfig,
+    identity: Arc<ArcSwap<Identity>>,
+    journal: Journal,
+    changes: Changes,
+    appended: watch::Receiver<u64>,
+    ends: Ends,
+    session: AgentSession,
+    started: Instant,
+    connection: Connection,
+    renewal: Option<BoxFuture<'static, Result<Identity, EnrolError>>>,
+    renew_not_before: Instant,
+    session_failures: Failures,
+    renewal_failures: Failures,
+}
+
+enum Connection {
+    Down { dial_at: Duration },
+    Dialling(BoxFuture<'static, Result<Channel, SessionFailure>>),
+    Up(Up),
+}
+
+struct Up {
+    outgoing: mpsc::Sender<v1::AgentFrame>,
+    incoming: BoxStream<'static, Result<v1::HubFrame, Status>>,
+    client: FleetClient<Channel>,
+}
+
+/// What the task woke up for.
+enum Event {
+    Changes(Vec<Change>),
+    Appended,
+    Statuses(u64, Vec<DefinitionStatus>),
+    Dialled(Result<Channel, SessionFailure>),
+    Incoming(Option<Result<v1::HubFrame, Status>>),
+    Room(mpsc::OwnedPermit<v1::AgentFrame>),
+    StreamGone,
+    Renewed(Result<Identity, EnrolError>),
+    Timer,
+}
+
+impl Driver {
+    pub(super) fn new(
+        config: LinkConfig,
+        identity: Arc<ArcSwap<Identity>>,
+        journal: Journal,
+        states: States,
+        ends: Ends,
+    ) -> Driver {
+        let session_identity = SessionIdentity {
+            cluster: identity.load().cluster().to_owned(),
+            cluster_uid: config.cluster_uid.clone(),
+            incarnation: uuid::Uuid::new_v4().to_string(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kubernetes_version: config.kubernetes_version.clone(),
+        };
+        let changes = states.changes();
+        let appended = journal.appended();
+        let mut driver = Driver {
+            session: AgentSession::new(session_identity, journal_state(&journal)),
+            config,
+            identity,
+            journal,
+            changes,
+            appended,
+            ends,
+            started: Instant::now(),
+            connection: Connection::Down { dial_at: Duration::ZERO },
+            renewal: None,
+            renew_not_before: Instant::now(),
+            session_failures: Failures::new("session"),
+            renewal_failures: Failures::new("renewal"),
+        };
+        for state in states.all() {
+            driver.feed(Input::CheckChanged(state));
+        }
+        driver
+    }
+
+    /// Never returns; the caller drops it.
+    pub(super) async fn run(mut self) {
+        loop {
+            let event = self.next_event().await;
+            self.on_event(event);
+            let is_live = self.session.is_live();
+            if self.ends.connected.send_if_modified(|connected| std::mem::replace(connected, is_live) != is_live) {
+                tracing::info!(connected = is_live, hub = self.config.hub_address, "session");
+            }
+            if is_live {
+                self.session_failures.over();
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let now = self.now();
+        let wants_to_send = self.session.wants_to_send(now);
+        let deadline = self.deadline();
+        self.begin_renewal();
+        let renewal = async {
+            match &mut self.renewal {
+                Some(renewal) => renewal.await,
+                None => std::future::pending().await,
+            }
+        };
+        let connection = async {
+            match &mut self.connection {
+                Connection::Down { .. } => std::future::pending().await,
+                Connection::Dialling(dialling) => Event::Dialled(dialling.await),
+                Connection::Up(up) => up.next_event(wants_to_send).await,
+            }
+        };
+        tokio::select! {
+            event = connection => event,
+            changes = self.changes.next() => Event::Changes(changes),
+            // The sender lives in the journal that this holds a handle of.
+            Ok(()) = self.appended.changed() => Event::Appended,
+            Some((nonce, statuses)) = self.ends.statuses.recv() => Event::Statuses(nonce, statuses),
+            result = renewal => Event::Renewed(result),
+            () = tokio::time::sleep_until(deadline) => Event::Timer,
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Changes(changes) => {
+                for change in changes {
+                    self.feed(match change {
+                        Change::Upsert(state) => Input::CheckChanged(state),
+                        Change::Removed(uid) => Input::CheckRemoved(uid),
+                    });
+                }
+            }
+            Event::Appended => self.feed(Input::Journal(journal_state(&self.journal))),
+            Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
+            Event::Dialled(Ok(channel)) => self.open_stream(channel),
+            Event::Dialled(Err(failure)) => self.end_session(&failure),
+            Event::Incoming(Some(Ok(frame))) => match HubFrame::try_from(frame) {
+                Ok(frame) => self.feed(Input::Frame(frame)),
+                Err(WireError::UnknownFrame) => tracing::debug!("frame of a newer hub ignored"),
+                Err(error) => self.end_session(&SessionFailure::Wire(error)),
+            },
+            Event::Incoming(Some(Err(status))) => self.end_session(&SessionFailure::Status(Box::new(status))),
+            Event::Incoming(None) | Event::StreamGone => self.end_session(&SessionFailure::Closed),
+            Event::Room(permit) => {
+                let (frame, outputs) = self.session.next_frame(self.now());
+                if let Some(frame) = frame {
+                    permit.send(frame.into());
+                }
+                self.carry_out(outputs);
+            }
+            Event::Renewed(result) => self.end_renewal(result),
+            Event::Timer => self.on_timer(),
+        }
+    }
+
+    fn on_timer(&mut self) {
+        match &self.connection {
+            Connection::Down { dial_at } if *dial_at <= self.now().monotonic => self.dial(),
+            Connection::Down { .. } | Connection::Dialling(_) => {}
+            Connection::Up(_) => self.feed(Input::Tick),
+        }
+    }
+
+    fn dial(&mut self) {
+        // Read for each dial, so that a renewed certificate is used from the next one on.
+        let identity = self.identity.load_full();
+        let address = self.config.hub_address.clone();
+        let dialling = async move {
+            if identity.not_after() <= Timestamp::now() {
+                return Err(SessionFailure::Expired(identity.not_after()));
+            }
+            let dialled = match identity.client_config() {
+                Ok(tls) => dial::connect(&address, Arc::new(tls)).await,
+                Err(error) => Err(error),
+            };
+            dialled.map_err(|source| SessionFailure::Dial { address, source })
+        };
+        self.connection = Connection::Dialling(dialling.boxed());
+    }
+
+    /// Hello is in the queue before the call is made: a hub may well wait for it before it answers.
+    fn open_stream(&mut self, channel: Channel) {
+        let client = FleetClient::new(channel).max_decoding_message_size(MAX_HUB_FRAME_BYTES);
+        let (outgoing, frames) = mpsc::channel(FRAMES_QUEUED);
+        let mut caller = client.clone();
+        let call = async move { caller.session(ReceiverStream::new(frames)).await.map(tonic::Response::into_inner) };
+        let incoming = futures::stream::once(call).try_flatten().boxed();
+        self.feed(Input::Connected);
+        let (hello, outputs) = self.session.next_frame(self.now());
+        if let Some(hello) = hello {
+            // There is room: the queue is new.
+            outgoing.try_send(hello.into()).ok();
+        }
+        self.connection = Connection::Up(Up { outgoing, incoming, client });
+        self.carry_out(outputs);
+    }
+
+    fn end_session(&mut self, failure: &SessionFailure) {
+        self.session_failures.failed(failure, next_step(failure));
+        self.renewal = None;
+        self.feed(Input::Disconnected { jitter: rand::random() });
+    }
+
+    fn feed(&mut self, input: Input) {
+        let outputs = self.session.handle(self.now(), input);
+        self.carry_out(outputs);
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut outputs = VecDeque::from(outputs);
+        while let Some(output) = outputs.pop_front() {
+            let input = match output {
+                Output::Load { after_seq, max } => Input::Loaded(self.journal.load(after_seq, max)),
+                Output::Truncate(seq) => {
+                    self.journal.ack(seq);
+                    Input::Journal(journal_state(&self.journal))
+                }
+                Output::ApplyDefinitions { nonce, definitions } => {
+                    self.ends.definitions.send_replace(Some(PushedDefinitions { nonce, definitions }));
+                    continue;
+                }
+                Output::Close(reason) => {
+                    let failure = SessionFailure::Protocol(reason);
+                    self.session_failures.failed(&failure, next_step(&failure));
+                    self.renewal = None;
+                    Input::Disconnected { jitter: rand::random() }
+                }
+                Output::DialAt(dial_at) => {
+                    self.connection = Connection::Down { dial_at };
+                    continue;
+                }
+            };
+            outputs.extend(self.session.handle(self.now(), input));
+        }
+    }
+
+    /// Renews over the live session's connection, when it is time.
+    fn begin_renewal(&mut self) {
+        let Connection::Up(up) = &self.connection else { return };
+        let identity = self.identity.load_full();
+        let due = Timestamp::now() >= identity.renew_at() && Instant::now() >= self.renew_not_before;
+        if due && self.renewal.is_none() && self.session.is_live() {
+            let (client, dir) = (up.client.clone(), self.config.state_dir.join("identity"));
+            self.renewal = Some(async move { enrol::renew(client, identity, &dir).await }.boxed());
+        }
+    }
+
+    fn end_renewal(&mut self, result: Result<Identity, EnrolError>) {
+        self.renewal = None;
+        let identity = self.identity.load_full();
+        match result {
+            Ok(renewed) if renewed.cluster() == identity.cluster() => {
+                tracing::info!(certificate_ends = %renewed.not_after(), "certificate renewed");
+                self.identity.store(Arc::new(renewed));
+                self.renewal_failures.over();
+                return;
+            }
+            Ok(renewed) => {
+                tracing::error!(cluster = renewed.cluster(), "renewed certificate is of another cluster, not used");
+            }
+            Err(error) => self.renewal_failures.failed(&error, "see the hub's log; trying again until it ends"),
+        }
+        // Some tries fit into what is left, whatever the certificate's life.
+        let pause = Duration::try_from(identity.life() / 30).unwrap_or(RENEWAL_CHECK);
+        self.renew_not_before = Instant::now() + pause.clamp(Duration::from_secs(1), Duration::from_secs(600));
+    }
+
+    /// When to wake up for the state machine, the next dial or a renewal.
+    fn deadline(&self) -> Instant {
+        let by_session = match &self.connection {
+            Connection::Down { dial_at } => Some(*dial_at),
+            Connection::Dialling(_) => None,
+            Connection::Up(_) => self.session.deadline(),
+        };
+        let until_renewal = self.identity.load().renew_at().duration_since(Timestamp::now());
+        let until_renewal = Duration::try_from(until_renewal).unwrap_or(Duration::ZERO).min(RENEWAL_CHECK);
+        let renewal = (Instant::now() + until_renewal).max(self.renew_not_before);
+        // While one is under way, or cannot be, its time says nothing.
+        let renewal = if self.renewal.is_none() && until_renewal > Duration::ZERO {
+            renewal
+        } else {
+            Instant::now() + Duration::from_secs(1)
+        };
+        by_session.map_or(renewal, |at| renewal.min(self.started + at))
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), wall: Timestamp::now() }
+    }
+}
+
+impl Up {
+    async fn next_event(&mut self, wants_to_send: bool) -> Event {
+        let Up { outgoing, incoming, client: _ } = self;
+        let room = async {
+            if wants_to_send {
+                outgoing.clone().reserve_owned().await.map_or(Event::StreamGone, Event::Room)
+            } else {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            frame = incoming.next() => Event::Incoming(frame),
+            event = room => event,
+        }
+    }
+}
+
+fn journal_state(journal: &Journal) -> JournalState {
+    JournalState {
+        oldest_seq: journal.oldest_seq(),
+        next_seq: journal.next_seq(),
+        backlog: journal.backlog(),
+        dropped: journal.dropped(),
+    }
+}
+
+fn next_step(failure: &SessionFailure) -> &'static str {
+    match failure {
+        SessionFailure::Dial { .. } => "check the hub's address and the network; dialling again",
+        SessionFailure::Expired(_) => "run `fleetcheck cluster add` and restart the agent with the token it prints",
+        SessionFailure::Status(status) if is_about_identity(status) => {
+            "the hub does not take this certificate: see its log, or enrol anew with `fleetcheck cluster add`"
+        }
+        SessionFailure::Status(_) | SessionFailure::Closed => "dialling again",
+        SessionFailure::Wire(_) | SessionFailure::Protocol(_) => "compare the versions of agent and hub; dialling again",
+    }
+}
+
+/// A refused client certificate has no status of its own under TLS 1.3: the handshake was over when the hub refused.
+fn is_about_identity(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
+        || failure::chain(status).contains("alert")
+}

@@ -1,0 +1,456 @@
+//! The hub's end of one session. Pure: the shell feeds it frames and the owner's answers, and carries out its outputs in
+//! order; after [`Output::End`] it closes the stream.
+//!
+//! | the shell sees | it feeds |
+//! |---|---|
+//! | a frame from the stream | [`Input::Frame`] |
+//! | the owner took the cluster in (answer to [`Output::Register`]) | [`Input::Accepted`] |
+//! | runs up to a number are on disk (answer to [`Output::Record`]) | [`Input::Committed`] |
+//! | the definitions meant for the cluster changed | [`Input::PushDefinitions`] |
+//! | the session must go elsewhere or end | [`Input::GoAway`] |
+
+use std::collections::{BTreeMap, VecDeque};
+
+use thiserror::Error;
+
+use super::frame::{
+    AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, Report, Welcome,
+};
+use crate::state::CheckState;
+
+/// The most checks that the hub takes from one cluster.
+pub const MAX_CHECKS: usize = 50_000;
+
+/// The state machine.
+#[derive(Debug)]
+pub struct HubSession {
+    /// The name in the agent's certificate.
+    cluster: String,
+    stage: Stage,
+    /// The latest set pushed before there was a Welcome.
+    early_definitions: Option<Vec<Definition>>,
+    /// Of the latest Definitions; 0 before the first.
+    nonce: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    AwaitingHello,
+    /// Registered, the owner has not answered.
+    AwaitingWelcome,
+    /// Collecting the snapshot.
+    Snapshot {
+        cursor: Cursor,
+        checks: BTreeMap<String, CheckState>,
+    },
+    Live {
+        cursor: Cursor,
+    },
+    Ended,
+}
+
+/// Where the reports of this session stand.
+#[derive(Debug, Default)]
+struct Cursor {
+    max_unacked: usize,
+    received_seq: u64,
+    /// Numbers received and not covered by an ack: bounds what the hub holds for this session.
+    unacked: VecDeque<u64>,
+}
+
+/// What the machine is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A frame from the agent.
+    Frame(AgentFrame),
+    /// The owner opened a session for the cluster.
+    Accepted(Welcome),
+    /// Every report received up to this number is on disk.
+    Committed {
+        /// The `through_seq` of an [`Output::Record`].
+        seq: u64,
+    },
+    /// The complete set of definitions for this cluster.
+    PushDefinitions(Vec<Definition>),
+    /// The hub ends the session on its own account.
+    GoAway {
+        /// For the agent's log.
+        reason: String,
+        /// Milliseconds before the agent dials again.
+        retry_after_ms: u32,
+    },
+}
+
+/// What the shell does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Sends a frame.
+    Send(HubFrame),
+    /// Asks the owner to open a session; the answer is [`Input::Accepted`] or [`Input::GoAway`].
+    Register(Hello),
+    /// Replaces every check known of the cluster.
+    Snapshot(Vec<CheckState>),
+    /// Sets one check.
+    Upsert(Box<CheckState>),
+    /// Forgets one check, by uid.
+    Removed(String),
+    /// Records runs; when they are on disk, [`Input::Committed`] with `through_seq`.
+    Record {
+        /// The runs, in order.
+        reports: Vec<Report>,
+        /// The last one's number.
+        through_seq: u64,
+    },
+    /// The agent lives. Every other frame says so too.
+    Heartbeat(Heartbeat),
+    /// What became of the latest definitions; may come again for the same set, and replaces what came before.
+    DefinitionsStatus(Vec<DefinitionStatus>),
+    /// A set of definitions is larger than a frame may be; it was not sent.
+    DefinitionsTooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Closes the stream: normally after `GoAway`, else with this error. Nothing follows.
+    End(Option<SessionError>),
+}
+
+/// What an agent did that ends its session. gRPC: `WrongCluster` is PERMISSION_DENIED, `TooManyChecks` and
+/// `TooManyUnacked` are RESOURCE_EXHAUSTED, `BadHello` is INVALID_ARGUMENT, the others FAILED_PRECONDITION.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SessionError {
+    /// The name in Hello is not the certificate's.
+    #[error("Hello names cluster {claimed:?}, the certificate names {certified:?}")]
+    WrongCluster {
+        /// In Hello.
+        claimed: String,
+        /// In the certificate.
+        certified: String,
+    },
+    /// Hello contradicts itself.
+    #[error("Hello has oldest_seq {oldest_seq} and next_seq {next_seq}")]
+    BadHello {
+        /// As sent.
+        oldest_seq: u64,
+        /// As sent.
+        next_seq: u64,
+    },
+    /// A frame at a point of the session where it has no place.
+    #[error("{frame} came while {stage}")]
+    OutOfOrder {
+        /// The frame's kind.
+        frame: &'static str,
+        /// What the session was at.
+        stage: &'static str,
+    },
+    /// Report numbers must grow.
+    #[error("report {seq} came after report {after}")]
+    SeqNotGrowing {
+        /// Its number.
+        seq: u64,
+        /// The highest number before it.
+        after: u64,
+    },
+    /// More reports under way than Welcome allows.
+    #[error("{unacked} reports are under way, the limit is {limit}")]
+    TooManyUnacked {
+        /// With those that came last.
+        unacked: usize,
+        /// `Welcome.max_unacked_reports`.
+        limit: usize,
+    },
+    /// More checks than the hub takes.
+    #[error("the snapshot has more than {MAX_CHECKS} checks")]
+    TooManyChecks,
+    /// A status for definitions that were never sent.
+    #[error("a status for definitions {nonce}, the latest are {latest}")]
+    UnknownNonce {
+        /// As sent.
+        nonce: u64,
+        /// The latest that the hub sent.
+        latest: u64,
+    },
+}
+
+impl HubSession {
+    /// A session whose stream was opened with a certificate for `cluster`.
+    pub fn new(cluster: String) -> HubSession {
+        HubSession { cluster, stage: Stage::AwaitingHello, early_definitions: None, nonce: 0 }
+    }
+
+    /// Takes one input; the outputs are to be carried out in order.
+    pub fn handle(&mut self, input: Input) -> Vec<Output> {
+        let outputs = match input {
+            Input::Frame(frame) => self.on_frame(frame),
+            Input::Accepted(welcome) => Ok(self.on_accepted(welcome)),
+            Input::Committed { seq } => Ok(self.on_committed(seq)),
+            Input::PushDefinitions(definitions) => Ok(self.push(definitions)),
+            Input::GoAway { reason, retry_after_ms } => Ok(self.go_away(reason, retry_after_ms)),
+        };
+        outputs.unwrap_or_else(|error| {
+            self.stage = Stage::Ended;
+            vec![Output::End(Some(error))]
+        })
+    }
+
+    fn on_frame(&mut self, frame: AgentFrame) -> Result<Vec<Output>, SessionError> {
+        if matches!(self.stage, Stage::Ended) {
+            return Ok(Vec::new());
+        }
+        match frame {
+            AgentFrame::Hello(hello) => self.on_hello(hello),
+            AgentFrame::Snapshot { checks, last } => self.on_snapshot(checks, last),
+            AgentFrame::CheckUpsert(state) => {
+                self.live("CheckUpdate")?;
+                Ok(vec![Output::Upsert(state)])
+            }
+            AgentFrame::CheckRemoved(uid) => {
+                self.live("CheckUpdate")?;
+                Ok(vec![Output::Removed(uid)])
+            }
+            AgentFrame::Reports(reports) => self.on_reports(reports),
+            AgentFrame::Heartbeat(heartbeat) => {
+                self.welcomed("Heartbeat")?;
+                Ok(vec![Output::Heartbeat(heartbeat)])
+            }
+            AgentFrame::DefinitionsStatus { nonce, statuses } => {
+                self.welcomed("DefinitionsStatus")?;
+                if nonce == 0 || nonce > self.nonce {
+                    return Err(SessionError::UnknownNonce { nonce, latest: self.nonce });
+                }
+                // An answer to a set that another one has replaced says nothing of interest.
+                Ok(if nonce == self.nonce { vec![Output::DefinitionsStatus(statuses)] } else { Vec::new() })
+            }
+        }
+    }
+
+    fn on_hello(&mut self, hello: Hello) -> Result<Vec<Output>, SessionError> {
+        if !matches!(self.stage, Stage::AwaitingHello) {
+            return Err(self.out_of_order("Hello"));
+        }
+        if hello.cluster != self.cluster {
+            return Err(SessionError::WrongCluster { claimed: hello.cluster, certified: self.cluster.clone() });
+        }
+        let Hello { oldest_seq, next_seq, .. } = hello;
+        if oldest_seq == 0 || oldest_seq > next_seq {
+            return Err(SessionError::BadHello { oldest_seq, next_seq });
+        }
+        self.stage = Stage::AwaitingWelcome;
+        Ok(vec![Output::Register(hello)])
+    }
+
+    fn on_accepted(&mut self, welcome: Welcome) -> Vec<Output> {
+        if !matches!(self.stage, Stage::AwaitingWelcome) {
+            return Vec::new();
+        }
+        let max_unacked = usize::try_from(welcome.max_unacked_reports).unwrap_or(usize::MAX);
+        let cursor = Cursor { max_unacked, received_seq: 0, unacked: VecDeque::new() };
+        self.stage = Stage::Snapshot { cursor, checks: BTreeMap::new() };
+        let mut outputs = vec![Output::Send(HubFrame::Welcome(welcome))];
+        if let Some(definitions) = self.early_definitions.take() {
+            outputs.extend(self.push(definitions));
+        }
+        outputs
+    }
+
+    fn on_snapshot(&mut self, chunk: Vec<CheckState>, last: bool) -> Result<Vec<Output>, SessionError> {
+        let Stage::Snapshot { cursor, checks } = &mut self.stage else {
+            return Err(self.out_of_order("Snapshot"));
+        };
+        if checks.len() + chunk.len() > MAX_CHECKS {
+            return Err(SessionError::TooManyChecks);
+        }
+        checks.extend(chunk.into_iter().map(|state| (state.uid.clone(), state)));
+        if !last {
+            return Ok(Vec::new());
+        }
+        let complete = std::mem::take(checks).into_values().collect();
+        self.stage = Stage::Live { cursor: std::mem::take(cursor) };
+        Ok(vec![Output::Snapshot(complete)])
+    }
+
+    fn on_reports(&mut self, reports: Vec<Report>) -> Result<Vec<Output>, SessionError> {
+        let cursor = self.live("Reports")?;
+        for report in &reports {
+            if report.seq <= cursor.received_seq {
+                return Err(SessionError::SeqNotGrowing { seq: report.seq, after: cursor.received_seq });
+            }
+            cursor.received_seq = report.seq;
+            cursor.unacked.push_back(report.seq);
+        }
+        let (unacked, limit) = (cursor.unacked.len(), cursor.max_unacked);
+        if unacked > limit {
+            return Err(SessionError::TooManyUnacked { unacked, limit });
+        }
+        let through_seq = cursor.received_seq;
+        Ok(if reports.is_empty() { Vec::new() } else { vec![Output::Record { reports, through_seq }] })
+    }
+
+    fn on_committed(&mut self, seq: u64) -> Vec<Output> {
+        let Stage::Live { cursor } = &mut self.stage else { return Vec::new() };
+        let covered = cursor.unacked.partition_point(|&received| received <= seq);
+        let through = cursor.unacked.drain(..covered).next_back();
+        through.map(|seq| Output::Send(HubFrame::Ack(seq))).into_iter().collect()
+    }
+
+    fn push(&mut self, definitions: Vec<Definition>) -> Vec<Output> {
+        match self.stage {
+            Stage::AwaitingHello | Stage::AwaitingWelcome => {
+                self.early_definitions = Some(definitions);
+                Vec::new()
+            }
+            Stage::Snapshot { .. } | Stage::Live { .. } => {
+                let bytes = definitions.iter().map(Definition::size_bytes).sum();
+                if bytes > MAX_HUB_FRAME_BYTES {
+                    return vec![Output::DefinitionsTooLarge { bytes }];
+                }
+                self.nonce += 1;
+                vec![Output::Send(HubFrame::Definitions { nonce: self.nonce, definitions })]
+            }
+            Stage::Ended => Vec::new(),
+        }
+    }
+
+    fn go_away(&mut self, reason: String, retry_after_ms: u32) -> Vec<Output> {
+        if matches!(self.stage, Stage::Ended) {
+            return Vec::new();
+        }
+        self.stage = Stage::Ended;
+        vec![Output::Send(HubFrame::GoAway { reason, retry_after_ms }), Output::End(None)]
+    }
+
+    fn live(&mut self, frame: &'static str) -> Result<&mut Cursor, SessionError> {
+        let error = self.out_of_order(frame);
+        match &mut self.stage {
+            Stage::Live { cursor } => Ok(cursor),
+            Stage::AwaitingHello | Stage::AwaitingWelcome | Stage::Snapshot { .. } | Stage::Ended => Err(error),
+        }
+    }
+
+    fn welcomed(&self, frame: &'static str) -> Result<(), SessionError> {
+        match self.stage {
+            Stage::Snapshot { .. } | Stage::Live { .. } => Ok(()),
+            Stage::AwaitingHello | Stage::AwaitingWelcome | Stage::Ended => Err(self.out_of_order(frame)),
+        }
+    }
+
+    fn out_of_order(&self, frame: &'static str) -> SessionError {
+        let stage = match self.stage {
+            Stage::AwaitingHello => "the session waited for Hello",
+            Stage::AwaitingWelcome => "Hello had no answer yet",
+            Stage::Snapshot { .. } => "the snapshot was not complete",
+            Stage::Live { .. } => "the session was live",
+            Stage::Ended => "the session was over",
+        };
+        SessionError::OutOfOrder { frame, stage }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::simulation::{check, hello, report, welcome};
+
+    fn frame(session: &mut HubSession, frame: AgentFrame) -> Vec<Output> {
+        session.handle(Input::Frame(frame))
+    }
+
+    fn accepted() -> HubSession {
+        let mut session = HubSession::new("c1".into());
+        assert_eq!(frame(&mut session, AgentFrame::Hello(hello("c1"))), [Output::Register(hello("c1"))]);
+        let outputs = session.handle(Input::Accepted(welcome(4)));
+        assert_eq!(outputs, [Output::Send(HubFrame::Welcome(welcome(4)))]);
+        session
+    }
+
+    fn live() -> HubSession {
+        let mut session = accepted();
+        let last = AgentFrame::Snapshot { checks: vec![], last: true };
+        assert_eq!(frame(&mut session, last), [Output::Snapshot(vec![])]);
+        session
+    }
+
+    fn error(outputs: Vec<Output>) -> SessionError {
+        match &outputs[..] {
+            [Output::End(Some(error))] => error.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_name_is_the_certificates_and_no_other() {
+        let mut session = HubSession::new("c1".into());
+        let refused = error(frame(&mut session, AgentFrame::Hello(hello("c2"))));
+        assert_eq!(refused, SessionError::WrongCluster { claimed: "c2".into(), certified: "c1".into() });
+        assert_eq!(frame(&mut session, AgentFrame::Hello(hello("c1"))), []);
+    }
+
+    #[test]
+    fn frames_out_of_order_end_the_session() {
+        let mut session = HubSession::new("c1".into());
+        assert!(matches!(error(frame(&mut session, AgentFrame::Reports(vec![]))), SessionError::OutOfOrder { .. }));
+        let mut session = accepted();
+        let early = AgentFrame::CheckUpsert(Box::new(check("a", 1)));
+        let expected = SessionError::OutOfOrder { frame: "CheckUpdate", stage: "the snapshot was not complete" };
+        assert_eq!(error(frame(&mut session, early)), expected);
+        let again = AgentFrame::Snapshot { checks: vec![], last: true };
+        assert!(matches!(error(frame(&mut live(), again)), SessionError::OutOfOrder { .. }));
+        assert!(matches!(error(frame(&mut live(), AgentFrame::Hello(hello("c1")))), SessionError::OutOfOrder { .. }));
+    }
+
+    #[test]
+    fn a_snapshot_is_handed_on_when_it_is_complete() {
+        let mut session = accepted();
+        let chunk = |uid, last| AgentFrame::Snapshot { checks: vec![check(uid, 1)], last };
+        assert_eq!(frame(&mut session, chunk("b", false)), []);
+        assert_eq!(frame(&mut session, chunk("a", true)), [Output::Snapshot(vec![check("a", 1), check("b", 1)])]);
+    }
+
+    #[test]
+    fn an_ack_follows_the_commit_and_bounds_what_is_under_way() {
+        let mut session = live();
+        let reports = |seqs: &[u64]| AgentFrame::Reports(seqs.iter().map(|&seq| report(seq)).collect());
+        let record = |seqs: &[u64]| Output::Record {
+            reports: seqs.iter().map(|&seq| report(seq)).collect(),
+            through_seq: *seqs.last().unwrap(),
+        };
+        assert_eq!(frame(&mut session, reports(&[3, 4, 9])), [record(&[3, 4, 9])]);
+        assert_eq!(session.handle(Input::Committed { seq: 9 }), [Output::Send(HubFrame::Ack(9))]);
+        assert_eq!(session.handle(Input::Committed { seq: 4 }), []);
+        assert_eq!(frame(&mut session, reports(&[10, 11, 12, 13])), [record(&[10, 11, 12, 13])]);
+        let refused = error(frame(&mut session, reports(&[14])));
+        assert_eq!(refused, SessionError::TooManyUnacked { unacked: 5, limit: 4 });
+        let mut session = live();
+        frame(&mut session, reports(&[5]));
+        assert_eq!(error(frame(&mut session, reports(&[5]))), SessionError::SeqNotGrowing { seq: 5, after: 5 });
+    }
+
+    #[test]
+    fn definitions_wait_for_the_welcome_and_only_the_latest_answer_counts() {
+        let definition = |name: &str| vec![Definition { name: name.into(), generation: 1, health_check: "{}".into() }];
+        let mut session = HubSession::new("c1".into());
+        assert_eq!(session.handle(Input::PushDefinitions(definition("a"))), []);
+        frame(&mut session, AgentFrame::Hello(hello("c1")));
+        assert_eq!(session.handle(Input::PushDefinitions(definition("b"))), []);
+        let sent = |nonce, name| Output::Send(HubFrame::Definitions { nonce, definitions: definition(name) });
+        let outputs = session.handle(Input::Accepted(welcome(4)));
+        assert_eq!(outputs, [Output::Send(HubFrame::Welcome(welcome(4))), sent(1, "b")]);
+        assert_eq!(session.handle(Input::PushDefinitions(definition("c"))), [sent(2, "c")]);
+        let status = |nonce| AgentFrame::DefinitionsStatus { nonce, statuses: vec![] };
+        assert_eq!(frame(&mut session, status(1)), []);
+        assert_eq!(frame(&mut session, status(2)), [Output::DefinitionsStatus(vec![])]);
+        assert_eq!(error(frame(&mut session, status(3))), SessionError::UnknownNonce { nonce: 3, latest: 2 });
+        let huge = vec![Definition { name: "h".into(), generation: 1, health_check: "x".repeat(5 << 20) }];
+        let outputs = live().handle(Input::PushDefinitions(huge));
+        assert!(matches!(outputs[..], [Output::DefinitionsTooLarge { .. }]));
+    }
+
+    #[test]
+    fn nothing_follows_a_go_away() {
+        let mut session = live();
+        let outputs = session.handle(Input::GoAway { reason: "moving".into(), retry_after_ms: 5 });
+        let go_away = HubFrame::GoAway { reason: "moving".into(), retry_after_ms: 5 };
+        assert_eq!(outputs, [Output::Send(go_away), Output::End(None)]);
+        assert_eq!(frame(&mut session, AgentFrame::CheckRemoved("a".into())), []);
+        assert_eq!(session.handle(Input::PushDefinitions(vec![])), []);
+    }
+}
