@@ -18,7 +18,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +115,8 @@ async fn prepare(
             }
         }
     }
+    let readable = checks.iter().filter(|guarded| guarded.0.is_ok());
+    context.states.expect(readable.filter_map(|check| check.uid()));
     tracing::info!(checks = checks.len(), "caches are complete, running checks");
     let _ = ready.send(true);
 }

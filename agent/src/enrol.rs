@@ -62,12 +62,7 @@ pub enum EnrolError {
 }
 
 /// Enrols with a token and stores the identity under `dir`.
-pub(crate) async fn enrol(
-    address: &str,
-    token: &Token,
-    cluster_uid: &str,
-    dir: &Path,
-) -> Result<Identity, EnrolError> {
+pub(crate) async fn enrol(address: &str, token: &Token, cluster_uid: &str, dir: &Path) -> Result<Identity, EnrolError> {
     let (key, csr) = make_key(&token.cluster)?;
     let provider = Arc::clone(&dial::provider());
     let tls = dial::client_config(|tls| {
@@ -106,9 +101,9 @@ async fn answer(
     let reply = tokio::time::timeout(REPLY_TIMEOUT, call)
         .await
         .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));
-    reply.map(tonic::Response::into_inner).map_err(|status| {
-        if is_refusal(&status) { EnrolError::Refused(status) } else { EnrolError::Call(status) }
-    })
+    reply
+        .map(tonic::Response::into_inner)
+        .map_err(|status| if is_refusal(&status) { EnrolError::Refused(status) } else { EnrolError::Call(status) })
 }
 
 /// Whether asking again with the same request is of no use.
@@ -134,12 +129,7 @@ fn make_key(cluster: &str) -> Result<(KeyPair, Vec<u8>), EnrolError> {
     Ok((key, request.der().to_vec()))
 }
 
-async fn keep(
-    reply: CertificateReply,
-    key: KeyPair,
-    token_digest: &str,
-    dir: &Path,
-) -> Result<Identity, EnrolError> {
+async fn keep(reply: CertificateReply, key: KeyPair, token_digest: &str, dir: &Path) -> Result<Identity, EnrolError> {
     let CertificateReply { certificate, ca } = reply;
     let identity =
         Identity::new(certificate, key.serialize_pem(), ca, token_digest.to_owned()).map_err(EnrolError::Identity)?;

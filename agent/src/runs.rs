@@ -130,6 +130,14 @@ async fn create(
         Err(error) => return Ok(Err(refused(context, key, full_name, &error))),
     };
     context.journal.created(key);
+    if !context.journal.intents(&check.uid).iter().any(|open| open.intent.key == *key) {
+        // The check was deleted, and its intents withdrawn, while the request was under way.
+        let message = "the check was deleted while it ran".to_owned();
+        let workflow = Some(full_name.to_owned());
+        let run = ended_without_workflow(Timestamp::now(), check, key, workflow, Reason::WorkflowVanished, message);
+        context.journal.settle(run).await?;
+        return Ok(Ok(()));
+    }
     let seen = serde_json::to_value(&created).ok().and_then(|v| serde_json::from_value::<SlimWorkflow>(v).ok());
     if let Some(seen) = seen.and_then(|slim| slim.seen()) {
         remember(context, &check.uid, seen);

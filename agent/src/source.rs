@@ -18,7 +18,7 @@ const MAX_REDIRECTS: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// No answer, a broken one, or an address that is not allowed.
-    #[error("cannot fetch {url}: {}", chain(.source))]
+    #[error("cannot fetch {url}: {}", cause(.source))]
     Fetch {
         /// The address.
         url: String,
@@ -56,15 +56,13 @@ pub enum SourceError {
     },
 }
 
-/// An error and its causes in one line: the innermost one is what a person needs.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
+/// The innermost cause: the ones around it repeat the address and say that it failed.
+fn cause(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(next) = inner.source() {
+        inner = next;
     }
-    text
+    inner.to_string()
 }
 
 /// Fetches sources.

@@ -9,17 +9,20 @@ use std::sync::{Arc, Weak};
 
 use active_monitor_core::state::CheckState;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A handle on the states; clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct States {
     inner: Arc<Mutex<Inner>>,
+    complete: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
 struct Inner {
     checks: BTreeMap<String, Arc<CheckState>>,
+    /// Of the checks expected, those never heard of.
+    missing: BTreeSet<String>,
     watchers: Vec<Weak<Watcher>>,
 }
 
@@ -45,14 +48,34 @@ pub struct Changes {
 }
 
 impl States {
-    /// No checks.
+    /// No checks, and complete as it is.
     pub fn new() -> States {
-        States::default()
+        States { inner: Arc::default(), complete: Arc::new(watch::Sender::new(true)) }
+    }
+
+    /// No checks, and incomplete until [`States::expect`] has said which there are and each of them was heard of.
+    pub fn incomplete() -> States {
+        States { inner: Arc::default(), complete: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// These are the uids of the checks in the cluster: the states are complete once each was set or removed.
+    pub fn expect(&self, uids: impl IntoIterator<Item = String>) {
+        let mut inner = self.inner.lock();
+        let missing = uids.into_iter().filter(|uid| !inner.checks.contains_key(uid)).collect();
+        inner.missing = missing;
+        self.complete.send_replace(inner.missing.is_empty());
+    }
+
+    /// Waits until the states are complete.
+    pub async fn completed(&self) {
+        // The sender is in `self`: it cannot be gone.
+        self.complete.subscribe().wait_for(|complete| *complete).await.ok();
     }
 
     /// Sets a check's state. Nothing happens where it is equal to the one known.
     pub fn upsert(&self, state: CheckState) {
         let mut inner = self.inner.lock();
+        self.heard_of(&mut inner, &state.uid);
         if inner.checks.get(&state.uid).is_some_and(|known| **known == state) {
             return;
         }
@@ -63,6 +86,7 @@ impl States {
     /// Forgets a check.
     pub fn remove(&self, uid: &str) {
         let mut inner = self.inner.lock();
+        self.heard_of(&mut inner, uid);
         if inner.checks.remove(uid).is_some() {
             inner.announce(uid);
         }
@@ -83,6 +107,19 @@ impl States {
         let watcher = Arc::new(Watcher::default());
         self.inner.lock().watchers.push(Arc::downgrade(&watcher));
         Changes { states: self.clone(), watcher }
+    }
+
+    /// The last one completes the states only when it is in them: who waits reads them under the same lock.
+    fn heard_of(&self, inner: &mut Inner, uid: &str) {
+        if inner.missing.remove(uid) && inner.missing.is_empty() {
+            self.complete.send_replace(true);
+        }
+    }
+}
+
+impl Default for States {
+    fn default() -> States {
+        States::new()
     }
 }
 
@@ -111,7 +148,8 @@ impl Changes {
         }
     }
 
-    fn take(&self) -> Vec<Change> {
+    /// The changes there are, without waiting.
+    pub(crate) fn take(&self) -> Vec<Change> {
         let inner = self.states.inner.lock();
         let uids = std::mem::take(&mut *self.watcher.changed_uids.lock());
         let change = |uid: String| inner.checks.get(&uid).cloned().map_or(Change::Removed(uid), Change::Upsert);
@@ -161,6 +199,23 @@ mod tests {
         states.remove("old");
         assert_eq!(changes.next().await, [Change::Removed("old".into())]);
         assert_eq!(states.all(), [states.get("a").unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn states_are_complete_when_every_expected_check_was_heard_of() {
+        use futures::FutureExt;
+        let states = States::incomplete();
+        states.upsert(check("early", ""));
+        assert!(states.completed().now_or_never().is_none());
+        states.expect(["early".into(), "a".into(), "b".into()]);
+        states.upsert(check("a", ""));
+        assert!(states.completed().now_or_never().is_none());
+        states.remove("b");
+        assert!(states.completed().now_or_never().is_some());
+        let states = States::incomplete();
+        states.expect([]);
+        assert!(states.completed().now_or_never().is_some());
+        assert!(States::new().completed().now_or_never().is_some());
     }
 
     #[tokio::test]

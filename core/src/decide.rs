@@ -136,7 +136,7 @@ fn judge(now: Timestamp, check: &Check, seen: &Seen) -> Step {
         workflow: Some(seen.workflow.clone()),
         outcome,
         reason,
-        message: message(seen, reason, timeout),
+        message: message(seen, reason, if ended { seen.deadline_seconds.unwrap_or(timeout) } else { timeout }),
         started_at: seen.created,
         finished_at: finished_at.max(seen.created),
     };

@@ -1,1 +1,8 @@
-//! active-monitor-runtime
+//! What the binaries share and that knows nothing of their domain: logging, supervised tasks and shutdown, TLS listeners,
+//! admin endpoints.
+
+pub mod admin;
+pub mod http;
+pub mod logging;
+pub mod tasks;
+pub mod tls;

@@ -7,6 +7,8 @@
 pub mod audit;
 pub mod cluster;
 pub mod daemon;
+pub mod fleet;
+pub mod node;
 pub mod port;
 pub mod process;
 pub mod programs;
@@ -16,6 +18,7 @@ pub mod testbed;
 pub mod wait;
 
 pub use cluster::Cluster;
+pub use fleet::{Agent, Crd, Hub};
 pub use process::Process;
 pub use programs::{Program, Programs};
 pub use testbed::{Options, Testbed};

@@ -67,10 +67,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused() {
-        let (listener, port) = RANGE
-            .rev()
-            .find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, port)))
-            .unwrap();
+        let (listener, port) =
+            RANGE.rev().find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, port))).unwrap();
         assert!(PortLease::try_take(port).is_none());
         drop(listener);
     }

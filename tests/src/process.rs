@@ -11,7 +11,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -115,8 +115,10 @@ impl Process {
     pub fn stop(&self) {
         if let Some(mut child) = self.running.lock().take() {
             let _exited_already = child.kill();
+            // Waiting would close the leash first, and the watcher then shoot at a number that is being freed.
+            let leash = child.stdin.take();
             let _reaped = child.wait();
-            release(&mut child);
+            release(leash);
         }
     }
 
@@ -240,13 +242,13 @@ pub async fn output(run: &RunDir, mut command: tokio::process::Command, stdin: &
 fn exit_status(running: &mut Option<Child>) -> Option<ExitStatus> {
     let child = running.as_mut()?;
     let status = child.try_wait().ok().flatten()?;
-    release(child);
+    release(child.stdin.take());
     Some(status)
 }
 
 /// Tells the watcher that there is nothing left to kill.
-fn release(child: &mut Child) {
-    if let Some(mut leash) = child.stdin.take() {
+fn release(leash: Option<ChildStdin>) {
+    if let Some(mut leash) = leash {
         let _watcher_gone = leash.write_all(b"\n");
     }
 }

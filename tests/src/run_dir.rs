@@ -200,7 +200,8 @@ fn remove(path: &Path) -> anyhow::Result<()> {
 /// Copies the logs (`*.log`, with the folders they lie in) to where no sweep takes them.
 fn keep_logs(path: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().context("a run folder has a name")?;
-    let kept = path.parent().and_then(Path::parent).context("a run folder lies two below the root")?.join("logs").join(name);
+    let kept =
+        path.parent().and_then(Path::parent).context("a run folder lies two below the root")?.join("logs").join(name);
     for folder in fs::read_dir(path)? {
         let folder = folder?;
         if folder.file_type()?.is_dir() {

@@ -8,7 +8,8 @@ pub fn report(test: &str, reason: &str) {
     let line = format!("skipped: {test}: {}\n", reason.replace('\n', " "));
     eprint!("{line}");
     let Some(path) = env::var_os("ACTIVE_MONITOR_SKIPS") else { return };
-    let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut f| f.write_all(line.as_bytes()));
+    let written =
+        OpenOptions::new().create(true).append(true).open(&path).and_then(|mut f| f.write_all(line.as_bytes()));
     if let Err(error) = written {
         eprintln!("cannot append to {}: {error}", path.display());
     }

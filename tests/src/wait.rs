@@ -1,11 +1,9 @@
 //! Waiting for a condition with a deadline: what tests do instead of sleeping.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::{future::Future, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -22,14 +20,15 @@ where
     let mut last = anyhow!("the condition does not hold");
     loop {
         // A check that hangs (a paused server) must not outlive the deadline.
-        let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, check()).await {
+        match tokio::time::timeout_at(deadline, check()).await {
             Ok(Ok(Some(value))) => return Ok(value),
-            Ok(Ok(None)) => {}
+            Ok(Ok(None)) | Err(_) => {}
             Ok(Err(error)) => last = error,
-            Err(_elapsed) => return Err(last).with_context(|| format!("no {what} within {limit:?}")),
         }
-        tokio::time::sleep(PAUSE.min(deadline.saturating_duration_since(Instant::now()))).await;
+        if Instant::now() >= deadline {
+            return Err(last).with_context(|| format!("no {what} within {limit:?}"));
+        }
+        tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
     }
 }
 
@@ -50,7 +49,9 @@ mod tests {
 
     #[tokio::test]
     async fn ends_at_the_deadline_with_the_last_error() {
-        let failed = until("answer", Duration::from_millis(80), || async { anyhow::Result::<Option<()>>::Err(anyhow!("refused")) });
+        let failed = until("answer", Duration::from_millis(80), || async {
+            anyhow::Result::<Option<()>>::Err(anyhow!("refused"))
+        });
         assert_eq!(format!("{:#}", failed.await.unwrap_err()), "no answer within 80ms: refused");
         let hung = until("answer", Duration::from_millis(80), std::future::pending::<anyhow::Result<Option<()>>>);
         assert!(hung.await.is_err());

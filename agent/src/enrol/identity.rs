@@ -137,8 +137,7 @@ impl Identity {
         let cluster = cluster_name(&leaf).ok_or(IdentityError::Name)?;
         let validity = leaf.validity();
         let time = |seconds| Timestamp::from_second(seconds).map_err(|_| IdentityError::Certificate);
-        let (not_before, not_after) =
-            (time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?);
+        let (not_before, not_after) = (time(validity.not_before.timestamp())?, time(validity.not_after.timestamp())?);
         Ok(Identity { stored, cluster, not_before, not_after })
     }
 }
@@ -150,9 +149,9 @@ fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
 /// The cluster in the URI SAN: exactly one URI, exactly this form.
 fn cluster_name(certificate: &X509Certificate<'_>) -> Option<String> {
     let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
+    let mut uris = names.value.general_names.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        Some(*uri)
     });
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
     uri.strip_prefix(SPIFFE_PREFIX).filter(|name| !name.is_empty()).map(str::to_owned)

@@ -221,3 +221,42 @@ fn write_new(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&half_made, path)?;
     File::open(dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
+    use jiff::Timestamp;
+
+    use super::super::writer::Writer;
+    use super::super::{DEFAULT_MAX_BYTES, Journal};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_for_a_while_costs_an_error_and_no_run() {
+        let key = RunKey { check_uid: "a".into(), kind: RunKind::HealthCheck, slot: Timestamp::UNIX_EPOCH };
+        let run = Run {
+            namespace: "health".into(),
+            name: "a".into(),
+            workflow: None,
+            outcome: Outcome::Failed,
+            reason: None,
+            message: String::new(),
+            started_at: key.slot,
+            finished_at: key.slot,
+            key,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (mut segments, index) = Segments::open(dir.path(), DEFAULT_MAX_BYTES).unwrap();
+        segments.active = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let journal = Journal { writer: Arc::new(Writer::start(segments, index).unwrap()) };
+        assert!(matches!(journal.settle(run.clone()).await, Err(JournalError::Write(_))));
+        assert_eq!((journal.backlog(), journal.next_seq()), (0, 1));
+        assert!(journal.settle(run.clone()).await.unwrap());
+        drop(journal);
+        let journal = Journal::open(dir.path(), DEFAULT_MAX_BYTES).await.unwrap();
+        assert_eq!((journal.backlog(), journal.corrupt()), (1, 0));
+        assert!(!journal.settle(run).await.unwrap());
+    }
+}

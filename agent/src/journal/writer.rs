@@ -87,9 +87,10 @@ impl Writer {
     /// Applies a record at once and writes it with the next batch.
     pub(super) fn note(&self, record: Record) {
         let mut state = self.shared.state.lock();
-        match record {
-            Record::Acked { seq } => state.queue.acked = state.queue.acked.max(Some(seq)),
-            ref other => state.queue.notes.push(other.clone()),
+        if let Record::Acked { seq } = record {
+            state.queue.acked = state.queue.acked.max(Some(seq));
+        } else {
+            state.queue.notes.push(record.clone());
         }
         state.index.apply(record);
         drop(state);

@@ -1,7 +1,6 @@
 //! Runs the session's state machine: one task, one connection at a time.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +30,8 @@ use crate::states::{Change, Changes, States};
 
 /// Frames between the state machine and the stream: enough to keep it busy, too few to grow old.
 const FRAMES_QUEUED: usize = 4;
+/// A check that cannot be looked at for so long does not keep the others from the hub.
+const CHECKS_KNOWN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest that a change of the clock on the wall can delay a renewal.
 const RENEWAL_CHECK: Duration = Duration::from_secs(30);
 
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     identity: Arc<ArcSwap<Identity>>,
     journal: Journal,
     changes: Changes,
+    /// Ends when the states are complete; absent when that is over.
+    checks_known: Option<BoxFuture<'static, ()>>,
     appended: watch::Receiver<u64>,
     ends: Ends,
     session: AgentSession,
@@ -93,6 +96,7 @@ enum Event {
     Room(mpsc::OwnedPermit<v1::AgentFrame>),
     StreamGone,
     Renewed(Result<Identity, EnrolError>),
+    ChecksKnown,
     Timer,
 }
 
@@ -112,6 +116,12 @@ impl Driver {
             kubernetes_version: config.kubernetes_version.clone(),
         };
         let changes = states.changes();
+        let all_states = states.clone();
+        let checks_known = async move {
+            if tokio::time::timeout(CHECKS_KNOWN_TIMEOUT, all_states.completed()).await.is_err() {
+                tracing::warn!("some checks have no state yet, the hub is told of the others");
+            }
+        };
         let appended = journal.appended();
         let mut driver = Driver {
             session: AgentSession::new(session_identity, journal_state(&journal)),
@@ -119,6 +129,7 @@ impl Driver {
             identity,
             journal,
             changes,
+            checks_known: Some(checks_known.boxed()),
             appended,
             ends,
             started: Instant::now(),
@@ -160,6 +171,12 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let checks_known = async {
+            match &mut self.checks_known {
+                Some(checks_known) => checks_known.await,
+                None => std::future::pending().await,
+            }
+        };
         let connection = async {
             match &mut self.connection {
                 Connection::Down { .. } => std::future::pending().await,
@@ -174,19 +191,20 @@ impl Driver {
             Ok(()) = self.appended.changed() => Event::Appended,
             Some((nonce, statuses)) = self.ends.statuses.recv() => Event::Statuses(nonce, statuses),
             result = renewal => Event::Renewed(result),
+            () = checks_known => Event::ChecksKnown,
             () = tokio::time::sleep_until(deadline) => Event::Timer,
         }
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Changes(changes) => {
-                for change in changes {
-                    self.feed(match change {
-                        Change::Upsert(state) => Input::CheckChanged(state),
-                        Change::Removed(uid) => Input::CheckRemoved(uid),
-                    });
-                }
+            Event::Changes(changes) => self.feed_changes(changes),
+            Event::ChecksKnown => {
+                self.checks_known = None;
+                // What completed them may not have come as an event yet.
+                let changes = self.changes.take();
+                self.feed_changes(changes);
+                self.feed(Input::ChecksKnown);
             }
             Event::Appended => self.feed(Input::Journal(journal_state(&self.journal))),
             Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
@@ -257,6 +275,15 @@ impl Driver {
         self.session_failures.failed(failure, next_step(failure));
         self.renewal = None;
         self.feed(Input::Disconnected { jitter: rand::random() });
+    }
+
+    fn feed_changes(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.feed(match change {
+                Change::Upsert(state) => Input::CheckChanged(state),
+                Change::Removed(uid) => Input::CheckRemoved(uid),
+            });
+        }
     }
 
     fn feed(&mut self, input: Input) {
@@ -331,14 +358,8 @@ impl Driver {
             Connection::Up(_) => self.session.deadline(),
         };
         let until_renewal = self.identity.load().renew_at().duration_since(Timestamp::now());
-        let until_renewal = Duration::try_from(until_renewal).unwrap_or(Duration::ZERO).min(RENEWAL_CHECK);
-        let renewal = (Instant::now() + until_renewal).max(self.renew_not_before);
-        // While one is under way, or cannot be, its time says nothing.
-        let renewal = if self.renewal.is_none() && until_renewal > Duration::ZERO {
-            renewal
-        } else {
-            Instant::now() + Duration::from_secs(1)
-        };
+        let until_renewal = Duration::try_from(until_renewal).unwrap_or(Duration::ZERO);
+        let renewal = Instant::now() + until_renewal.clamp(Duration::from_secs(1), RENEWAL_CHECK);
         by_session.map_or(renewal, |at| renewal.min(self.started + at))
     }
 
@@ -381,7 +402,9 @@ fn next_step(failure: &SessionFailure) -> &'static str {
             "the hub does not take this certificate: see its log, or enrol anew with `fleetcheck cluster add`"
         }
         SessionFailure::Status(_) | SessionFailure::Closed => "dialling again",
-        SessionFailure::Wire(_) | SessionFailure::Protocol(_) => "compare the versions of agent and hub; dialling again",
+        SessionFailure::Wire(_) | SessionFailure::Protocol(_) => {
+            "compare the versions of agent and hub; dialling again"
+        }
     }
 }
 

@@ -1,0 +1,500 @@
+//! The link against a small hub in this process: real TLS on loopback, the real state machine at the other end, and a
+//! store that outlives the hub's death.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
+use active_monitor_core::session::frame::{AgentFrame, DefinitionResult, HubFrame, Welcome};
+use active_monitor_core::session::hub::{HubSession, Input, Output};
+use active_monitor_core::state::{CheckState, Phase, Totals};
+use active_monitor_proto::{
+    CertificateReply, EnrolRequest, Enrolment, EnrolmentServer, Fleet, FleetServer, RenewRequest, v1,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::ToSpan;
+use parking_lot::Mutex;
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+
+const SECRET: &str = "5ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e7aaaa";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What survives the hub's process: its CA and its store.
+struct Hub {
+    ca: CertificateDer<'static>,
+    ca_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    state: Mutex<HubState>,
+    certificate_age: Duration,
+    certificate_rest: Duration,
+}
+
+#[derive(Default)]
+struct HubState {
+    token_spent: bool,
+    enrolments: u32,
+    renewals: u32,
+    sessions: u64,
+    view: BTreeMap<String, CheckState>,
+    recorded: BTreeMap<RunKey, u32>,
+    definitions: Vec<Definition>,
+    statuses: Vec<DefinitionStatus>,
+    heartbeats: u32,
+}
+
+impl Hub {
+    fn new() -> Hub {
+        Hub::with_certificates(Duration::from_secs(60), Duration::from_secs(3600))
+    }
+
+    fn with_certificates(certificate_age: Duration, certificate_rest: Duration) -> Hub {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Hub {
+            ca: certificate.der().clone(),
+            ca_pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+            state: Mutex::default(),
+            certificate_age,
+            certificate_rest,
+        }
+    }
+
+    fn token(&self) -> String {
+        format!("c1.{SECRET}.{}", hex::encode(Sha256::digest(&self.ca)))
+    }
+
+    fn certificate(&self, csr: &[u8]) -> CertificateReply {
+        let csr = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
+        let mut params = CertificateParams::default();
+        let uri = "spiffe://active-monitor-fleet/cluster/c1";
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.not_before = (SystemTime::now() - self.certificate_age).into();
+        params.not_after = (SystemTime::now() + self.certificate_rest).into();
+        let certificate = params.signed_by(&csr.public_key, &self.issuer).unwrap();
+        CertificateReply { certificate: certificate.pem(), ca: self.ca_pem.clone() }
+    }
+
+    fn tls(&self, with_clients: bool) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        let builder = ServerConfig::builder_with_provider(dial::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap();
+        let builder = if with_clients {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.ca.clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), dial::provider());
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = builder.with_single_cert(vec![leaf.der().clone(), self.ca.clone()], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// The hub's process. Dropping it is a kill: nothing is said to anybody.
+struct Process {
+    runtime: Option<Runtime>,
+    agents: SocketAddr,
+    enrolment: SocketAddr,
+}
+
+impl Process {
+    /// The ports are chosen at the first start.
+    fn start(hub: &Arc<Hub>, ports: Option<(SocketAddr, SocketAddr)>) -> Process {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (agents, enrolment) = ports.unwrap_or((any, any));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listen = |address: SocketAddr| {
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        let (agents, enrolment) = (listen(agents), listen(enrolment));
+        let addresses = (agents.local_addr().unwrap(), enrolment.local_addr().unwrap());
+        runtime.spawn(serve(agents, hub.tls(true), FleetServer::new(Service(Arc::clone(hub)))));
+        runtime.spawn(serve(enrolment, hub.tls(false), EnrolmentServer::new(Service(Arc::clone(hub)))));
+        Process { runtime: Some(runtime), agents: addresses.0, enrolment: addresses.1 }
+    }
+
+    fn ports(&self) -> (SocketAddr, SocketAddr) {
+        (self.agents, self.enrolment)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A runtime may not be awaited inside another one.
+        let runtime = self.runtime.take();
+        std::thread::spawn(move || drop(runtime)).join().unwrap();
+    }
+}
+
+async fn serve<S>(listener: std::net::TcpListener, tls: TlsAcceptor, service: S)
+where
+    S: tower::Service<http::Request<tonic::body::Body>, Error = std::convert::Infallible>
+        + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Response: axum::response::IntoResponse,
+    S::Future: Send + 'static,
+{
+    let listener = TcpListener::from_std(listener).unwrap();
+    let accepted = futures::stream::unfold((listener, tls), |(listener, tls)| async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            if let Ok(stream) = tls.accept(tcp).await {
+                return Some((Ok::<_, std::io::Error>(stream), (listener, tls)));
+            }
+        }
+    });
+    tonic::transport::Server::builder().add_service(service).serve_with_incoming(accepted).await.unwrap();
+}
+
+struct Service(Arc<Hub>);
+
+#[tonic::async_trait]
+impl Enrolment for Service {
+    async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<CertificateReply>, Status> {
+        let request = request.into_inner();
+        let mut state = self.0.state.lock();
+        state.enrolments += 1;
+        if state.token_spent || request.token != SECRET || request.cluster != "c1" || request.cluster_uid != "uid" {
+            return Err(Status::permission_denied("the token is spent"));
+        }
+        state.token_spent = true;
+        Ok(Response::new(self.0.certificate(&request.csr)))
+    }
+}
+
+#[tonic::async_trait]
+impl Fleet for Service {
+    type SessionStream = BoxStream<'static, Result<v1::HubFrame, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        assert!(request.peer_certs().is_some_and(|certificates| !certificates.is_empty()));
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(hub_session(Arc::clone(&self.0), request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
+        self.0.state.lock().renewals += 1;
+        Ok(Response::new(self.0.certificate(&request.into_inner().csr)))
+    }
+}
+
+async fn hub_session(
+    hub: Arc<Hub>,
+    mut frames: Streaming<v1::AgentFrame>,
+    sender: mpsc::Sender<Result<v1::HubFrame, Status>>,
+) {
+    let mut session = HubSession::new("c1".into());
+    while let Ok(Some(frame)) = frames.message().await {
+        let frame = AgentFrame::try_from(frame).unwrap();
+        let mut inputs = VecDeque::from([Input::Frame(frame)]);
+        while let Some(input) = inputs.pop_front() {
+            for output in session.handle(input) {
+                if let Output::Send(frame) = output {
+                    sender.send(Ok(HubFrame::into(frame))).await.ok();
+                } else {
+                    inputs.extend(hub.carry_out(output));
+                }
+            }
+        }
+    }
+}
+
+impl Hub {
+    fn carry_out(&self, output: Output) -> Vec<Input> {
+        let mut state = self.state.lock();
+        match output {
+            Output::Register(hello) => {
+                assert_eq!((hello.cluster.as_str(), hello.cluster_uid.as_str()), ("c1", "uid"));
+                state.sessions += 1;
+                let welcome = Welcome {
+                    session_epoch: state.sessions,
+                    heartbeat_ms: 200,
+                    lease_ms: 1000,
+                    max_unacked_reports: 8,
+                    hub_version: "0.1.0".into(),
+                };
+                return vec![Input::Accepted(welcome), Input::PushDefinitions(state.definitions.clone())];
+            }
+            Output::Snapshot(checks) => {
+                state.view = checks.into_iter().map(|state| (state.uid.clone(), state)).collect();
+            }
+            Output::Upsert(check) => drop(state.view.insert(check.uid.clone(), *check)),
+            Output::Removed(uid) => drop(state.view.remove(&uid)),
+            Output::Record { reports, through_seq } => {
+                for report in reports {
+                    *state.recorded.entry(report.run.key).or_default() += 1;
+                }
+                return vec![Input::Committed { seq: through_seq }];
+            }
+            Output::Heartbeat(_) => state.heartbeats += 1,
+            Output::DefinitionsStatus(statuses) => state.statuses = statuses,
+            Output::Send(_) | Output::DefinitionsTooLarge { .. } => {}
+            Output::End(error) => panic!("the hub ended the session: {error:?}"),
+        }
+        Vec::new()
+    }
+}
+
+fn check(uid: &str, message: &str) -> CheckState {
+    CheckState {
+        uid: uid.into(),
+        namespace: "health".into(),
+        name: uid.into(),
+        description: String::new(),
+        phase: Phase::Pending,
+        message: message.into(),
+        schedule: String::new(),
+        running: None,
+        next_slot: None,
+        timeout_seconds: 60,
+        check: Totals::default(),
+        remedy: None,
+        remedy_status: String::new(),
+        samples: Vec::new(),
+        definition: None,
+    }
+}
+
+fn run_at(minute: i64) -> Run {
+    let slot = Timestamp::UNIX_EPOCH + (minute * 60).seconds();
+    Run {
+        key: RunKey { check_uid: "a".into(), kind: RunKind::HealthCheck, slot },
+        namespace: "health".into(),
+        name: "a".into(),
+        workflow: None,
+        outcome: Outcome::Succeeded,
+        reason: None,
+        message: String::new(),
+        started_at: slot,
+        finished_at: slot,
+    }
+}
+
+/// The agent's process, as far as the link sees it.
+struct Agent {
+    link: Link,
+    journal: Journal,
+    states: States,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    async fn start(dir: &Path, process: &Process, token: Option<String>) -> Agent {
+        Agent::start_with(States::new(), dir, process, token).await
+    }
+
+    async fn start_with(states: States, dir: &Path, process: &Process, token: Option<String>) -> Agent {
+        let journal = Journal::open(&dir.join("journal"), 1 << 20).await.unwrap();
+        let config = LinkConfig {
+            hub_address: format!("localhost:{}", process.agents.port()),
+            enrolment_address: format!("localhost:{}", process.enrolment.port()),
+            token,
+            state_dir: dir.to_owned(),
+            cluster_uid: "uid".into(),
+            kubernetes_version: "v1.33.0".into(),
+        };
+        let cancel = CancellationToken::new();
+        let (link, task) = start(config, journal.clone(), states.clone(), cancel.clone());
+        Agent { link, journal, states, cancel, task }
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Waits until the hub's state is as it should be.
+async fn until(hub: &Hub, what: &str, condition: impl Fn(&HubState) -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition(&hub.state.lock()) {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_the_hub_dies_and_when_the_agent_does() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    agent.states.upsert(check("a", "1"));
+    for minute in 1..=20 {
+        agent.journal.settle(run_at(minute)).await.unwrap();
+    }
+    until(&hub, "first runs", |state| state.recorded.len() == 20 && state.view.len() == 1).await;
+    until(&hub, "heartbeats", |state| state.heartbeats >= 2).await;
+    assert!(*agent.link.connected.wait_for(|connected| *connected).await.unwrap());
+    assert_eq!(agent.link.cluster.borrow().as_deref(), Some("c1"));
+    let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("identity"), mode("identity/identity.json")), (0o700, 0o600));
+
+    let ports = process.ports();
+    drop(process);
+    agent.link.connected.wait_for(|connected| !*connected).await.unwrap();
+    for minute in 21..=40 {
+        agent.journal.settle(run_at(minute)).await.unwrap();
+    }
+    agent.states.upsert(check("b", "1"));
+    agent.states.remove("a");
+    let process = Process::start(&hub, Some(ports));
+    until(&hub, "runs made without a hub", |state| state.recorded.len() == 40).await;
+    until(&hub, "state made without a hub", |state| state.view.keys().eq(["b"])).await;
+
+    agent.states.upsert(check("b", "2"));
+    until(&hub, "a live change", |state| state.view["b"].message == "2").await;
+    agent.stop().await;
+
+    // The identity is stored: the spent token is not needed, and not asked for either.
+    for token in [None, Some(hub.token())] {
+        let sessions = hub.state.lock().sessions;
+        let agent = Agent::start(dir.path(), &process, token).await;
+        until(&hub, "a session of the next process", |state| state.sessions > sessions).await;
+        assert_eq!(agent.journal.next_seq(), 41);
+        agent.stop().await;
+    }
+    let state = hub.state.lock();
+    assert_eq!(state.enrolments, 1);
+    assert!(state.recorded.values().all(|&times| times <= 2));
+}
+
+#[tokio::test]
+async fn a_restart_of_the_agent_does_not_empty_the_hubs_view() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    hub.state.lock().view = ["gone", "kept"].map(|uid| (uid.to_owned(), check(uid, "old"))).into();
+    let process = Process::start(&hub, None);
+    let agent = Agent::start_with(States::incomplete(), dir.path(), &process, Some(hub.token())).await;
+    until(&hub, "signs of life", |state| state.heartbeats >= 2).await;
+    assert_eq!(hub.state.lock().view.len(), 2);
+    agent.states.expect(["kept".into(), "new".into()]);
+    agent.states.upsert(check("kept", "fresh"));
+    agent.states.upsert(check("new", "fresh"));
+    until(&hub, "the snapshot", |state| state.view.contains_key("new")).await;
+    let state = hub.state.lock().view.clone();
+    assert!(state.keys().eq(["kept", "new"]) && state.values().all(|state| state.message == "fresh"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn acks_empty_the_journal() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    for minute in 1..=50 {
+        agent.journal.settle(run_at(minute)).await.unwrap();
+    }
+    until(&hub, "runs", |state| state.recorded.len() == 50).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while agent.journal.backlog() > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "{} reports without an ack", agent.journal.backlog());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(hub.state.lock().recorded.values().all(|&times| times == 1));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_that_is_not_the_tokens_never_sees_the_secret() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    let token = Token::parse(&Hub::new().token()).unwrap();
+    let address = format!("localhost:{}", process.enrolment.port());
+    let refused = enrol::enrol(&address, &token, "uid", dir.path()).await;
+    let error = refused.err().unwrap();
+    assert!(matches!(error, EnrolError::Dial { .. }), "{error:?}");
+    assert!(failure::chain(&error).contains("UnknownIssuer"), "{}", failure::chain(&error));
+    // Nor does one whose name is not the one dialled.
+    let token = Token::parse(&hub.token()).unwrap();
+    let address = format!("127.0.0.1:{}", process.enrolment.port());
+    let refused = enrol::enrol(&address, &token, "uid", dir.path()).await;
+    assert!(matches!(refused, Err(EnrolError::Dial { .. })));
+    assert_eq!(hub.state.lock().enrolments, 0);
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_leaves_the_identity_in_use() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    Agent::start(dir.path(), &process, Some(hub.token())).await.stop_when_connected().await;
+    let other = hub.token().replace("aaaa", "bbbb");
+    Agent::start(dir.path(), &process, Some(other)).await.stop_when_connected().await;
+    assert_eq!(hub.state.lock().enrolments, 2);
+}
+
+impl Agent {
+    async fn stop_when_connected(mut self) {
+        let connected = self.link.connected.wait_for(|connected| *connected);
+        assert!(*tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
+        self.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_under_a_session_that_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each one is past two thirds of its life when it is made.
+    let hub = Arc::new(Hub::with_certificates(Duration::from_secs(300), Duration::from_secs(60)));
+    let process = Process::start(&hub, None);
+    let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    until(&hub, "renewals", |state| state.renewals >= 2).await;
+    agent.states.upsert(check("a", "1"));
+    until(&hub, "the session goes on", |state| state.view.len() == 1).await;
+    assert_eq!(hub.state.lock().sessions, 1);
+    agent.stop().await;
+    Agent::start(dir.path(), &process, None).await.stop_when_connected().await;
+}
+
+#[tokio::test]
+async fn definitions_come_and_their_statuses_go_back() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let definition = Definition { name: "dns".into(), generation: 3, health_check: "{}".into() };
+    hub.state.lock().definitions = vec![definition.clone()];
+    let process = Process::start(&hub, None);
+    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    let pushed = tokio::time::timeout(PATIENCE, agent.link.definitions.wait_for(Option::is_some)).await.unwrap();
+    let pushed = pushed.unwrap().clone().unwrap();
+    assert_eq!(pushed.definitions, [definition]);
+    let status = DefinitionStatus {
+        name: "dns".into(),
+        generation: 3,
+        result: DefinitionResult::Applied,
+        message: String::new(),
+    };
+    agent.link.statuses.send((pushed.nonce, vec![status.clone()])).await.unwrap();
+    until(&hub, "the status", |state| state.statuses == [status.clone()]).await;
+    agent.stop().await;
+}

@@ -83,6 +83,8 @@ pub enum Input {
     CheckChanged(Arc<CheckState>),
     /// A check is gone, by uid.
     CheckRemoved(String),
+    /// Every check of the cluster has been fed: a snapshot says the truth from here on.
+    ChecksKnown,
     /// Where the journal stands; fed once at the start and whenever it changed.
     Journal(JournalState),
     /// What the journal had, answering [`Output::Load`].
@@ -184,7 +186,8 @@ enum Stage {
 }
 
 impl AgentSession {
-    /// Not connected, no checks. The shell dials once by itself; the next times it is told.
+    /// Not connected, no checks. The shell dials once by itself; the next times it is told. Nothing but signs of life
+    /// is sent before [`Input::ChecksKnown`]: for the hub, what a snapshot does not name is gone.
     pub fn new(identity: Identity, journal: JournalState) -> AgentSession {
         AgentSession {
             identity,
@@ -209,6 +212,7 @@ impl AgentSession {
             Input::Disconnected { jitter } => return vec![self.on_disconnected(now, jitter)],
             Input::CheckChanged(state) => self.checks.changed(state),
             Input::CheckRemoved(uid) => self.checks.removed(uid),
+            Input::ChecksKnown => self.checks.set_known(),
             Input::Journal(journal) => {
                 self.journal = journal;
                 self.reports.appended(journal.next_seq);
@@ -234,8 +238,7 @@ impl AgentSession {
             Stage::Live { next_heartbeat, .. } => {
                 now.monotonic >= *next_heartbeat
                     || self.definitions_status.is_some()
-                    || self.checks.has_frame()
-                    || self.reports.has_frame()
+                    || (self.checks.are_known() && (self.checks.has_frame() || self.reports.has_frame()))
             }
         }
     }
@@ -275,6 +278,9 @@ impl AgentSession {
     }
 
     fn next_data(&mut self) -> Option<AgentFrame> {
+        if !self.checks.are_known() {
+            return None;
+        }
         if let Some(chunk) = self.checks.next_snapshot_chunk() {
             return Some(chunk);
         }

@@ -122,7 +122,7 @@ impl World {
         let mut random = Random(seed);
         let max_unacked = 1 + u32::try_from(random.below(600)).unwrap();
         let journal_state = JournalState { oldest_seq: 1, next_seq: 1, backlog: 0, dropped: 0 };
-        World {
+        let mut world = World {
             random,
             elapsed: Duration::ZERO,
             agent: AgentSession::new(identity(0), journal_state),
@@ -143,7 +143,9 @@ impl World {
             statuses: Vec::new(),
             to_hub: VecDeque::new(),
             to_agent: VecDeque::new(),
-        }
+        };
+        world.tell_agent(agent::Input::ChecksKnown);
+        world
     }
 
     fn now(&self) -> Now {
@@ -296,6 +298,7 @@ impl World {
         for state in self.cluster.clone().into_values() {
             self.tell_agent(agent::Input::CheckChanged(state));
         }
+        self.tell_agent(agent::Input::ChecksKnown);
         self.dial_at = Some(self.elapsed);
     }
 
@@ -447,6 +450,22 @@ mod agent_alone {
         session.next_frame(now(100));
         session.handle(now(100), Input::Frame(HubFrame::Welcome(welcome(1))));
         assert_eq!(wait(&mut session, 116, 1.0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_know_its_checks_yet_says_only_that_it_lives() {
+        let mut session = greeted();
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+        session.handle(now(0), Input::Journal(JournalState { oldest_seq: 1, next_seq: 2, backlog: 1, dropped: 0 }));
+        session.handle(now(0), Input::Loaded(vec![report(1)]));
+        session.handle(now(0), Input::CheckChanged(Arc::new(check("a", 1))));
+        assert!(!session.wants_to_send(now(0)));
+        assert!(matches!(session.next_frame(now(6)).0, Some(AgentFrame::Heartbeat(_))));
+        assert_eq!(session.next_frame(now(6)).0, None);
+        session.handle(now(6), Input::ChecksKnown);
+        let snapshot = AgentFrame::Snapshot { checks: vec![check("a", 1)], last: true };
+        assert_eq!(session.next_frame(now(6)).0, Some(snapshot));
+        assert_eq!(session.next_frame(now(6)).0, Some(AgentFrame::Reports(vec![report(1)])));
     }
 
     #[test]

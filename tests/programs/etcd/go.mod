@@ -1,3 +1,4 @@
+// The etcd of the testbed.
 module activemonitor.testbed/etcd
 
 go 1.26.0

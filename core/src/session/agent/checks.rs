@@ -13,6 +13,8 @@ const CHUNK_BYTES: usize = MAX_AGENT_FRAME_BYTES / 2;
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     known: BTreeMap<String, Arc<CheckState>>,
+    /// `known` is all there is.
+    all_known: bool,
     /// Of this session's snapshot, not yet sent; absent when it is complete or there is no session.
     snapshot: Option<BTreeSet<String>>,
     /// Changed since the hub heard of them, in the order in which they changed first.
@@ -35,6 +37,18 @@ impl Checks {
         if !self.snapshot.as_mut().is_some_and(|pending| pending.remove(&uid)) {
             self.mark(&uid);
         }
+    }
+
+    pub(super) fn set_known(&mut self) {
+        let was_known = std::mem::replace(&mut self.all_known, true);
+        // The snapshot of a session that began before was made of what there was then, and none of it is sent.
+        if self.in_session && !was_known {
+            self.start();
+        }
+    }
+
+    pub(super) fn are_known(&self) -> bool {
+        self.all_known
     }
 
     /// A session begins: everything is to be sent.

@@ -1,0 +1,143 @@
+//! apply, diff, get, delete.
+
+use active_monitor_cli::Exit;
+use active_monitor_core::session::frame::DefinitionResult;
+use active_monitor_core::view::ClusterStatus;
+
+use crate::hub::{Fleet, Hub, cluster};
+
+const DNS: &str = "\
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: FleetHealthCheck
+metadata:
+  name: dns
+spec:
+  clusterSelector:
+    matchLabels: {env: prod}
+  template:
+    metadata:
+      namespace: health
+    spec:
+      repeatAfterSec: 60
+";
+
+fn fleet() -> Fleet {
+    let clusters = ["east", "west"].map(|name| (name.to_owned(), cluster(name, ClusterStatus::Connected)));
+    Fleet { clusters: clusters.into(), ..Fleet::default() }
+}
+
+#[test]
+fn applying_says_what_happened_to_each() {
+    let hub = Hub::start(fleet());
+    let api = DNS.replace("name: dns", "name: api");
+    let ran = hub.run_with(&["apply", "-f", "-"], &format!("{DNS}---\n# nothing\n---\n{api}"));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, "definition dns created\ndefinition api created\n"));
+    let changed = api.replace("60", "30");
+    let ran = hub.run_with(&["apply", "-f", "-"], &format!("{DNS}---\n{changed}"));
+    assert_eq!(ran.out, "definition dns unchanged\ndefinition api configured\n");
+    let ran = hub.run_with(&["apply", "-f", "-", "-o", "json"], DNS);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(json["items"][0], serde_json::json!({"name": "dns", "action": "unchanged", "generation": 1}));
+}
+
+#[test]
+fn nothing_is_sent_when_anything_is_wrong() {
+    let hub = Hub::start(fleet());
+    let bad = DNS.replace("matchLabels", "matchLabel").replace("name: dns", "name: api");
+    let other = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+    let ran = hub.run_with(&["apply", "-f", "-"], &format!("{DNS}---\n{bad}---\n{other}---\n{DNS}"));
+    insta::assert_snapshot!(ran.err, @r"
+    <stdin>:20:5: spec.clusterSelector.matchLabel: unknown field; allowed are matchLabels and matchExpressions
+    <stdin>:28:1: kind: must be FleetHealthCheck; other objects are for kubectl
+    <stdin>:34:3: metadata.name: is the name of the definition at <stdin>:4 too
+    error: 3 problems in the files; nothing was sent
+    ");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Error, ""));
+    assert!(hub.requests().is_empty());
+}
+
+#[test]
+fn waiting_ends_when_the_clusters_have_answered() {
+    let hub = Hub::start(Fleet { silent_reads: 2, verdict: Some(DefinitionResult::Applied), ..fleet() });
+    let ran = hub.run_with(&["apply", "--wait", "-f", "-"], DNS);
+    insta::assert_snapshot!(ran.out, @r"
+    definition dns created
+
+    DEFINITION   CLUSTER   RESULT    MESSAGE
+    dns          east      Applied   -
+    dns          west      Applied   -
+    ");
+    assert_eq!(ran.exit, Exit::Fine);
+    let reads = hub.requests().iter().filter(|request| request.starts_with("GET")).count();
+    assert_eq!(reads, 3, "one before, one without and one with an answer");
+
+    let hub = Hub::start(Fleet { verdict: Some(DefinitionResult::Conflict), ..fleet() });
+    let ran = hub.run_with(&["apply", "--wait", "-f", "-"], DNS);
+    assert_eq!((ran.exit, ran.out.matches("Conflict").count()), (Exit::Found, 2));
+    let hub = Hub::start(fleet());
+    let ran = hub.run_with(&["apply", "--wait=0", "-f", "-"], DNS);
+    assert_eq!((ran.exit, ran.out.matches("Waiting").count()), (Exit::Found, 2));
+}
+
+#[test]
+fn diff_shows_lines_and_clusters() {
+    let hub = Hub::start(fleet());
+    let ran = hub.run_with(&["diff", "-f", "-"], DNS);
+    assert_eq!(ran.exit, Exit::Found);
+    assert!(ran.out.starts_with("--- /dev/null\n+++ file/dns\n") && ran.out.contains("create"), "{}", ran.out);
+
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    let same_meaning = DNS.replace("{env: prod}", "\n      \"env\": 'prod'   # the same");
+    let ran = hub.run_with(&["diff", "-f", "-"], &same_meaning);
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, ""));
+    let ran = hub.run_with(&["diff", "-f", "-"], &DNS.replace("60", "30"));
+    insta::assert_snapshot!(ran.out, @r"
+    --- hub/dns
+    +++ file/dns
+    @@ -10,4 +10,4 @@
+         metadata:
+           namespace: health
+         spec:
+    -      repeatAfterSec: 60
+    +      repeatAfterSec: 30
+
+    DEFINITION   CLUSTER   CHANGE   MESSAGE
+    dns          east      update   -
+    dns          west      update   -
+    ");
+    assert_eq!(ran.exit, Exit::Found);
+    assert_eq!(hub.run_with(&["diff", "-f", "-"], "a: [").exit, Exit::Error);
+}
+
+#[test]
+fn what_is_got_can_be_applied_again() {
+    let hub = Hub::start(fleet());
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    insta::assert_snapshot!(hub.run(&["get", "definitions"]).out, @r"
+    NAME   GENERATION   CLUSTERS   APPLIED   WAITING   PROBLEMS
+    dns    1            2          0         2         0
+    ");
+    insta::assert_snapshot!(hub.run(&["get", "definitions", "dns"]).out, @r"
+    definition dns, generation 1
+
+    CLUSTER   RESULT    MESSAGE
+    east      Waiting   -
+    west      Waiting   -
+    ");
+    let yaml = hub.run(&["get", "dns", "-o", "yaml"]).out;
+    assert_eq!(hub.run_with(&["apply", "-f", "-"], &yaml).out, "definition dns unchanged\n");
+    let missing = hub.run(&["get", "none"]);
+    assert_eq!((missing.exit, missing.err.as_str()), (Exit::Error, "error: there is no definition \"none\"\n"));
+    assert_eq!(hub.run(&["get", "pods", "none"]).exit, Exit::Error);
+}
+
+#[test]
+fn definitions_are_deleted_by_name_or_file() {
+    let hub = Hub::start(fleet());
+    for args in [&["delete", "dns"][..], &["delete", "-f", "-"]] {
+        hub.run_with(&["apply", "-f", "-"], DNS);
+        let ran = hub.run_with(args, DNS);
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, "definition dns deleted\n"));
+    }
+    assert_eq!(hub.run(&["delete", "dns"]).exit, Exit::Error);
+}

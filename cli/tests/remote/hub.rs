@@ -1,0 +1,397 @@
+//! A hub that answers from memory, and `fleetcheck` runs against it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use active_monitor_cli::{Cli, Exit, Streams, World};
+use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
+use active_monitor_core::session::frame::DefinitionResult;
+use active_monitor_core::state::{CheckState, Phase, Totals};
+use active_monitor_core::view::{
+    Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView,
+    DefinitionClusterStatus, DefinitionView, FleetSummary, List, Preview, PreviewCluster, Problem, RunPage, RunView,
+};
+use axum::body::Body;
+use axum::extract::{Path as Segments, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post, put};
+use axum::{Json, Router};
+use clap::Parser;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+pub(crate) const TOKEN: &str = "amf_test";
+const NOW: &str = "2026-03-01T12:00:00Z";
+
+pub(crate) fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+pub(crate) fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+/// What the hub has.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    pub(crate) clusters: BTreeMap<String, ClusterView>,
+    pub(crate) checks: Vec<CheckView>,
+    pub(crate) runs: Vec<RunView>,
+    pub(crate) definitions: BTreeMap<String, DefinitionView>,
+    /// Reads of a definition that are answered before its clusters have.
+    pub(crate) silent_reads: u32,
+    /// What the clusters then say.
+    pub(crate) verdict: Option<DefinitionResult>,
+    /// Requests as `METHOD /path?query`, in order.
+    pub(crate) requests: Vec<String>,
+}
+
+type Shared = Arc<Mutex<Fleet>>;
+
+pub(crate) struct Hub {
+    pub(crate) address: SocketAddr,
+    pub(crate) fleet: Shared,
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// What a run of `fleetcheck` gave.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) exit: Exit,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Hub {
+    pub(crate) fn start(fleet: Fleet) -> Hub {
+        let fleet = Arc::new(Mutex::new(fleet));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = router(Arc::clone(&fleet));
+        runtime.spawn(async move { axum::serve(listener, app).await });
+        Hub { address, fleet, _runtime: runtime }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.run_with(args, "")
+    }
+
+    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Ran {
+        let hub = self.url();
+        run(&[&["--hub", &hub, "--token", TOKEN], args].concat(), input)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.fleet.lock().unwrap().requests.clone()
+    }
+}
+
+/// Runs `fleetcheck` in this process, at [`NOW`], without an environment.
+pub(crate) fn run(args: &[&str], input: &str) -> Ran {
+    let cli = Cli::try_parse_from([&["fleetcheck"], args].concat()).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let world = World { now, env: |_| None, colour: false };
+    let exit = active_monitor_cli::run(
+        cli,
+        &world,
+        &mut Streams { input: &mut input.as_bytes(), out: &mut out, err: &mut err },
+    );
+    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+/// The binary itself, with nothing of this machine's configuration.
+pub(crate) fn binary(home: &Path) -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("fleetcheck"));
+    command.env_clear().env("HOME", home);
+    command
+}
+
+fn router(fleet: Shared) -> Router {
+    let api = Router::new()
+        .route("/fleet", get(summary))
+        .route("/clusters", get(clusters).post(add))
+        .route("/clusters/{name}", patch(change).delete(remove))
+        .route("/checks", get(checks))
+        .route("/runs", get(runs))
+        .route("/definitions", get(definitions))
+        .route("/definitions/preview", post(preview))
+        .route("/definitions/{name}", put(apply).get(definition).delete(withdraw));
+    Router::new()
+        .nest("/api/v1", api)
+        .layer(middleware::from_fn_with_state(Arc::clone(&fleet), guard))
+        .with_state(fleet)
+}
+
+async fn guard(State(fleet): State<Shared>, headers: HeaderMap, request: Request, next: Next) -> Response {
+    fleet.lock().unwrap().requests.push(format!("{} {}", request.method(), request.uri()));
+    match headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+        Some("Bearer amf_test") => next.run(request).await,
+        Some("Bearer amf_viewer") if request.method() != "GET" => {
+            problem(StatusCode::FORBIDDEN, "it needs the role admin")
+        }
+        Some("Bearer amf_viewer") => next.run(request).await,
+        Some("Bearer amf_broken") => (StatusCode::BAD_GATEWAY, "<html>no upstream</html>").into_response(),
+        _ => problem(StatusCode::UNAUTHORIZED, "unknown token"),
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = Problem { title: "refused".to_owned(), status: status.as_u16(), detail: detail.to_owned() };
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(serde_json::to_vec(&body).unwrap()))
+        .into_response()
+}
+
+async fn summary(State(fleet): State<Shared>) -> Json<FleetSummary> {
+    let fleet = fleet.lock().unwrap();
+    let mut clusters: BTreeMap<_, _> = ClusterStatus::ALL.iter().map(|s| (s.as_str().to_owned(), 0)).collect();
+    fleet.clusters.values().for_each(|c| *clusters.get_mut(c.status.as_str()).unwrap() += 1);
+    let mut checks: BTreeMap<_, _> = CheckStatus::ALL.iter().map(|s| (s.as_str().to_owned(), 0)).collect();
+    fleet.checks.iter().for_each(|c| *checks.get_mut(c.status.as_str()).unwrap() += 1);
+    let definitions = fleet.definitions.len() as u64;
+    Json(FleetSummary { hub_version: "0.1.0".to_owned(), clusters, checks, definitions })
+}
+
+async fn clusters(State(fleet): State<Shared>) -> Json<List<ClusterView>> {
+    Json(List { items: fleet.lock().unwrap().clusters.values().cloned().collect() })
+}
+
+async fn add(State(fleet): State<Shared>, Json(body): Json<ClusterAdd>) -> Response {
+    let mut view = cluster(&body.name, ClusterStatus::Pending);
+    (view.labels, view.annotations) = (body.labels, body.annotations);
+    fleet.lock().unwrap().clusters.insert(body.name.clone(), view);
+    let token = ClusterToken {
+        token: format!("{}.5ec2e7.f19e2", body.name),
+        cluster: body.name,
+        expires_at: now() + SignedDuration::from_hours(1),
+        agent_address: "hub.example.com:7443".to_owned(),
+        enrolment_address: "hub.example.com:7444".to_owned(),
+    };
+    (StatusCode::CREATED, Json(token)).into_response()
+}
+
+async fn change(
+    State(fleet): State<Shared>,
+    Segments(name): Segments<String>,
+    Json(body): Json<ClusterPatch>,
+) -> Response {
+    let mut fleet = fleet.lock().unwrap();
+    let Some(view) = fleet.clusters.get_mut(&name) else {
+        return problem(StatusCode::NOT_FOUND, &format!("there is no cluster {name:?}"));
+    };
+    for (map, changes) in [(&mut view.labels, body.labels), (&mut view.annotations, body.annotations)] {
+        for (key, value) in changes {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+    }
+    Json(view.clone()).into_response()
+}
+
+async fn remove(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+    match fleet.lock().unwrap().clusters.remove(&name) {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("there is no cluster {name:?}")),
+    }
+}
+
+type Filter = Query<BTreeMap<String, String>>;
+
+fn wanted(filter: &Filter, field: &str, value: &str) -> bool {
+    filter.get(field).is_none_or(|wanted| wanted == value)
+}
+
+async fn checks(State(fleet): State<Shared>, filter: Filter) -> Json<List<CheckView>> {
+    let mut items = fleet.lock().unwrap().checks.clone();
+    items.retain(|check| {
+        wanted(&filter, "cluster", &check.cluster)
+            && wanted(&filter, "namespace", &check.state.namespace)
+            && wanted(&filter, "status", check.status.as_str())
+    });
+    items.sort_by_key(|check| check.status);
+    Json(List { items })
+}
+
+/// Pages of two.
+async fn runs(State(fleet): State<Shared>, filter: Filter) -> Json<RunPage> {
+    let before = filter.get("before").map_or(i64::MAX, |text| text.parse().unwrap());
+    let limit: usize = filter["limit"].parse().unwrap();
+    let mut items = fleet.lock().unwrap().runs.clone();
+    items.retain(|view| {
+        view.id < before
+            && wanted(&filter, "cluster", &view.cluster)
+            && wanted(&filter, "namespace", &view.run.namespace)
+            && wanted(&filter, "name", &view.run.name)
+            && wanted(&filter, "kind", view.run.key.kind.as_str())
+            && wanted(&filter, "outcome", view.run.outcome.as_str())
+    });
+    items.sort_by_key(|view| -view.id);
+    let more = items.len() > limit.min(2);
+    items.truncate(limit.min(2));
+    let next = items.last().filter(|_| more).map(|view| view.id);
+    Json(RunPage { items, next })
+}
+
+async fn definitions(State(fleet): State<Shared>) -> Json<List<DefinitionView>> {
+    Json(List { items: fleet.lock().unwrap().definitions.values().cloned().collect() })
+}
+
+async fn definition(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+    let mut fleet = fleet.lock().unwrap();
+    let verdict = fleet.verdict.filter(|_| fleet.silent_reads == 0);
+    fleet.silent_reads = fleet.silent_reads.saturating_sub(1);
+    let Some(view) = fleet.definitions.get_mut(&name) else {
+        return problem(StatusCode::NOT_FOUND, &format!("there is no definition {name:?}"));
+    };
+    if let Some(verdict) = verdict {
+        for status in &mut view.clusters {
+            (status.result, status.observed_generation) = (Some(verdict), view.generation);
+        }
+    }
+    Json(view.clone()).into_response()
+}
+
+async fn apply(State(fleet): State<Shared>, Segments(name): Segments<String>, Json(body): Json<Value>) -> Response {
+    let mut fleet = fleet.lock().unwrap();
+    let before = fleet.definitions.get(&name).cloned();
+    let generation = match &before {
+        Some(view) if view.definition == body => view.generation,
+        Some(view) => view.generation + 1,
+        None => 1,
+    };
+    let of_cluster = |cluster: &String| DefinitionClusterStatus {
+        cluster: cluster.clone(),
+        result: None,
+        observed_generation: generation - 1,
+        message: String::new(),
+    };
+    let clusters = fleet.clusters.keys().map(of_cluster).collect();
+    let view = DefinitionView { name: name.clone(), generation, definition: body, clusters };
+    fleet.definitions.insert(name, view.clone());
+    (if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response()
+}
+
+async fn withdraw(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+    match fleet.lock().unwrap().definitions.remove(&name) {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("there is no definition {name:?}")),
+    }
+}
+
+async fn preview(State(fleet): State<Shared>, Json(body): Json<Value>) -> Json<Preview> {
+    let fleet = fleet.lock().unwrap();
+    let current = fleet.definitions.get(body["metadata"]["name"].as_str().unwrap()).map(|view| view.definition.clone());
+    let change = match &current {
+        None => Change::Create,
+        Some(current) if *current == body => Change::Unchanged,
+        Some(_) => Change::Update,
+    };
+    let of_cluster = |cluster: &String| PreviewCluster { cluster: cluster.clone(), change, message: String::new() };
+    Json(Preview { clusters: fleet.clusters.keys().map(of_cluster).collect(), current })
+}
+
+pub(crate) fn cluster(name: &str, status: ClusterStatus) -> ClusterView {
+    ClusterView {
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        status,
+        message: String::new(),
+        last_heard_at: None,
+        agent_version: String::new(),
+        kubernetes_version: String::new(),
+        backlog: 0,
+        dropped_reports: 0,
+        clock_skew_ms: 0,
+        checks: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn check(cluster: &str, name: &str, status: CheckStatus, message: &str) -> CheckView {
+    let totals = Totals { succeeded: 40, failed: 2, started_at: Some(ago(190)), finished_at: Some(ago(180)) };
+    CheckView {
+        cluster: cluster.to_owned(),
+        status,
+        overdue_seconds: if status == CheckStatus::Overdue { 600 } else { 0 },
+        state: CheckState {
+            uid: format!("uid-{name}"),
+            namespace: "health".to_owned(),
+            name: name.to_owned(),
+            description: String::new(),
+            phase: Phase::Succeeded,
+            message: message.to_owned(),
+            schedule: "@every 60s".to_owned(),
+            running: None,
+            next_slot: Some(now() + SignedDuration::from_secs(60)),
+            timeout_seconds: 60,
+            check: totals,
+            remedy: None,
+            remedy_status: String::new(),
+            samples: Vec::new(),
+            definition: None,
+        },
+    }
+}
+
+pub(crate) fn ran(id: i64, cluster: &str, outcome: Outcome) -> RunView {
+    let failed = outcome == Outcome::Failed;
+    RunView {
+        id,
+        cluster: cluster.to_owned(),
+        recorded_at: now(),
+        run: Run {
+            key: RunKey { check_uid: "uid-dns".to_owned(), kind: RunKind::HealthCheck, slot: ago(600 - id) },
+            namespace: "health".to_owned(),
+            name: "dns".to_owned(),
+            workflow: Some("health/dns-0a1b".to_owned()),
+            outcome,
+            reason: failed.then_some(Reason::WorkflowFailed),
+            message: if failed { "lookup failed:\x1b[2J no such host".to_owned() } else { String::new() },
+            started_at: ago(600 - id),
+            finished_at: ago(590 - id),
+        },
+    }
+}
+
+/// Three clusters, one of them silent, and six checks.
+pub(crate) fn fleet() -> Fleet {
+    let mut east = cluster("east", ClusterStatus::Connected);
+    east.last_heard_at = Some(ago(2));
+    (east.agent_version, east.kubernetes_version) = ("0.1.0".to_owned(), "v1.36.1".to_owned());
+    east.labels = BTreeMap::from([("env".to_owned(), "prod".to_owned()), ("region".to_owned(), "eu".to_owned())]);
+    east.checks = BTreeMap::from([("Failed".to_owned(), 1), ("Succeeded".to_owned(), 1), ("Overdue".to_owned(), 1)]);
+    let mut west = cluster("west", ClusterStatus::Unreachable);
+    (west.last_heard_at, west.message, west.backlog) = (Some(ago(4000)), "silent for longer than 15 s".to_owned(), 7);
+    west.checks = BTreeMap::from([("Stale".to_owned(), 2)]);
+    let new = cluster("new", ClusterStatus::Pending);
+    Fleet {
+        clusters: [east, west, new].into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect(),
+        checks: vec![
+            check("east", "api", CheckStatus::Succeeded, ""),
+            check("east", "dns", CheckStatus::Failed, "WorkflowFailed: no such\nhost"),
+            check("east", "etcd", CheckStatus::Overdue, ""),
+            check("west", "api", CheckStatus::Stale, ""),
+            check("west", "dns", CheckStatus::Stale, ""),
+        ],
+        runs: (1..=5)
+            .map(|id| {
+                ran(
+                    id,
+                    if id == 4 { "west" } else { "east" },
+                    if id == 3 { Outcome::Failed } else { Outcome::Succeeded },
+                )
+            })
+            .collect(),
+        ..Fleet::default()
+    }
+}

@@ -1,0 +1,40 @@
+// Watches one check in the dashboard of a running hub:
+//   node e2e/live.mjs BASE_URL TOKEN CLUSTER NAMESPACE CHECK [--timeout SECONDS] [--screenshot PATH]
+// Prints READY when its cell says Succeeded, then FAILED_SEEN and the time (Unix milliseconds) when it says Failed, in
+// the same document. Exit status 0 only then.
+
+import { parseArgs } from 'node:util';
+
+import { Dashboard, launch } from './page.mjs';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { timeout: { type: 'string', default: '600' }, screenshot: { type: 'string' } },
+});
+const [base, token, cluster, namespace, check] = positionals;
+if (!check) {
+  console.error('usage: live.mjs BASE_URL TOKEN CLUSTER NAMESPACE CHECK [--timeout SECONDS] [--screenshot PATH]');
+  process.exit(2);
+}
+const timeout = Number(values.timeout) * 1000;
+
+const browser = await launch();
+try {
+  const dashboard = await Dashboard.open(browser, base, { viewport: { width: 1400, height: 900 } });
+  await dashboard.login(token);
+  await dashboard.live();
+  await dashboard.go('Grid');
+  await dashboard.cell(cluster, namespace, check, 'Succeeded').waitFor({ timeout });
+  await dashboard.mark();
+  console.log('READY');
+  await dashboard.cell(cluster, namespace, check, 'Failed').waitFor({ timeout });
+  const seen = Date.now();
+  if (!(await dashboard.isMarked())) throw new Error('the document was loaded again');
+  console.log(`FAILED_SEEN ${seen}`);
+  if (values.screenshot) await dashboard.page.screenshot({ path: values.screenshot });
+} catch (error) {
+  console.error(String(error));
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}

@@ -1,0 +1,72 @@
+// The page's address: which page is shown, and the filter. hub/src/dashboard.rs serves the page for each of these paths.
+
+export type Page =
+  | { at: 'wrong' }
+  | { at: 'grid' }
+  | { at: 'definitions' }
+  | { at: 'cluster'; cluster: string }
+  | { at: 'check'; cluster: string; namespace: string; name: string }
+  | { at: 'nowhere' };
+
+export function pageOf(path: string): Page {
+  const parts = path.split('/').filter(Boolean).map(decode);
+  const [first, cluster, third, namespace, name] = parts;
+  if (parts.length === 0) return { at: 'wrong' };
+  if (parts.length === 1 && first === 'grid') return { at: 'grid' };
+  if (parts.length === 1 && first === 'definitions') return { at: 'definitions' };
+  if (first === 'clusters' && cluster) {
+    if (parts.length === 2) return { at: 'cluster', cluster };
+    if (parts.length === 5 && third === 'checks' && namespace && name) return { at: 'check', cluster, namespace, name };
+  }
+  return { at: 'nowhere' };
+}
+
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+export const clusterHref = (cluster: string) => `/clusters/${encodeURIComponent(cluster)}`;
+
+export const checkHref = (check: { cluster: string; namespace: string; name: string }) =>
+  `${clusterHref(check.cluster)}/checks/${encodeURIComponent(check.namespace)}/${encodeURIComponent(check.name)}`;
+
+const filterNow = () => new URLSearchParams(location.search).get('q') ?? '';
+
+class Route {
+  path = $state('/');
+  filter = $state('');
+
+  /** Follows the links and the history of the document. */
+  start(): void {
+    const read = () => {
+      this.path = location.pathname;
+      this.filter = filterNow();
+    };
+    read();
+    addEventListener('popstate', read);
+    document.addEventListener('click', (event) => this.#click(event));
+  }
+
+  setFilter(text: string): void {
+    this.filter = text;
+    history.replaceState(null, '', text ? `${this.path}?q=${encodeURIComponent(text)}` : this.path);
+  }
+
+  #click(event: MouseEvent): void {
+    if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey)
+      return;
+    const link = event.target instanceof Element ? event.target.closest('a') : null;
+    if (!link || link.origin !== location.origin || link.target || link.hash) return;
+    event.preventDefault();
+    history.pushState(null, '', link.href);
+    this.path = location.pathname;
+    this.filter = filterNow();
+    scrollTo(0, 0);
+  }
+}
+
+export const route = new Route();

@@ -1,0 +1,122 @@
+//! Definitions: read, write, and see beforehand what a write would do.
+
+pub mod preview;
+
+use active_monitor_core::definition::FleetHealthCheck;
+use active_monitor_core::definition::validate::validate;
+use active_monitor_core::view::{DefinitionView, List, Preview, Problem};
+use axum::extract::State;
+use http::StatusCode;
+
+use super::Api;
+use super::extract::{DefinitionBody, Path};
+use super::problem::ApiError;
+use crate::auth::{Operator, Viewer};
+
+/// Every definition, by name.
+#[utoipa::path(
+    get, path = "/api/v1/definitions", operation_id = "listDefinitions", tag = "definitions",
+    responses(
+        (status = 200, body = List<DefinitionView>),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<DefinitionView>> {
+    axum::Json(List { items: api.app.fleet.definitions().values().map(|view| (**view).clone()).collect() })
+}
+
+/// One definition and what became of it.
+#[utoipa::path(
+    get, path = "/api/v1/definitions/{name}", operation_id = "readDefinition", tag = "definitions", params(("name", description = "Its name")),
+    responses(
+        (status = 200, body = DefinitionView),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn read(
+    _: Viewer,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<axum::Json<DefinitionView>, ApiError> {
+    match api.app.fleet.definitions().get(&name) {
+        Some(definition) => Ok(axum::Json((**definition).clone())),
+        None => Err(ApiError::NotFound(format!("there is no definition {name}"))),
+    }
+}
+
+/// Adds or replaces a definition.
+#[utoipa::path(
+    put, path = "/api/v1/definitions/{name}", operation_id = "putDefinition", tag = "definitions", params(("name", description = "Its name")),
+    request_body(
+        content((FleetHealthCheck = "application/json"), (String = "application/yaml")),
+        description = "A FleetHealthCheck; its metadata.name is the name in the path"
+    ),
+    responses(
+        (status = 200, body = DefinitionView, description = "Replaced"),
+        (status = 201, body = DefinitionView, description = "New"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn put(
+    Operator(me): Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    DefinitionBody(definition): DefinitionBody,
+) -> Result<(StatusCode, axum::Json<DefinitionView>), ApiError> {
+    validate(&definition)?;
+    if definition.metadata.name != name {
+        let own = &definition.metadata.name;
+        return Err(ApiError::Invalid(format!("metadata.name: is {own}, and must be {name} as in the path")));
+    }
+    let (view, is_new) = api.app.fleet.put_definition(definition).await?;
+    api.audit(&me.name, "definition.put", &name).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, axum::Json((*view).clone())))
+}
+
+/// Deletes a definition and withdraws it from the clusters.
+#[utoipa::path(
+    delete, path = "/api/v1/definitions/{name}", operation_id = "deleteDefinition", tag = "definitions", params(("name", description = "Its name")),
+    responses(
+        (status = 204),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete(
+    Operator(me): Operator,
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    api.app.fleet.delete_definition(&name).await?;
+    api.audit(&me.name, "definition.delete", &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a PUT would do. Changes nothing.
+#[utoipa::path(
+    post, path = "/api/v1/definitions/preview", operation_id = "previewDefinition", tag = "definitions",
+    request_body(
+        content((FleetHealthCheck = "application/json"), (String = "application/yaml")),
+        description = "A FleetHealthCheck"
+    ),
+    responses(
+        (status = 200, body = Preview),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn preview(
+    _: Viewer,
+    State(api): State<Api>,
+    DefinitionBody(definition): DefinitionBody,
+) -> Result<axum::Json<Preview>, ApiError> {
+    validate(&definition)?;
+    let current = api.app.fleet.definitions().get(&definition.metadata.name).cloned();
+    Ok(axum::Json(preview::preview(&definition, current.as_deref(), &api.app.fleet.view())))
+}

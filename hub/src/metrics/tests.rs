@@ -1,0 +1,170 @@
+//! Tests of the whole exposition.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use active_monitor_core::fleet::ClusterEntry;
+use active_monitor_core::state::{CheckState, Phase, Sample, Totals};
+use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, FleetSummary};
+
+use super::*;
+
+fn time(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn sample(metric: &str, value: f64) -> Sample {
+    Sample { metric: metric.to_owned(), help: format!("Help of {metric}."), value }
+}
+
+fn check(cluster: &str, name: &str, status: CheckStatus, samples: Vec<Sample>) -> Arc<CheckView> {
+    let state = CheckState {
+        uid: format!("uid-{name}"),
+        namespace: "health".to_owned(),
+        name: name.to_owned(),
+        description: String::new(),
+        phase: Phase::Succeeded,
+        message: String::new(),
+        schedule: String::new(),
+        running: None,
+        next_slot: Some(time(1_000)),
+        timeout_seconds: 30,
+        check: Totals { succeeded: 5, failed: 2, started_at: Some(time(900)), finished_at: Some(time(912)) },
+        remedy: (name == "dns").then(Totals::default),
+        remedy_status: String::new(),
+        samples,
+        definition: None,
+    };
+    Arc::new(CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, state })
+}
+
+fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckView>>) -> (String, Arc<ClusterEntry>) {
+    let view = ClusterView {
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        status,
+        message: String::new(),
+        last_heard_at: (status != ClusterStatus::Pending).then(|| time(950)),
+        agent_version: String::new(),
+        kubernetes_version: String::new(),
+        backlog: 3,
+        dropped_reports: 1,
+        clock_skew_ms: -250,
+        checks: BTreeMap::new(),
+    };
+    let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());
+    let checks = checks.into_iter().map(|check| (key(&check), check)).collect();
+    (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::new(checks) }))
+}
+
+fn fleet(clusters: Vec<(String, Arc<ClusterEntry>)>) -> FleetView {
+    let (hub_version, checks) = (String::new(), BTreeMap::new());
+    let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0 };
+    FleetView { revision: 1, summary, clusters: clusters.into_iter().collect() }
+}
+
+fn text(view: &FleetView) -> String {
+    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(view, time(1_100)).collect();
+    String::from_utf8(chunks.concat()).unwrap()
+}
+
+/// A fleet with something of everything.
+fn mixed() -> FleetView {
+    use CheckStatus::{Failed, Overdue, Stale, Succeeded};
+    fleet(vec![
+        cluster(
+            "east",
+            ClusterStatus::Connected,
+            vec![
+                check("east", "dns", Succeeded, vec![sample("latency_seconds", 0.25), sample("x", f64::NAN)]),
+                check("east", "dns-latency", Failed, vec![sample("seconds", 2.0), sample("seconds", 3.0)]),
+                check("east", "healthcheck", Overdue, vec![sample("starttime", 1.0), sample("b-c", 1.0)]),
+            ],
+        ),
+        cluster("south", ClusterStatus::Pending, vec![]),
+        cluster(
+            "west",
+            ClusterStatus::Unreachable,
+            vec![check("west", "dns", Stale, vec![sample("latency_seconds", 9.0)])],
+        ),
+    ])
+}
+
+#[test]
+fn the_text_is_as_expected() {
+    let text = text(&mixed());
+    let fleet_part = text.split("# HELP activemonitor_hub_dropped").next().unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics/expected.txt");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, fleet_part).unwrap();
+    }
+    assert_eq!(fleet_part, std::fs::read_to_string(path).unwrap());
+    assert!(text.contains("activemonitor_hub_dropped_samples_total{cluster=\"east\"} 4\n"), "{text}");
+    assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+}
+
+#[test]
+fn each_family_stands_together_and_each_series_is_there_once() {
+    let text = text(&mixed());
+    let mut families = Vec::new();
+    let mut series = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            families.push(rest.split(' ').next().unwrap());
+        } else if !line.starts_with('#') {
+            let (id, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(Some(&id.split('{').next().unwrap()), families.last(), "{line}");
+            assert!(series.insert(id), "{line}");
+            assert!(value.parse::<f64>().unwrap().is_finite(), "{line}");
+        }
+    }
+    let count = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert_eq!(families.len(), count);
+}
+
+#[test]
+fn a_large_fleet_comes_in_chunks() {
+    let checks = |cluster: &str| {
+        (0..500).map(|n| check(cluster, &format!("c{n}"), CheckStatus::Succeeded, vec![sample("v", 1.0)])).collect()
+    };
+    let names: Vec<String> = (0..4).map(|n| format!("cluster-{n}")).collect();
+    let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
+    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(&view, time(1_100)).collect();
+    let whole: usize = chunks.iter().map(Bytes::len).sum();
+    assert!(whole > 1_000_000 && chunks.len() >= whole / (CHUNK_BYTES + 8192), "{whole} in {}", chunks.len());
+    assert!(chunks.iter().all(|chunk| chunk.len() < CHUNK_BYTES + 8192));
+    let text = String::from_utf8(chunks.concat()).unwrap();
+    assert_eq!(text.matches("\nc499_v{").count(), 4);
+    assert_eq!(text.matches("# TYPE c499_v gauge\n").count(), 1);
+}
+
+#[test]
+fn labels_from_outside_are_escaped() {
+    let view =
+        fleet(vec![cluster("a", ClusterStatus::Connected, vec![check("a", "x\"\\\ny", CheckStatus::Failed, vec![])])]);
+    assert!(text(&view).contains("healthcheck_name=\"x\\\"\\\\\\ny\",status=\"Failed\"} 1\n"));
+}
+
+/// Prometheus' own tool reads the text. It also has opinions on names, which are active-monitor's and stay: only what
+/// cannot be read is a failure.
+#[test]
+fn prometheus_reads_it() {
+    let command =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut promtool = match command {
+        Ok(promtool) => promtool,
+        Err(error) => {
+            eprintln!("skipped: promtool cannot be run: {error}");
+            return;
+        }
+    };
+    promtool.stdin.take().unwrap().write_all(text(&mixed()).as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)) && !said.contains("error while"), "{said}");
+}

@@ -1,0 +1,277 @@
+//! The one task that owns the fleet's state, and the handle by which everything else reaches it.
+//!
+//! Sessions and the desired state send messages; the owner applies what waits, publishes one view for all of it and then
+//! the events. It never waits for the disk or for a peer, so its queue empties as fast as the processor allows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::definition::FleetHealthCheck;
+use active_monitor_core::fleet::{Change, Fleet, FleetView, KnownCluster, Refusal, Said};
+use active_monitor_core::session::frame::{Definition, DefinitionStatus, Hello};
+use active_monitor_core::view::{ClusterAdd, ClusterPatch, ClusterToken, ClusterView, DefinitionView, Event};
+use active_monitor_runtime::tasks::Tasks;
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::desired::{self, Desired, Request};
+use crate::saver;
+use crate::store::{ClusterRecord, Store, StoreError};
+
+mod run;
+
+/// Messages that may wait for the owner; senders beyond that wait, which slows the sessions down and nothing else.
+const QUEUE: usize = 4096;
+/// Requests that may wait for the desired state.
+const REQUESTS: usize = 64;
+/// Events that a slow receiver may lag behind before it must read the view again.
+const EVENTS: usize = 4096;
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such object.
+    #[error("there is no {kind} {name}")]
+    NotFound {
+        /// `cluster` or `definition`.
+        kind: &'static str,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// It clashes with what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request makes no sense; says which field and what is allowed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed: nothing was changed.
+    #[error("the change could not be stored")]
+    Store(#[source] StoreError),
+    /// The hub is stopping.
+    #[error("the hub is stopping")]
+    Stopping,
+}
+
+/// Definitions by name.
+pub type Definitions = BTreeMap<String, Arc<DefinitionView>>;
+/// The durable half of the clusters, by name.
+pub type Records = BTreeMap<String, ClusterRecord>;
+/// All definitions meant for one cluster, rendered.
+pub type DefinitionSet = Arc<Vec<Definition>>;
+/// An event and the revision of the published view that has it.
+pub type Published = (u64, Arc<Event>);
+
+/// What the hub promises and offers.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Silence after which a cluster is Unreachable.
+    pub lease: Duration,
+    /// SHA-256 of the CA's certificate (DER), in hex.
+    pub ca_fingerprint: String,
+    /// `host:port` that agents dial for the session.
+    pub agent_address: String,
+    /// `host:port` that agents dial to enrol.
+    pub enrolment_address: String,
+}
+
+/// A session that the owner has opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Carried by everything that the session says.
+    pub epoch: u64,
+    /// Answers when the session must end, with the reason.
+    pub cut: oneshot::Receiver<&'static str>,
+}
+
+enum Message {
+    Open(Box<Hello>, oneshot::Sender<Result<Opened, Refusal>>),
+    Change(Change),
+    Announce(Event),
+    /// Answered when everything before it is published.
+    Settle(oneshot::Sender<()>),
+}
+
+/// Reaches the owner. Cheap to clone.
+#[derive(Clone)]
+pub struct FleetHandle {
+    messages: mpsc::Sender<Message>,
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<Arc<FleetView>>,
+    definitions: watch::Receiver<Arc<Definitions>>,
+    records: watch::Receiver<Arc<Records>>,
+    events: broadcast::Sender<Published>,
+}
+
+/// Reads what is stored and starts the tasks that own the fleet from here on.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result<FleetHandle, StoreError> {
+    let now = Timestamp::now();
+    let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
+    for record in store.clusters().await? {
+        let checks = store.check_states(&record.name).await?;
+        fleet.restore(now, known(&record), checks);
+    }
+    let (messages, queue) = mpsc::channel(QUEUE);
+    let (requests, wanted) = mpsc::channel(REQUESTS);
+    let (events, _) = broadcast::channel(EVENTS);
+    let desired = Desired::load(Arc::clone(&store), terms).await?;
+    fleet.apply(now, Change::Definitions(desired.count()));
+    let (view_sender, view) = watch::channel(fleet.publish());
+    let (definitions, records) = (desired.definitions(), desired.records());
+    let handle = FleetHandle { messages, requests, view: view.clone(), definitions, records, events: events.clone() };
+    tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
+    tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
+    tasks.supervise("saver", saver::run(store, view, tasks.stop_token()));
+    Ok(handle)
+}
+
+/// What the fleet's state takes from a record.
+pub(crate) fn known(record: &ClusterRecord) -> KnownCluster {
+    let ClusterRecord { name, labels, annotations, cluster_uid, created_at: _ } = record.clone();
+    KnownCluster { name, labels, annotations, cluster_uid }
+}
+
+impl FleetHandle {
+    /// The fleet as it was published last.
+    pub fn view(&self) -> Arc<FleetView> {
+        self.view.borrow().clone()
+    }
+
+    /// Follows the published view.
+    pub fn watch(&self) -> watch::Receiver<Arc<FleetView>> {
+        self.view.clone()
+    }
+
+    /// Every definition and what became of it, as published last.
+    pub fn definitions(&self) -> Arc<Definitions> {
+        self.definitions.borrow().clone()
+    }
+
+    /// The durable half of the clusters.
+    pub fn records(&self) -> Arc<Records> {
+        self.records.borrow().clone()
+    }
+
+    /// What changes from here on. An event is sent after the view that has it was published. A receiver that lags must
+    /// read the view again.
+    pub fn events(&self) -> broadcast::Receiver<Published> {
+        self.events.subscribe()
+    }
+
+    /// Adds a cluster, or makes a new token for one that never connected.
+    ///
+    /// # Errors
+    /// The name or a label is not allowed, or the cluster is there and has connected.
+    pub async fn add_cluster(&self, add: ClusterAdd) -> Result<ClusterToken, ChangeError> {
+        let token = self.request(|answer| Request::AddCluster(add, answer)).await??;
+        self.settled().await?;
+        Ok(token)
+    }
+
+    /// Changes labels and annotations.
+    ///
+    /// # Errors
+    /// There is no such cluster, or a label is not allowed.
+    pub async fn patch_cluster(&self, name: &str, patch: ClusterPatch) -> Result<ClusterView, ChangeError> {
+        let () = self.request(|answer| Request::PatchCluster(name.to_owned(), patch, answer)).await??;
+        self.settled().await?;
+        match self.view().clusters.get(name) {
+            Some(entry) => Ok(entry.view.clone()),
+            None => Err(ChangeError::NotFound { kind: "cluster", name: name.to_owned() }),
+        }
+    }
+
+    /// Removes a cluster and cuts its session.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub async fn remove_cluster(&self, name: &str) -> Result<(), ChangeError> {
+        self.request(|answer| Request::RemoveCluster(name.to_owned(), answer)).await??;
+        self.settled().await
+    }
+
+    /// Adds or replaces a definition; true when it is new. The same content again changes nothing.
+    ///
+    /// # Errors
+    /// The set of a cluster would become larger than a frame may be.
+    pub async fn put_definition(
+        &self,
+        definition: FleetHealthCheck,
+    ) -> Result<(Arc<DefinitionView>, bool), ChangeError> {
+        let put = self.request(|answer| Request::PutDefinition(Box::new(definition), answer)).await??;
+        self.settled().await?;
+        Ok(put)
+    }
+
+    /// Deletes a definition and withdraws it from the clusters.
+    ///
+    /// # Errors
+    /// There is no such definition.
+    pub async fn delete_definition(&self, name: &str) -> Result<(), ChangeError> {
+        self.request(|answer| Request::DeleteDefinition(name.to_owned(), answer)).await??;
+        self.settled().await
+    }
+
+    /// Opens a session; the one before it is cut.
+    ///
+    /// # Errors
+    /// The refusal, or None where the hub is stopping.
+    pub(crate) async fn open(&self, hello: Hello) -> Result<Opened, Option<Refusal>> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Open(Box::new(hello), answer)).await.map_err(|_| None)?;
+        answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// Passes on what an agent said in a session.
+    pub(crate) async fn said(&self, cluster: &str, epoch: u64, what: Said) -> Result<(), ChangeError> {
+        self.change(Change::Said { cluster: cluster.to_owned(), epoch, what }).await
+    }
+
+    /// Applies a change to the fleet's state, soon.
+    pub(crate) async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        self.messages.send(Message::Change(change)).await.map_err(|_| ChangeError::Stopping)
+    }
+
+    /// Publishes an event of a state that is not in the view.
+    pub(crate) async fn announce(&self, event: Event) -> Result<(), ChangeError> {
+        self.messages.send(Message::Announce(event)).await.map_err(|_| ChangeError::Stopping)
+    }
+
+    /// The definitions meant for a cluster, from here on.
+    pub(crate) async fn definition_set(&self, cluster: &str) -> Result<watch::Receiver<DefinitionSet>, ChangeError> {
+        self.request(|answer| Request::Subscribe(cluster.to_owned(), answer)).await
+    }
+
+    /// Keeps what an agent said of all its definitions.
+    pub(crate) async fn definition_statuses(
+        &self,
+        cluster: &str,
+        statuses: Vec<DefinitionStatus>,
+    ) -> Result<(), ChangeError> {
+        let request = Request::Statuses(cluster.to_owned(), statuses);
+        self.requests.send(request).await.map_err(|_| ChangeError::Stopping)
+    }
+
+    /// A cluster has enrolled: the store has bound it to this uid.
+    pub(crate) async fn bound(&self, cluster: &str, cluster_uid: &str) -> Result<(), ChangeError> {
+        let (cluster, uid) = (cluster.to_owned(), cluster_uid.to_owned());
+        self.request(|answer| Request::Bound { cluster, uid, answer }).await?;
+        self.settled().await
+    }
+
+    async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ChangeError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| ChangeError::Stopping)?;
+        answered.await.map_err(|_| ChangeError::Stopping)
+    }
+
+    /// Returns when what was sent to the owner before is in the published view.
+    async fn settled(&self) -> Result<(), ChangeError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Settle(answer)).await.map_err(|_| ChangeError::Stopping)?;
+        answered.await.map_err(|_| ChangeError::Stopping)
+    }
+}

@@ -1,0 +1,118 @@
+//! The owner's loop.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::fleet::{Change, Fleet, FleetView, Refusal};
+use active_monitor_core::session::frame::Hello;
+use active_monitor_core::view::Event;
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Message, Opened, Published};
+
+/// Messages that share one publication.
+const BATCH: usize = 1024;
+
+struct Owner {
+    fleet: Fleet,
+    /// How to cut the open session of a cluster.
+    sessions: BTreeMap<String, oneshot::Sender<&'static str>>,
+    view: watch::Sender<Arc<FleetView>>,
+    events: broadcast::Sender<Published>,
+}
+
+pub(super) async fn run(
+    fleet: Fleet,
+    mut queue: mpsc::Receiver<Message>,
+    view: watch::Sender<Arc<FleetView>>,
+    events: broadcast::Sender<Published>,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events };
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let due = due_in(owner.fleet.next_wake());
+        tokio::select! {
+            // First what agents say: a word that waits here must not be overtaken by the end of its lease.
+            biased;
+            _ = queue.recv_many(&mut batch, BATCH) => {}
+            () = tokio::time::sleep(due) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        owner.turn(&mut batch);
+    }
+}
+
+/// Time until a deadline; an hour where there is none, which costs nothing.
+fn due_in(wake: Option<Timestamp>) -> Duration {
+    let Some(wake) = wake else { return Duration::from_secs(3600) };
+    // One more millisecond, since the deadline may lie within the current one.
+    let left = wake.as_millisecond().saturating_sub(Timestamp::now().as_millisecond()).saturating_add(1);
+    Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(3600))
+}
+
+impl Owner {
+    /// Applies what waits, lets time pass, publishes.
+    fn turn(&mut self, batch: &mut Vec<Message>) {
+        let now = Timestamp::now();
+        let mut events = Vec::new();
+        let mut settled = Vec::new();
+        let mut opened = Vec::new();
+        let messages = batch.len();
+        for message in batch.drain(..) {
+            match message {
+                Message::Open(hello, answer) => opened.push((answer, self.open(now, &hello, &mut events))),
+                Message::Change(change) => {
+                    if let Change::ClusterRemoved { name } = &change {
+                        self.cut(name, "the cluster was removed");
+                    }
+                    events.extend(self.fleet.apply(now, change));
+                }
+                Message::Announce(event) => events.push(event),
+                Message::Settle(answer) => settled.push(answer),
+            }
+        }
+        events.extend(self.fleet.tick(now));
+        if messages > 0 || !events.is_empty() {
+            self.publish(events);
+        }
+        // Whoever went away meanwhile does not need the answer.
+        for (answer, result) in opened {
+            let _ = answer.send(result);
+        }
+        for answer in settled {
+            let _ = answer.send(());
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, hello: &Hello, events: &mut Vec<Event>) -> Result<Opened, Refusal> {
+        let (result, changed) = self.fleet.open(now, hello);
+        events.extend(changed);
+        let epoch = result?;
+        self.cut(&hello.cluster, "another session of this cluster took over");
+        let (sender, cut) = oneshot::channel();
+        self.sessions.insert(hello.cluster.clone(), sender);
+        Ok(Opened { epoch, cut })
+    }
+
+    fn cut(&mut self, cluster: &str, reason: &'static str) {
+        if let Some(session) = self.sessions.remove(cluster) {
+            // Err means that the session is over already.
+            let _ = session.send(reason);
+        }
+    }
+
+    fn publish(&mut self, events: Vec<Event>) {
+        let view = self.fleet.publish();
+        let revision = view.revision;
+        self.view.send_replace(view);
+        for event in events {
+            // Err means that nobody listens.
+            let _ = self.events.send((revision, Arc::new(event)));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Three clusters with a hundred checks each: every workflow that the audit logs say was created is in the hub's history
+//! exactly once, in time, also when the hub is killed under that load.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use active_monitor_tests::{Agent, Cluster, Hub, Options, Testbed, wait};
+use futures::future::join_all;
+use jiff::Timestamp;
+
+use super::{PATIENCE, created_workflows, slots, waiting_check};
+
+const CHECKS: usize = 100;
+/// The promise: a workflow is created at most this long after its slot, jitter included.
+const MAX_LATENESS: Duration = Duration::from_secs(1);
+
+/// Seconds of load before the hub is killed; `ACTIVE_MONITOR_LOAD_SECONDS` (`make soak` gives 300).
+fn load_seconds() -> u64 {
+    std::env::var("ACTIVE_MONITOR_LOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(90)
+}
+
+/// Seconds that the hub is away; `ACTIVE_MONITOR_OUTAGE_SECONDS`.
+fn outage_seconds() -> u64 {
+    std::env::var("ACTIVE_MONITOR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_run_is_recorded_exactly_once_also_when_the_hub_is_killed() {
+    let name = "every_run_is_recorded_exactly_once_also_when_the_hub_is_killed";
+    let Some(testbed) = Testbed::start_or_skip(name, Options { clusters: 3, node: false }).await.expect("testbed") else {
+        return;
+    };
+    let hub = Hub::start(testbed.clusters[0].run(), &testbed.clusters[0].dir).await.expect("hub");
+    let names = ["eu-1", "eu-2", "us-1"];
+    let joins = testbed.clusters.iter().zip(names).map(|(cluster, name)| Agent::join(cluster, &hub, name, &[]));
+    let agents: Vec<Agent> = join_all(joins).await.into_iter().map(|agent| agent.expect("agent")).collect();
+    join_all(agents.iter().map(|agent| agent.wait_until_connected(&hub))).await.into_iter().for_each(|c| c.expect("link"));
+    join_all(testbed.clusters.iter().map(apply_checks)).await;
+
+    tokio::time::sleep(Duration::from_secs(load_seconds())).await;
+    hub.kill();
+    let before: Vec<usize> = testbed.clusters.iter().map(|cluster| created_workflows(cluster).len()).collect();
+    tokio::time::sleep(Duration::from_secs(outage_seconds())).await;
+    for (cluster, before) in testbed.clusters.iter().zip(before) {
+        let during = created_workflows(cluster).len() - before;
+        assert!(during >= CHECKS / 2, "{}: only {during} runs while the hub was away", cluster.name);
+    }
+    hub.restart().await.expect("hub comes back");
+
+    // No new runs from here: what there is must arrive to the last one.
+    for cluster in &testbed.clusters {
+        cluster.kubectl(&["delete", "healthchecks", "--all", "-n", "health"]).await.expect("delete");
+    }
+    for (cluster, name) in testbed.clusters.iter().zip(names) {
+        all_recorded_once(&hub, cluster, name).await;
+        in_time(cluster).await;
+    }
+}
+
+/// Intervals, fixed delays and calendar times, some failing.
+async fn apply_checks(cluster: &Cluster) {
+    let timings = [
+        "repeatAfterSec: 30",
+        "repeatAfterSec: 45",
+        "repeatAfterSec: 60",
+        "repeatAfterSec: 90",
+        "schedule: {cron: '* * * * *'}",
+        "schedule: {cron: '@every 40s'}",
+        "schedule: {cron: 'CRON_TZ=Asia/Kolkata */2 * * * *'}",
+    ];
+    let checks: Vec<String> = (0..CHECKS)
+        .map(|i| {
+            let (name, timing) = (format!("check-{i}"), timings[i % timings.len()]);
+            if i % 20 == 19 { super::failing_check(&name, timing) } else { waiting_check(&name, timing) }
+        })
+        .collect();
+    cluster.apply_yaml(&checks.join("---\n")).await.expect("checks");
+}
+
+async fn all_recorded_once(hub: &Hub, cluster: &Cluster, name: &str) {
+    let query = format!("cluster={name}");
+    let recorded = wait::until("complete history", PATIENCE, || async {
+        let mut recorded = BTreeMap::new();
+        for run in hub.history(&query).await? {
+            *recorded.entry(run.run.workflow.clone().unwrap_or_default()).or_insert(0) += 1;
+        }
+        let created = created_workflows(cluster);
+        Ok(created.iter().all(|created| recorded.contains_key(&created.workflow)).then_some(recorded))
+    });
+    let recorded = recorded.await.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    let created = created_workflows(cluster);
+    assert!(created.len() > CHECKS * 2, "{name}: only {} runs", created.len());
+    let twice: Vec<_> = recorded.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(twice.is_empty(), "{name}: recorded more than once: {twice:?}");
+    assert_eq!(recorded.len(), created.len(), "{name}: the history has runs that were not created");
+    println!("{name}: {} workflows created, each recorded once", created.len());
+}
+
+/// Lateness is measured against the slot, or for a first run against the moment when its check was made.
+async fn in_time(cluster: &Cluster) {
+    let slots = slots(cluster).await;
+    let made: BTreeMap<String, Timestamp> = cluster
+        .audit()
+        .expect("audit log")
+        .iter()
+        .filter(|event| event.object_ref.as_ref().is_some_and(|object| object.resource == "healthchecks"))
+        .filter(|event| event.code() == Some(201))
+        .filter_map(|event| Some((event.object_ref.as_ref()?.name.clone(), event.stage_timestamp)))
+        .collect();
+    let mut late: Vec<(Duration, String)> = created_workflows(cluster)
+        .into_iter()
+        .filter_map(|created| {
+            let slot = *slots.get(&created.workflow)?;
+            let (_, workflow) = created.workflow.split_once('/')?;
+            let check = made.iter().filter(|(check, _)| workflow.starts_with(&format!("{check}-")));
+            let due = check.map(|(_, made)| *made).find(|made| made.as_second() == slot.as_second()).unwrap_or(slot);
+            let late = created.at.duration_since(due);
+            assert!(late.as_millis() > -1100, "{} was created {late:?} before its slot", created.workflow);
+            Some((Duration::try_from(late).unwrap_or_default(), created.workflow))
+        })
+        .collect();
+    late.sort();
+    assert!(late.len() > CHECKS, "{}: only {} workflows with a slot", cluster.name, late.len());
+    let (worst, median) = (&late[late.len() - 1], late[late.len() / 2].0);
+    println!("{}: lateness of {} creates: median {median:?}, worst {:?} ({})", cluster.name, late.len(), worst.0, worst.1);
+    assert!(worst.0 <= MAX_LATENESS, "{}: {} was created {:?} after its slot", cluster.name, worst.1, worst.0);
+}
