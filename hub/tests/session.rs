@@ -186,7 +186,7 @@ impl Session {
                     return (nonce, definitions.into_iter().map(|definition| definition.health_check).collect());
                 }
                 HubFrame::Ack(_) => {}
-                other => panic!("{other:?}"),
+                other @ (HubFrame::Welcome(_) | HubFrame::GoAway { .. }) => panic!("{other:?}"),
             }
         }
     }
@@ -197,7 +197,7 @@ impl Session {
             match self.next().await {
                 HubFrame::Ack(seq) => return seq,
                 HubFrame::Definitions { .. } => {}
-                other => panic!("{other:?}"),
+                other @ (HubFrame::Welcome(_) | HubFrame::GoAway { .. }) => panic!("{other:?}"),
             }
         }
     }

@@ -14,7 +14,6 @@ mod upstream;
 
 use std::time::Duration;
 
-use active_monitor_core::manifest::SLOT_LABEL;
 use active_monitor_tests::Cluster;
 use jiff::Timestamp;
 
@@ -72,22 +71,6 @@ fn created_workflows(cluster: &Cluster) -> Vec<Created> {
             let object = event.object_ref.as_ref()?;
             let workflow = format!("{}/{}", object.namespace, object.name);
             Some(Created { workflow, at: event.request_received_timestamp })
-        })
-        .collect()
-}
-
-/// The slot of each of the agent's workflows that are still there, by `namespace/name`.
-async fn slots(cluster: &Cluster) -> std::collections::BTreeMap<String, Timestamp> {
-    let all = cluster.kubectl(&["get", "workflows", "-A", "-l", SLOT_LABEL, "-o", "json"]).await.expect("workflows");
-    let all: serde_json::Value = serde_json::from_str(&all).expect("JSON");
-    let items = all["items"].as_array().cloned().unwrap_or_default();
-    items
-        .iter()
-        .map(|item| {
-            let meta = &item["metadata"];
-            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-            let slot = active_monitor_core::manifest::parse_slot_label(&text(&meta["labels"][SLOT_LABEL]));
-            (format!("{}/{}", text(&meta["namespace"]), text(&meta["name"])), slot.expect("slot label"))
         })
         .collect()
 }

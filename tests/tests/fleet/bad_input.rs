@@ -22,7 +22,8 @@ fn bad_input() -> Vec<Bad> {
     let plain = |name: &str| check(name, every, &good);
     let source = |name: &str, text: &str| {
         let inline = serde_json::to_string(text).expect("text");
-        let (head, _) = plain(name).split_once("        inline:").map(|(h, t)| (h.to_owned(), t.to_owned())).expect("source");
+        let (head, _) =
+            plain(name).split_once("        inline:").map(|(h, t)| (h.to_owned(), t.to_owned())).expect("source");
         format!("{head}        inline: {inline}\n")
     };
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
@@ -39,18 +40,43 @@ fn bad_input() -> Vec<Bad> {
         bad("bad-bomb", source("bad-bomb", &bomb), "source.inline", false),
         bad("bad-size", source("bad-size", &"#".repeat(1_200_000)), "inline", true),
         bad("bad-level", plain("bad-level").replace(every, "repeatAfterSec: 5\n  level: galaxy"), "level", true),
-        bad("bad-limit", plain("bad-limit").replace(every, "repeatAfterSec: 5\n  remedyRunsLimit: -1"), "emedyRunsLimit", true),
-        bad("bad-cron", check("bad-cron", "schedule: {cron: '61 * * * *'}", &good), "spec.schedule.cron: minute: 61", false),
+        bad(
+            "bad-limit",
+            plain("bad-limit").replace(every, "repeatAfterSec: 5\n  remedyRunsLimit: -1"),
+            "emedyRunsLimit",
+            true,
+        ),
+        bad(
+            "bad-cron",
+            check("bad-cron", "schedule: {cron: '61 * * * *'}", &good),
+            "spec.schedule.cron: minute: 61",
+            false,
+        ),
         bad("bad-never", check("bad-never", "schedule: {cron: '0 0 31 2 *'}", &good), "no time that ever comes", false),
-        bad("bad-zone", check("bad-zone", "schedule: {cron: 'CRON_TZ=Mars/X * * * * *'}", &good), "spec.schedule.cron", false),
-        bad("bad-ns", plain("bad-ns").replace("      namespace: health", "      namespace: a/b"), "resource.namespace", false),
+        bad(
+            "bad-zone",
+            check("bad-zone", "schedule: {cron: 'CRON_TZ=Mars/X * * * * *'}", &good),
+            "spec.schedule.cron",
+            false,
+        ),
+        bad(
+            "bad-ns",
+            plain("bad-ns").replace("      namespace: health", "      namespace: a/b"),
+            "resource.namespace",
+            false,
+        ),
         bad(
             "bad-prefix",
             plain("bad-prefix").replace("  workflow:\n", "  workflow:\n    generateName: UPPER_case\n"),
             "spec.workflow.generateName",
             false,
         ),
-        bad("bad-account", plain("bad-account").replace("serviceAccount: probe", "serviceAccount: 'x y'"), "serviceAccount", false),
+        bad(
+            "bad-account",
+            plain("bad-account").replace("serviceAccount: probe", "serviceAccount: 'x y'"),
+            "serviceAccount",
+            false,
+        ),
     ]
 }
 
@@ -97,7 +123,8 @@ async fn apply_bad(cluster: &Cluster, crd: Crd, bad: &Bad) {
 
 async fn says_what_is_wrong(cluster: &Cluster, crd: Crd, bad: &Bad) {
     let get = ["get", "healthcheck", bad.name, "-n", "health", "--ignore-not-found", "-o", "json"];
-    let found = wait::until(&format!("verdict on {}", bad.name), PATIENCE, || async {
+    let what = format!("verdict on {}", bad.name);
+    let found = wait::until(&what, PATIENCE, || async {
         let text = cluster.kubectl(&get).await?;
         if text.is_empty() {
             return Ok(Some(None));
@@ -114,7 +141,10 @@ async fn says_what_is_wrong(cluster: &Cluster, crd: Crd, bad: &Bad) {
     assert!(message.contains(bad.says), "{}: {message}", bad.name);
     if crd == Crd::Ours {
         let ready = &status["conditions"][0];
-        assert_eq!((&ready["type"], &ready["status"], &ready["reason"]), (&"Ready".into(), &"False".into(), &"Invalid".into()));
+        assert_eq!(
+            (&ready["type"], &ready["status"], &ready["reason"]),
+            (&"Ready".into(), &"False".into(), &"Invalid".into())
+        );
     }
     let field = format!("involvedObject.name={},reason=Invalid", bad.name);
     let events = ["get", "events", "-n", "health", "--field-selector", &field, "-o", "name"];

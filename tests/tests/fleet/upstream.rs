@@ -17,7 +17,8 @@ async fn upstreams_examples_run_unmodified_with_their_crd_and_with_ours() {
         skip::report(name, "../shared/upstream is not there");
         return;
     };
-    let Some(testbed) = Testbed::start_or_skip(name, Options { clusters: 2, node: false }).await.expect("testbed") else {
+    let Some(testbed) = Testbed::start_or_skip(name, Options { clusters: 2, node: false }).await.expect("testbed")
+    else {
         return;
     };
     let hub = Hub::start(testbed.clusters[0].run(), &testbed.clusters[0].dir).await.expect("hub");
@@ -54,7 +55,8 @@ async fn store_what_active_monitor_leaves(cluster: &Cluster) {
 
 async fn until_all_have_run(hub: &Hub, cluster: &str) -> BTreeMap<String, CheckView> {
     let query = format!("cluster={cluster}");
-    let all = wait::until(&format!("end of every example in {cluster}"), EXAMPLES_LIMIT, || async {
+    let what = format!("end of every example in {cluster}");
+    let all = wait::until(&what, EXAMPLES_LIMIT, || async {
         let checks = hub.checks(&query).await?;
         let ended = checks.iter().filter(|check| check.status.as_str() != "Pending").count();
         Ok((checks.len() == 11 && ended == 11).then_some(checks))

@@ -1,0 +1,353 @@
+//! Three clusters and one hub, as a platform team has them: definitions that reach the clusters they are meant for, the
+//! project's examples, a Prometheus that scrapes the hub, and the dashboard in a browser.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use active_monitor_core::view::{CheckStatus, DefinitionView};
+use active_monitor_tests::fleet::{binary, project, until_status};
+use active_monitor_tests::port::PortLease;
+use active_monitor_tests::{Agent, Cluster, Hub, Options, Process, Testbed, skip, wait};
+use futures::future::join_all;
+use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::{PATIENCE, failing_check, waiting_check};
+
+/// The promise: from the hub's answer to the write in every cluster, and from a status to the page.
+const TWO_SECONDS: Duration = Duration::from_secs(2);
+const NAMES: [(&str, &str); 3] = [("eu-1", "eu"), ("eu-2", "eu"), ("us-1", "us")];
+
+struct Fleet {
+    // In the order in which they end.
+    agents: Vec<Agent>,
+    hub: Hub,
+    testbed: Testbed,
+}
+
+impl Fleet {
+    async fn start(test: &str) -> Option<Fleet> {
+        let options = Options { clusters: 3, node: false };
+        let testbed = Testbed::start_or_skip(test, options).await.expect("testbed")?;
+        let hub = Hub::start(testbed.clusters[0].run(), &testbed.clusters[0].dir).await.expect("hub");
+        let joins = testbed.clusters.iter().zip(NAMES).map(|(cluster, (name, region))| {
+            let hub = &hub;
+            async move { Agent::join(cluster, hub, name, &[("region", region)]).await.expect("agent") }
+        });
+        let agents = join_all(joins).await;
+        for agent in &agents {
+            agent.wait_until_connected(&hub).await.expect("link");
+        }
+        Some(Fleet { agents, hub, testbed })
+    }
+
+    fn cluster(&self, name: &str) -> &Cluster {
+        let at = NAMES.iter().position(|(known, _)| *known == name).expect("cluster");
+        &self.testbed.clusters[at]
+    }
+
+    async fn until_result(&self, cluster: &str, result: &str) -> String {
+        wait::until(&format!("{result} in {cluster}"), PATIENCE, || async {
+            let view: DefinitionView = self.hub.get("/api/v1/definitions/pushed").await?;
+            let status = view.clusters.into_iter().find(|status| status.cluster == cluster);
+            let status = status.filter(|status| format!("{:?}", status.result) == format!("Some({result})"));
+            Ok(status.map(|status| status.message))
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Puts the definition and gives the instant of the hub's answer.
+    async fn put(&self, definition: &serde_json::Value) -> Timestamp {
+        self.hub.request(Method::PUT, "/api/v1/definitions/pushed", Some(definition)).await.expect("put");
+        Timestamp::now()
+    }
+}
+
+fn definition(description: &str, namespace: &str) -> serde_json::Value {
+    let source = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n  entrypoint: wait\n  templates:\n  \
+        - name: wait\n    suspend: {duration: '1s'}\n";
+    json!({
+        "apiVersion": "fleet.activemonitor.keikoproj.io/v1alpha1", "kind": "FleetHealthCheck",
+        "metadata": {"name": "pushed"},
+        "spec": {
+            "clusterSelector": {"matchLabels": {"region": "eu"}},
+            "template": {"metadata": {"namespace": namespace}, "spec": {
+                "description": description, "repeatAfterSec": 30,
+                "workflow": {"resource": {"namespace": "health", "serviceAccount": "sa-${cluster.name}",
+                    "source": {"inline": source}}}}}
+        }
+    })
+}
+
+/// When the agent wrote the pushed HealthCheck, by the audit log, after `since`.
+async fn written_at(cluster: &Cluster, verb: &str, since: Timestamp) -> Timestamp {
+    wait::until(&format!("{verb} of the pushed HealthCheck"), PATIENCE, || async {
+        let events = cluster.audit()?;
+        let write = events.iter().find(|event| {
+            let pushed = event.object_ref.as_ref().is_some_and(|object| object.name == "pushed");
+            event.is(verb, "healthchecks")
+                && pushed
+                && event.stage_timestamp > since
+                && event.code() < Some(300)
+                && event.user.username.ends_with(":active-monitor-agent")
+        });
+        Ok(write.map(|event| event.stage_timestamp))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{}: {error:#}", cluster.name))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_reaches_exactly_the_clusters_that_match() {
+    let name = "a_definition_reaches_exactly_the_clusters_that_match";
+    let Some(fleet) = Fleet::start(name).await else { return };
+    let before = Timestamp::now();
+    let answered = fleet.put(&definition("first", "health")).await;
+    for cluster in ["eu-1", "eu-2"] {
+        let took = written_at(fleet.cluster(cluster), "create", before).await.duration_since(answered);
+        println!("{cluster}: created {took:?} after the hub's answer");
+        assert!(took.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{cluster}: {took:?}");
+        fleet.until_result(cluster, "Applied").await;
+        until_status(&fleet.hub, cluster, "pushed", CheckStatus::Succeeded, PATIENCE).await.expect("it runs");
+        let account = ["get", "serviceaccount", &format!("sa-{cluster}"), "-n", "health"];
+        fleet.cluster(cluster).kubectl(&account).await.expect("the account named by the cluster");
+    }
+    assert!(exists(fleet.cluster("us-1")).await.is_none(), "us-1 does not match");
+
+    let before = Timestamp::now();
+    let answered = fleet.put(&definition("second", "health")).await;
+    for cluster in ["eu-1", "eu-2"] {
+        let took = written_at(fleet.cluster(cluster), "update", before).await.duration_since(answered);
+        println!("{cluster}: changed {took:?} after the hub's answer");
+        assert!(took.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{cluster}: {took:?}");
+    }
+    a_local_check_is_left_alone(&fleet).await;
+    label_changes_are_followed(&fleet).await;
+    the_cluster_s_own_policy_wins(&fleet).await;
+    what_is_deleted_is_withdrawn(&fleet).await;
+}
+
+async fn exists(cluster: &Cluster) -> Option<serde_json::Value> {
+    let get = ["get", "healthcheck", "pushed", "-n", "health", "--ignore-not-found", "-o", "json"];
+    let text = cluster.kubectl(&get).await.expect("get");
+    serde_json::from_str(&text).ok()
+}
+
+async fn a_local_check_is_left_alone(fleet: &Fleet) {
+    let us = fleet.cluster("us-1");
+    us.apply_yaml(&waiting_check("pushed", "repeatAfterSec: 600")).await.expect("local check");
+    let mut wider = definition("third", "health");
+    wider["spec"]["clusterSelector"] = json!({});
+    fleet.put(&wider).await;
+    let message = fleet.until_result("us-1", "Conflict").await;
+    assert!(message.contains("health/pushed"), "{message}");
+    let local = exists(us).await.expect("the local check stays");
+    assert!(local["spec"]["description"].is_null() && local["spec"]["repeatAfterSec"] == 600);
+}
+
+async fn label_changes_are_followed(fleet: &Fleet) {
+    fleet.put(&definition("fourth", "health")).await;
+    let patch = json!({"labels": {"region": "us"}});
+    fleet.hub.request(Method::PATCH, "/api/v1/clusters/eu-2", Some(&patch)).await.expect("label");
+    wait::until("withdrawal from eu-2", PATIENCE, || async {
+        Ok(exists(fleet.cluster("eu-2")).await.is_none().then_some(()))
+    })
+    .await
+    .expect("withdrawn");
+    assert!(exists(fleet.cluster("eu-1")).await.is_some());
+}
+
+async fn the_cluster_s_own_policy_wins(fleet: &Fleet) {
+    fleet.put(&definition("fifth", "kube-system")).await;
+    let message = fleet.until_result("eu-1", "Refused").await;
+    assert!(message.contains("kube-system") && message.contains("health"), "{message}");
+    let get = ["get", "healthchecks", "-n", "kube-system", "-o", "name"];
+    assert_eq!(fleet.cluster("eu-1").kubectl(&get).await.expect("get"), "");
+    fleet.put(&definition("sixth", "health")).await;
+    fleet.until_result("eu-1", "Applied").await;
+}
+
+async fn what_is_deleted_is_withdrawn(fleet: &Fleet) {
+    fleet.hub.request(Method::DELETE, "/api/v1/definitions/pushed", None::<&()>).await.expect("delete");
+    wait::until("withdrawal from eu-1", PATIENCE, || async {
+        Ok(exists(fleet.cluster("eu-1")).await.is_none().then_some(()))
+    })
+    .await
+    .expect("withdrawn");
+    assert!(exists(fleet.cluster("us-1")).await.is_some(), "the local check stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser() {
+    let name = "people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser";
+    let Some(fleet) = Fleet::start(name).await else { return };
+    for example in ["hello", "schedule", "metrics", "remedy"] {
+        let text = std::fs::read_to_string(project().join(format!("examples/{example}.yaml"))).expect("example");
+        for cluster in &fleet.testbed.clusters {
+            cluster.apply_yaml(&text).await.expect("apply");
+        }
+    }
+    let applied = fleetcheck(&fleet, &["apply", "--wait", "-f", "examples/fleet.yaml"]).await;
+    assert_eq!(applied.0, 0, "{}", applied.1);
+    for (cluster, region) in NAMES {
+        for example in ["hello", "schedule", "metrics"] {
+            until_status(&fleet.hub, cluster, example, CheckStatus::Succeeded, PATIENCE)
+                .await
+                .expect("example succeeds");
+        }
+        let pushed = fleet.hub.check_status(cluster, "eu-hello").await.expect("hub");
+        assert_eq!(pushed.is_some(), region == "eu", "{cluster}");
+        a_failure_is_remedied(&fleet, cluster).await;
+    }
+    let status = fleetcheck(&fleet, &["checks", "-o", "json"]).await;
+    assert!(status.0 == 0 && status.1.contains("eu-hello"), "{}", status.1);
+    prometheus_scrapes_the_hub(&fleet).await;
+    a_red_check_turns_red_on_the_page(&fleet).await;
+    assert_eq!(fleet.agents.len(), 3);
+}
+
+/// The example fails in odd minutes: within two of them there is a failure, and the remedy that follows it.
+async fn a_failure_is_remedied(fleet: &Fleet, cluster: &str) {
+    wait::until("a remedy", Duration::from_secs(150), || async {
+        let runs = fleet.hub.history(&format!("cluster={cluster}&name=remedy&kind=remedy")).await?;
+        Ok(runs.iter().any(|run| run.run.outcome.as_str() == "Succeeded").then_some(()))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{cluster}: {error:#}"));
+}
+
+/// Runs the project's command line as a person would; gives its exit code and output.
+async fn fleetcheck(fleet: &Fleet, args: &[&str]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(binary("fleetcheck").expect("fleetcheck"));
+    let command = command.args(args).current_dir(project()).env("FLEETCHECK_HUB", &fleet.hub.url);
+    let output = command.env("FLEETCHECK_TOKEN", &fleet.hub.token).output().await.expect("fleetcheck");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+async fn prometheus_scrapes_the_hub(fleet: &Fleet) {
+    let (Some(prometheus), Some(promtool)) = (installed("prometheus"), installed("promtool")) else {
+        skip::report("prometheus_scrapes_the_hub", "prometheus is not installed: apt-get install prometheus");
+        return;
+    };
+    let dir = &fleet.testbed.clusters[0].dir;
+    let lint = tokio::process::Command::new(&promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::from(file_with(&dir.join("metrics.txt"), &fleet.hub.metrics().await.expect("metrics"))))
+        .output()
+        .await
+        .expect("promtool");
+    only_legacy_names(&String::from_utf8_lossy(&[lint.stdout, lint.stderr].concat()));
+
+    let port = PortLease::take().expect("port");
+    let config = scrape_config(fleet, dir);
+    let server = Process::new(fleet.testbed.clusters[0].run(), dir, "prometheus", prometheus).args([
+        format!("--config.file={}", config.display()),
+        format!("--storage.tsdb.path={}", dir.join("tsdb").display()),
+        format!("--web.listen-address=127.0.0.1:{}", port.number()),
+    ]);
+    server.start().expect("prometheus starts");
+    let url = format!("http://127.0.0.1:{}/api/v1/query", port.number());
+    for (cluster, _) in NAMES {
+        let query = format!("metrics_queue_depth{{cluster=\"{cluster}\",namespace=\"health\"}}");
+        assert_eq!(until_sample(&url, &query).await, "7", "{query}");
+        let query = format!("activemonitor_check_metric{{cluster=\"{cluster}\",metric=\"queue_age_seconds\"}}");
+        assert_eq!(until_sample(&url, &query).await, "1.5", "{query}");
+        let query = format!("healthcheck_success_count{{cluster=\"{cluster}\",healthcheck_name=\"hello\"}} > 0");
+        assert_ne!(until_sample(&url, &query).await, "0");
+    }
+    assert_eq!(until_sample(&url, "up{job=\"active-monitor-hub\"}").await, "1");
+}
+
+fn installed(program: &str) -> Option<std::path::PathBuf> {
+    let path = Path::new("/usr/bin").join(program);
+    path.is_file().then_some(path)
+}
+
+fn file_with(path: &Path, text: &str) -> std::fs::File {
+    std::fs::write(path, text).expect("file");
+    std::fs::File::open(path).expect("file")
+}
+
+/// promtool complains of names that active-monitor chose, and of nothing else.
+fn only_legacy_names(complaints: &str) {
+    let legacy = ["healthcheck_success_count", "healthcheck_error_count"];
+    let other = complaints.lines().filter(|line| !legacy.iter().any(|name| line.starts_with(name)));
+    assert_eq!(other.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+/// The sample configuration, with this hub's address, token and plain HTTP.
+fn scrape_config(fleet: &Fleet, dir: &Path) -> std::path::PathBuf {
+    let sample = std::fs::read_to_string(project().join("deploy/prometheus/scrape-hub.yaml")).expect("sample");
+    let token = dir.join("prometheus.token");
+    std::fs::write(&token, &fleet.hub.token).expect("token");
+    let (before, after) = sample.split_once("  tls_config:").expect("tls_config");
+    let (_, after) = after.split_once("  static_configs:").expect("static_configs");
+    let config = format!("{before}  static_configs:{after}")
+        .replace("scheme: https", "scheme: http")
+        .replace("scrape_interval: 15s", "scrape_interval: 2s")
+        .replace("/etc/prometheus/active-monitor-hub.token", &token.display().to_string())
+        .replace("hub.example.com:8443", fleet.hub.url.trim_start_matches("http://"));
+    let path = dir.join("prometheus.yml");
+    std::fs::write(&path, config).expect("configuration");
+    path
+}
+
+async fn until_sample(url: &str, query: &str) -> String {
+    let http = reqwest::Client::builder().no_proxy().build().expect("client");
+    let http = &http;
+    wait::until(query, PATIENCE, || async move {
+        let mut address = reqwest::Url::parse(url)?;
+        address.query_pairs_mut().append_pair("query", query);
+        let answer: serde_json::Value = serde_json::from_str(&http.get(address).send().await?.text().await?)?;
+        Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+async fn a_red_check_turns_red_on_the_page(fleet: &Fleet) {
+    let live = project().join("hub/dashboard/e2e/live.mjs");
+    if installed("chromium").is_none() || !project().join("hub/dashboard/node_modules/playwright-core").is_dir() {
+        let reason = "chromium or hub/dashboard/node_modules is missing: apt-get install chromium; make dashboard";
+        skip::report("a_red_check_turns_red_on_the_page", reason);
+        return;
+    }
+    let cluster = fleet.cluster("eu-1");
+    cluster.apply_yaml(&waiting_check("turns-red", "repeatAfterSec: 5")).await.expect("check");
+    let picture = fleet.testbed.clusters[0].dir.join("grid.png");
+    let mut browser = tokio::process::Command::new("node")
+        .arg(&live)
+        .args([&fleet.hub.url, &fleet.hub.token, "eu-1", "health", "turns-red", "--timeout", "120"])
+        .args(["--screenshot", &picture.display().to_string()])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node");
+    let mut lines = BufReader::new(browser.stdout.take().expect("stdout")).lines();
+    assert_eq!(lines.next_line().await.expect("page").as_deref(), Some("READY"));
+    cluster.apply_yaml(&failing_check("turns-red", "repeatAfterSec: 5")).await.expect("change");
+    let seen = lines.next_line().await.expect("page").expect("the page turns red");
+    let seen: i64 = seen.trim_start_matches("FAILED_SEEN ").parse().expect("milliseconds");
+    let failed = failed_at(cluster, "turns-red").await;
+    let took = seen - failed.as_millisecond();
+    println!("red on the page {took} ms after the write of the status");
+    assert!(took <= 2000, "{took} ms");
+    assert!(picture.is_file());
+}
+
+/// The last write of a failed status before now, by the audit log: the first failure is the one that the page waits for.
+async fn failed_at(cluster: &Cluster, check: &str) -> Timestamp {
+    let get = ["get", "healthcheck", check, "-n", "health", "-o", "jsonpath={.status.lastFailedAt}"];
+    let failed: Timestamp = cluster.kubectl(&get).await.expect("status").trim().parse().expect("time");
+    let events = cluster.audit().expect("audit log");
+    let write = events.iter().find(|event| {
+        let of_check = event.object_ref.as_ref().is_some_and(|o| o.name == check && o.subresource == "status");
+        of_check && event.stage_timestamp >= failed
+    });
+    write.expect("write of the status").stage_timestamp
+}
