@@ -92,9 +92,7 @@ async fn client(config: &Config) -> anyhow::Result<Client> {
             let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
         }
-        None => kube::Config::incluster().context(
-            "not in a pod and no kubeconfig given; use --kubeconfig FILE",
-        )?,
+        None => kube::Config::incluster().context("not in a pod and no kubeconfig given; use --kubeconfig FILE")?,
     };
     Ok(Client::try_from(kube_config)?)
 }

@@ -47,7 +47,7 @@ pub struct TokenArgs {
     #[arg(long, value_parser = role)]
     pub role: Role,
     /// Where the hub keeps everything.
-    #[arg(long, env = "AMF_DATA_DIR", default_value = "/var/lib/active-monitor-hub")]
+    #[arg(long, env = "ACTIVE_MONITOR_DATA_DIR", default_value = "/var/lib/active-monitor-hub")]
     pub data_dir: PathBuf,
 }
 
@@ -55,37 +55,37 @@ pub struct TokenArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Where the hub keeps everything: data base, CA, first admin token.
-    #[arg(long, env = "AMF_DATA_DIR", default_value = "/var/lib/active-monitor-hub")]
+    #[arg(long, env = "ACTIVE_MONITOR_DATA_DIR", default_value = "/var/lib/active-monitor-hub")]
     pub data_dir: PathBuf,
     /// Where agents connect (mTLS).
-    #[arg(long, env = "AMF_AGENTS_LISTEN", default_value = "0.0.0.0:7443")]
+    #[arg(long, env = "ACTIVE_MONITOR_AGENTS_LISTEN", default_value = "0.0.0.0:7443")]
     pub agents_listen: SocketAddr,
     /// Where agents enrol (TLS).
-    #[arg(long, env = "AMF_ENROLMENT_LISTEN", default_value = "0.0.0.0:7444")]
+    #[arg(long, env = "ACTIVE_MONITOR_ENROLMENT_LISTEN", default_value = "0.0.0.0:7444")]
     pub enrolment_listen: SocketAddr,
     /// Where people, fleetcheck and Prometheus connect (HTTPS).
-    #[arg(long, env = "AMF_PEOPLE_LISTEN", default_value = "127.0.0.1:8443")]
+    #[arg(long, env = "ACTIVE_MONITOR_PEOPLE_LISTEN", default_value = "127.0.0.1:8443")]
     pub people_listen: SocketAddr,
     /// HTTP instead of HTTPS for people; only on a loopback address, for a proxy beside the hub.
-    #[arg(long, env = "AMF_PEOPLE_PLAINTEXT")]
+    #[arg(long, env = "ACTIVE_MONITOR_PEOPLE_PLAINTEXT")]
     pub people_plaintext: bool,
     /// Where /healthz, /readyz and the process's own /metrics are served (HTTP); nowhere where it is not given.
-    #[arg(long, env = "AMF_ADMIN_LISTEN")]
+    #[arg(long, env = "ACTIVE_MONITOR_ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
     /// host:port that agents dial for the session, as printed in tokens; the listener's own address where it is not given.
-    #[arg(long, env = "AMF_AGENTS_ADVERTISE")]
+    #[arg(long, env = "ACTIVE_MONITOR_AGENTS_ADVERTISE")]
     pub agents_advertise: Option<String>,
     /// host:port that agents dial to enrol, as printed in tokens.
-    #[arg(long, env = "AMF_ENROLMENT_ADVERTISE")]
+    #[arg(long, env = "ACTIVE_MONITOR_ENROLMENT_ADVERTISE")]
     pub enrolment_advertise: Option<String>,
     /// A further DNS name or IP address for the hub's certificates; may be repeated.
-    #[arg(long, env = "AMF_TLS_NAMES", value_delimiter = ',')]
+    #[arg(long, env = "ACTIVE_MONITOR_TLS_NAMES", value_delimiter = ',')]
     pub tls_name: Vec<String>,
     /// Silence after which a cluster is Unreachable.
-    #[arg(long, env = "AMF_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, env = "ACTIVE_MONITOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
     /// text or json.
-    #[arg(long, env = "AMF_LOG_FORMAT", default_value = "text")]
+    #[arg(long, env = "ACTIVE_MONITOR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
 
