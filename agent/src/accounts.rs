@@ -4,17 +4,17 @@
 //! What somebody else made is used as it is: only objects with active-monitor's label are changed, and only those with
 //! our own are deleted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use active_monitor_core::check::{Check, Level};
 use active_monitor_core::rbac::{
-    ACCOUNT_NAMESPACE_LABEL, Account, MANAGED_BY, MANAGED_BY_LABEL, OWNER, OWNER_LABEL, union,
+    ACCOUNT_ANNOTATION, ACCOUNT_NAMESPACE_LABEL, Account, MANAGED_BY, MANAGED_BY_LABEL, OWNER, OWNER_LABEL, union,
 };
 use active_monitor_core::run::RunKind;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
-use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
@@ -39,6 +39,7 @@ struct Known {
     of_user: HashMap<User, Account>,
     /// The rules that the cluster was last seen to have for an account.
     applied: HashMap<Account, Vec<PolicyRule>>,
+    turns: HashMap<Account, Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Accounts {
@@ -70,15 +71,21 @@ impl Accounts {
     /// # Errors
     /// When the API server refuses, which for rights beyond the agent's own it does, or cannot be reached.
     pub async fn ensure(&self, account: &Account) -> Result<(), RequestError> {
-        let rules = {
-            let known = self.known.lock();
-            let users = known.users.get(account);
-            let rules = union(users.into_iter().flat_map(|users| users.values()).flatten());
-            if known.applied.get(account) == Some(&rules) {
-                return Ok(());
-            }
-            rules
-        };
+        if self.known.lock().missing(account).is_none() {
+            return Ok(());
+        }
+        let turn = self.turn(account);
+        let _turn = turn.lock().await;
+        let Some(rules) = self.known.lock().missing(account) else { return Ok(()) };
+        self.make(account, rules).await
+    }
+
+    /// Changes of one account come one after the other: taking rights back must not meet giving them. Others go on.
+    fn turn(&self, account: &Account) -> Arc<tokio::sync::Mutex<()>> {
+        self.known.lock().turns.entry(account.clone()).or_default().clone()
+    }
+
+    async fn make(&self, account: &Account, rules: Vec<PolicyRule>) -> Result<(), RequestError> {
         self.service_account(account).await?;
         match account.level {
             Level::Cluster => self.cluster_role(account, &rules).await?,
@@ -93,8 +100,14 @@ impl Accounts {
     /// # Errors
     /// As [`Accounts::ensure`].
     pub async fn release(&self, account: &Account) -> Result<(), RequestError> {
+        let turn = self.turn(account);
+        let _turn = turn.lock().await;
         if self.known.lock().users.contains_key(account) {
-            return self.ensure(account).await;
+            let missing = self.known.lock().missing(account);
+            return match missing {
+                Some(rules) => self.make(account, rules).await,
+                None => Ok(()),
+            };
         }
         self.known.lock().applied.remove(account);
         for qualified in [false, true] {
@@ -115,6 +128,30 @@ impl Accounts {
             delete_ours(&self.namespaced::<ServiceAccount>(account), &account.name, account).await?;
         }
         Ok(())
+    }
+
+    /// The accounts that an earlier life of the agent made and no check uses: it was away when the check was deleted.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn orphans(&self) -> Result<BTreeSet<Account>, RequestError> {
+        let client = || self.client.clone();
+        let mut found = BTreeSet::new();
+        for (metadata, levels) in [
+            (list_ours::<ServiceAccount>(Api::all(client())).await?, &[Level::Cluster, Level::Namespace][..]),
+            (list_ours::<Role>(Api::all(client())).await?, &[Level::Namespace]),
+            (list_ours::<ClusterRole>(Api::all(client())).await?, &[Level::Cluster]),
+        ] {
+            for account in metadata.iter().filter_map(|metadata| metadata.annotations.as_ref()?.get(ACCOUNT_ANNOTATION))
+            {
+                let Some((namespace, name)) = account.split_once('/') else { continue };
+                let of = |level: &Level| Account { namespace: namespace.into(), name: name.into(), level: *level };
+                found.extend(levels.iter().map(of));
+            }
+        }
+        let known = self.known.lock();
+        found.retain(|account| !known.users.contains_key(account));
+        Ok(found)
     }
 
     fn namespaced<K>(&self, account: &Account) -> Api<K>
@@ -157,6 +194,13 @@ impl Accounts {
 }
 
 impl Known {
+    /// What the account's users ask for, where the cluster is not known to have just that.
+    fn missing(&self, account: &Account) -> Option<Vec<PolicyRule>> {
+        let users = self.users.get(account);
+        let rules = union(users.into_iter().flat_map(|users| users.values()).flatten());
+        (self.applied.get(account) != Some(&rules)).then_some(rules)
+    }
+
     fn leave(&mut self, user: &User) -> Option<Account> {
         let account = self.of_user.remove(user)?;
         if let Some(users) = self.users.get_mut(&account) {
@@ -176,6 +220,16 @@ impl Known {
 
 fn labelled(metadata: &ObjectMeta, label: &str, value: &str) -> bool {
     metadata.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
+}
+
+/// What carries our label.
+async fn list_ours<K>(api: Api<K>) -> Result<Vec<ObjectMeta>, RequestError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let params = ListParams::default().labels(&format!("{OWNER_LABEL}={OWNER}"));
+    let list = request(api.list_metadata(&params)).await?;
+    Ok(list.items.into_iter().map(|item| item.metadata).collect())
 }
 
 /// Creates or changes a role, unless it is somebody else's.

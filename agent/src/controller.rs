@@ -119,6 +119,14 @@ async fn prepare(
     context.states.expect(readable.filter_map(|check| check.uid()));
     tracing::info!(checks = checks.len(), "caches are complete, running checks");
     let _ = ready.send(true);
+    match context.accounts.orphans().await {
+        Ok(orphans) => {
+            for account in orphans {
+                release(&context, Some(account)).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot look for rights that no check uses any more"),
+    }
 }
 
 async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, StepError> {

@@ -171,11 +171,9 @@ fn unconfirmed(now: Timestamp, check: &Check, observed: &Observed) -> Option<Ste
     if intent.created {
         return Some(Step::Record { run: Box::new(vanished(now, check, intent)), terminate: None });
     }
-    match next_run(now, check, observed) {
-        // The name protects: creating it a second time answers 409, and the first one is adopted.
-        Step::Start(due) if due == intent.key => Some(Step::Start(due)),
-        _ => Some(Step::Abandon(intent.key.clone())),
-    }
+    // The name protects: creating it a second time answers 409, and the first one is adopted.
+    let again = Step::Start(intent.key.clone());
+    Some(if next_run(now, check, observed) == again { again } else { Step::Abandon(intent.key.clone()) })
 }
 
 fn vanished(now: Timestamp, check: &Check, intent: &Intent) -> Run {

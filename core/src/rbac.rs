@@ -20,6 +20,9 @@ pub const OWNER: &str = "active-monitor-agent";
 /// Label with the namespace of the account that a cluster-wide object serves.
 pub const ACCOUNT_NAMESPACE_LABEL: &str = "activemonitor.keikoproj.io/account-namespace";
 
+/// Annotation with the `namespace/name` of the account that an object serves; a label is too short for some names.
+pub const ACCOUNT_ANNOTATION: &str = "activemonitor.keikoproj.io/account";
+
 /// Identifies the rights of an account at one level.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account {
@@ -51,7 +54,10 @@ impl Account {
     pub fn service_account(&self) -> Value {
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": { "name": self.name, "namespace": self.namespace, "labels": self.labels() },
+            "metadata": {
+                "name": self.name, "namespace": self.namespace,
+                "labels": self.labels(), "annotations": self.annotations(),
+            },
         })
     }
 
@@ -83,11 +89,15 @@ impl Account {
     }
 
     fn metadata(&self, name: &str) -> Value {
-        let mut metadata = json!({ "name": name, "labels": self.labels() });
+        let mut metadata = json!({ "name": name, "labels": self.labels(), "annotations": self.annotations() });
         if self.level == Level::Namespace {
             metadata["namespace"] = self.namespace.clone().into();
         }
         metadata
+    }
+
+    fn annotations(&self) -> Value {
+        json!({ ACCOUNT_ANNOTATION: format!("{}/{}", self.namespace, self.name) })
     }
 
     fn labels(&self) -> Value {

@@ -256,8 +256,23 @@ impl Agent {
         more: &[&str],
     ) -> anyhow::Result<Agent> {
         let kubeconfig = cluster.service_account_kubeconfig("active-monitor", "active-monitor-agent").await?;
+        Agent::spawn(cluster.run(), &cluster.dir, &kubeconfig, name, join, more)
+    }
+
+    /// Starts an agent for any cluster that the kubeconfig is for; its log and its state are in `dir`.
+    ///
+    /// # Errors
+    /// When its process cannot be had.
+    pub fn spawn(
+        run: &Arc<RunDir>,
+        dir: &Path,
+        kubeconfig: &Path,
+        name: &str,
+        join: Option<&ClusterToken>,
+        more: &[&str],
+    ) -> anyhow::Result<Agent> {
         let ports = [PortLease::take()?, PortLease::take()?];
-        let state_dir = cluster.dir.join(format!("agent-{name}"));
+        let state_dir = dir.join(format!("agent-{name}"));
         let mut args: Vec<String> = vec![
             "--kubeconfig".into(),
             kubeconfig.display().to_string(),
@@ -276,7 +291,7 @@ impl Agent {
             args.extend(["--token".into(), token.token.clone()]);
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let process = cluster.process(&format!("agent-{name}"), binary("active-monitor-agent")?).args(args);
+        let process = Process::new(run, dir, &format!("agent-{name}"), binary("active-monitor-agent")?).args(args);
         process.start()?;
         let metrics_url = format!("http://127.0.0.1:{}/metrics", ports[0].number());
         Ok(Agent { name: name.to_owned(), process, metrics_url, state_dir, _ports: ports })

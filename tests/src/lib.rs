@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod daemon;
+pub mod demo;
 pub mod fleet;
 pub mod node;
 pub mod port;

@@ -1,6 +1,8 @@
 //! The whole product on real control planes: hub, agents and the people in front of them. Each module is a scenario with
 //! clusters of its own; they run one after the other (`--test-threads=1`), since each takes both cores.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
+
 #[path = "fleet/agent.rs"]
 mod agent;
 #[path = "fleet/bad_input.rs"]

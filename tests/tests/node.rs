@@ -1,14 +1,16 @@
-//! A real node runs the pods of real workflows. Needs root and the packages that `node::requirements` names.
+//! A real node runs the pods of real workflows: first of Argo alone, then of the whole product. Needs root and the
+//! packages that `node::requirements` names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+#[path = "node/upstream.rs"]
+mod upstream;
+
+use std::{fs, path::Path, time::Duration};
 
 use active_monitor_tests::{
-    Cluster, Program, Programs,
+    Cluster, Options, Testbed,
     node::{self, Node, net},
-    programs::ProgramsError,
-    run_dir::RunDir,
     skip, wait,
 };
 use serde_json::Value;
@@ -69,52 +71,48 @@ const LOOKUP: &str = r#"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_runs_the_pods_of_workflows() {
-    let Some((cluster, node)) = start_or_skip().await else { return };
+    let Some(mut testbed) = start_or_skip().await else { return };
+    let cluster = &testbed.clusters[0];
+    workflows_run(cluster).await;
+    upstream::examples_run(TEST, cluster).await;
+
+    let again = node::join(cluster, &cluster.programs).await.err().expect("a machine has one node at a time");
+    assert!(again.to_string().contains(&format!("process {}", std::process::id())), "{again:#}");
+    let node = testbed.node.take().unwrap();
+    leaves_nothing(cluster, node).await;
+}
+
+async fn start_or_skip() -> Option<Testbed> {
+    if let Err(missing) = node::requirements() {
+        skip::report(TEST, &missing.to_string());
+        return None;
+    }
+    Testbed::start_or_skip(TEST, Options { clusters: 1, node: true }).await.unwrap()
+}
+
+async fn workflows_run(cluster: &Cluster) {
     cluster.apply_yaml(ACCOUNT).await.unwrap();
     for (name, templates) in
         [("hello", HELLO), ("fail", FAIL), ("loops", LOOPS), ("output", OUTPUT), ("lookup", LOOKUP)]
     {
         cluster.apply_yaml(&workflow(name, templates)).await.unwrap();
     }
-    let hello = ended(&cluster, "hello").await;
+    let hello = ended(cluster, "hello").await;
     assert_eq!(hello["phase"], "Succeeded", "{hello:#}");
     let said = cluster.kubectl(&["-n", "health", "logs", "hello", "-c", "main"]).await.unwrap();
     assert!(said.contains("< hello world >"), "{said}");
 
-    let fail = ended(&cluster, "fail").await;
+    let fail = ended(cluster, "fail").await;
     assert_eq!(fail["phase"], "Failed", "{fail:#}");
     assert!(fail.to_string().contains("exit code 127"), "{fail:#}");
-    let loops = ended(&cluster, "loops").await;
+    let loops = ended(cluster, "loops").await;
     assert_eq!(loops["phase"], "Succeeded", "{loops:#}");
     let pods = loops["nodes"].as_object().unwrap().values().filter(|node| node["type"] == "Pod");
     assert_eq!(pods.count(), 2);
-    let output = ended(&cluster, "output").await;
+    let output = ended(cluster, "output").await;
     assert_eq!(output["outputs"]["parameters"][0]["value"], "42", "{output:#}");
-    let lookup = ended(&cluster, "lookup").await;
+    let lookup = ended(cluster, "lookup").await;
     assert_eq!(lookup["phase"], "Failed", "there is no DNS, which is said at once: {lookup:#}");
-
-    let again = node::join(&cluster, &cluster.programs).await.err().expect("a machine has one node at a time");
-    assert!(again.to_string().contains(&format!("process {}", std::process::id())), "{again:#}");
-    leaves_nothing(&cluster, node).await;
-}
-
-async fn start_or_skip() -> Option<(Cluster, Node)> {
-    if let Err(missing) = node::requirements() {
-        skip::report(TEST, &missing.to_string());
-        return None;
-    }
-    let programs = match Programs::ensure(&[Program::CONTROL_PLANE, Program::NODE].concat()).await {
-        Ok(programs) => programs,
-        Err(error @ ProgramsError::NoGo { .. }) => {
-            skip::report(TEST, &error.to_string());
-            return None;
-        }
-        Err(error) => panic!("{error}"),
-    };
-    let run = Arc::new(RunDir::create().unwrap());
-    let cluster = Cluster::start(&run, &programs, "cluster-1", true).await.unwrap();
-    let node = node::join(&cluster, &programs).await.unwrap();
-    Some((cluster, node))
 }
 
 async fn leaves_nothing(cluster: &Cluster, node: Node) {

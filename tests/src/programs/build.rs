@@ -1,13 +1,14 @@
 //! How a program is built: its wrapper module is written into the cache and `go build` run there.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::{ARGO_VERSION, KUBERNETES_VERSION, Program, ProgramsError, crds_in};
@@ -20,30 +21,47 @@ struct Module {
     name: &'static str,
     go_mod: &'static str,
     go_sum: &'static str,
+    /// Where programs run in containers, too: these have no C library. The whole family then does without, so that its
+    /// programs share what Go has compiled.
+    in_containers: Option<LostLink>,
+}
+
+/// A symbolic link of a module's repository that is not in the module's zip, since such zips carry no links.
+struct LostLink {
+    module: &'static str,
+    folder: &'static str,
+    link: &'static str,
+    target: &'static str,
 }
 
 const ETCD: Module = Module {
     name: "etcd",
     go_mod: include_str!("../../programs/etcd/go.mod"),
     go_sum: include_str!("../../programs/etcd/go.sum"),
+    in_containers: None,
 };
 const KUBERNETES: Module = Module {
     name: "kubernetes",
     go_mod: include_str!("../../programs/kubernetes/go.mod"),
     go_sum: include_str!("../../programs/kubernetes/go.sum"),
+    in_containers: None,
 };
 const ARGO: Module = Module {
     name: "argo",
     go_mod: include_str!("../../programs/argo/go.mod"),
     go_sum: include_str!("../../programs/argo/go.sum"),
+    in_containers: Some(LostLink {
+        module: ARGO_MODULE,
+        folder: "workflow/executor/osspecific",
+        link: "signal_linux.go",
+        target: "signal_darwin.go",
+    }),
 };
 
 struct Recipe {
     module: Module,
     package: String,
     ldflags: String,
-    /// For a container without a C library; needs a vendored tree, see [`vendor`].
-    in_container: bool,
 }
 
 /// Whether the program is in the cache and built from the sources of this testbed.
@@ -61,23 +79,18 @@ pub(super) fn build(dir: &Path, program: Program) -> Result<(), ProgramsError> {
 pub(super) fn build_with(dir: &Path, program: Program, go: &str) -> Result<(), ProgramsError> {
     let recipe = recipe(program);
     let step = Step { dir, program, go };
-    let source = dir.join("src").join(if recipe.in_container { program.file_name() } else { recipe.module.name });
+    let source = dir.join("src").join(recipe.module.name);
     step.check(fs::create_dir_all(&source))?;
     step.check(fs::write(source.join("go.mod"), recipe.module.go_mod))?;
     step.check(fs::write(source.join("go.sum"), recipe.module.go_sum))?;
-    let mode = if recipe.in_container {
-        step.vendor(&source)?;
-        "-mod=vendor"
-    } else {
-        "-mod=readonly"
-    };
 
     let made = dir.join(format!("{}.new", program.file_name()));
     let mut command = step.command(&source);
-    command.args(["build", mode, "-ldflags", &recipe.ldflags, "-o"]).arg(&made).arg(&recipe.package);
-    if recipe.in_container {
-        command.env("CGO_ENABLED", "0");
+    command.args(["build", "-mod=readonly", "-ldflags", &recipe.ldflags, "-o"]).arg(&made);
+    if let Some(lost) = &recipe.module.in_containers {
+        command.env("CGO_ENABLED", "0").args(step.with_lost_link(&source, &recipe.module, lost)?);
     }
+    command.arg(&recipe.package);
     step.run(command)?;
     if program == Program::WorkflowController {
         step.copy_crds(&source)?;
@@ -85,9 +98,6 @@ pub(super) fn build_with(dir: &Path, program: Program, go: &str) -> Result<(), P
     // The stamp goes last: whatever interrupts this, an old stamp never vouches for a new program or a half one.
     step.check(fs::write(stamp_file(dir, program), ""))?;
     step.check(fs::rename(&made, dir.join(program.file_name())))?;
-    if recipe.in_container {
-        step.check(fs::remove_dir_all(&source))?;
-    }
     step.check(fs::write(stamp_file(dir, program), stamp(program)))
 }
 
@@ -95,7 +105,9 @@ pub(super) fn build_with(dir: &Path, program: Program, go: &str) -> Result<(), P
 pub(super) fn stamp(program: Program) -> String {
     let recipe = recipe(program);
     let mut hash = Sha256::new();
-    for part in [recipe.module.go_mod, recipe.module.go_sum, &recipe.package, &recipe.ldflags] {
+    let in_containers = recipe.module.in_containers.map(|lost| lost.link);
+    let parts = [recipe.module.go_mod, recipe.module.go_sum, &recipe.package, &recipe.ldflags];
+    for part in parts.into_iter().chain(in_containers) {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
@@ -107,36 +119,26 @@ fn stamp_file(dir: &Path, program: Program) -> PathBuf {
 }
 
 fn recipe(program: Program) -> Recipe {
-    let of_kubernetes = || {
-        let version = "-X k8s.io/component-base/version";
-        Recipe {
-            module: KUBERNETES,
-            package: format!("k8s.io/kubernetes/cmd/{}", program.file_name()),
-            // Clients read the server's version, and refuse the placeholder of an unversioned build.
-            ldflags: format!(
-                "-s -w {version}.gitVersion={KUBERNETES_VERSION} {version}.gitMajor=1 {version}.gitMinor=36"
-            ),
-            in_container: false,
-        }
-    };
-    let of_argo = |in_container| Recipe {
-        module: ARGO,
-        package: format!("{ARGO_MODULE}/cmd/{}", program.file_name()),
-        ldflags: format!("-s -w -X {ARGO_MODULE}.version={ARGO_VERSION}"),
-        in_container,
-    };
     match program {
-        Program::Etcd => Recipe {
-            module: ETCD,
-            package: "go.etcd.io/etcd/server/v3".to_owned(),
-            ldflags: "-s -w".to_owned(),
-            in_container: false,
-        },
-        Program::ApiServer | Program::ControllerManager | Program::Kubectl | Program::Scheduler | Program::Kubelet => {
-            of_kubernetes()
+        Program::Etcd => {
+            Recipe { module: ETCD, package: "go.etcd.io/etcd/server/v3".to_owned(), ldflags: "-s -w".to_owned() }
         }
-        Program::WorkflowController => of_argo(false),
-        Program::Argoexec => of_argo(true),
+        Program::ApiServer | Program::ControllerManager | Program::Kubectl | Program::Scheduler | Program::Kubelet => {
+            let version = "-X k8s.io/component-base/version";
+            Recipe {
+                module: KUBERNETES,
+                package: format!("k8s.io/kubernetes/cmd/{}", program.file_name()),
+                // Clients read the server's version, and refuse the placeholder of an unversioned build.
+                ldflags: format!(
+                    "-s -w {version}.gitVersion={KUBERNETES_VERSION} {version}.gitMajor=1 {version}.gitMinor=36"
+                ),
+            }
+        }
+        Program::WorkflowController | Program::Argoexec => Recipe {
+            module: ARGO,
+            package: format!("{ARGO_MODULE}/cmd/{}", program.file_name()),
+            ldflags: format!("-s -w -X {ARGO_MODULE}.version={ARGO_VERSION}"),
+        },
     }
 }
 
@@ -177,23 +179,37 @@ impl Step<'_> {
         result.map_err(|source| ProgramsError::Cache { path: self.dir.to_owned(), source })
     }
 
-    /// Makes a vendored tree with the file that Argo's module zip lacks: `signal_linux.go` is a symbolic link in its
-    /// repository, and module zips carry none.
-    fn vendor(&self, source: &Path) -> Result<(), ProgramsError> {
-        let mut command = self.command(source);
-        command.args(["mod", "vendor"]);
-        self.run(command)?;
-        let folder = source.join("vendor").join(ARGO_MODULE).join("workflow/executor/osspecific");
-        match symlink("signal_darwin.go", folder.join("signal_linux.go")) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => self.check(made),
+    /// Puts a lost link back where only Go sees it, and gives the arguments that make Go look: a file in an overlay.
+    /// Go takes none for files in its module cache, which holds modules as they came; so it is told to find the module
+    /// in a folder, which is a link to that place.
+    fn with_lost_link(&self, source: &Path, module: &Module, lost: &LostLink) -> Result<[OsString; 3], ProgramsError> {
+        let mut download = self.command(source);
+        download.args(["mod", "download", lost.module]);
+        self.run(download)?;
+        let place = source.join("module");
+        if place.is_symlink() {
+            self.check(fs::remove_file(&place))?;
         }
+        self.check(symlink(self.folder_of(source, lost.module)?, &place))?;
+        let redirected = format!("{}\nreplace {} => ./module\n", module.go_mod, lost.module);
+        self.check(fs::write(source.join("redirected.mod"), redirected))?;
+        self.check(fs::write(source.join("redirected.sum"), module.go_sum))?;
+        let folder = place.join(lost.folder);
+        let overlay = json!({ "Replace": { folder.join(lost.link).display().to_string(): folder.join(lost.target) } });
+        let overlay_file = source.join("overlay.json");
+        self.check(fs::write(&overlay_file, overlay.to_string()))?;
+        Ok(["-modfile=redirected.mod".into(), "-overlay".into(), overlay_file.into()])
+    }
+
+    /// Where the module cache has a module that was downloaded.
+    fn folder_of(&self, source: &Path, module: &str) -> Result<PathBuf, ProgramsError> {
+        let mut command = self.command(source);
+        command.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]);
+        self.run(command).map(PathBuf::from)
     }
 
     fn copy_crds(&self, source: &Path) -> Result<(), ProgramsError> {
-        let mut command = self.command(source);
-        command.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", ARGO_MODULE]);
-        let module = PathBuf::from(self.run(command)?);
+        let module = self.folder_of(source, ARGO_MODULE)?;
         let to = crds_in(self.dir);
         self.check(fs::create_dir_all(&to))?;
         for entry in self.check(fs::read_dir(module.join("manifests/base/crds/minimal")))? {

@@ -59,7 +59,7 @@ async fn until_ended(cluster: &Cluster, check: &str) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remedy_has_rights_only_while_it_runs_and_a_deleted_check_leaves_nothing() {
     let name = "a_remedy_has_rights_only_while_it_runs_and_a_deleted_check_leaves_nothing";
-    let Some((testbed, _agent)) = start(name).await else { return };
+    let Some((testbed, agent)) = start(name).await else { return };
     let cluster = &testbed.clusters[0];
     let before = rights(cluster).await;
 
@@ -88,6 +88,16 @@ async fn a_remedy_has_rights_only_while_it_runs_and_a_deleted_check_leaves_nothi
     })
     .await
     .expect("nothing is left");
+
+    // The same when the agent is away while the check is deleted.
+    cluster.apply_yaml(&waiting_check("brief", "repeatAfterSec: 3600")).await.expect("check");
+    until_ended(cluster, "brief").await;
+    agent.process.stop();
+    cluster.kubectl(&["delete", "healthcheck", "brief", "-n", "health"]).await.expect("delete");
+    agent.process.start().expect("agent again");
+    wait::until("nothing left", PATIENCE, || async { Ok((rights(cluster).await == before).then_some(())) })
+        .await
+        .expect("nothing is left");
 }
 
 /// Every account, role and binding that is not Kubernetes' own.
