@@ -83,7 +83,8 @@ pub async fn join(cluster: &Cluster, programs: &Programs) -> anyhow::Result<Node
 
     let name = format!("{}-node", cluster.name);
     let parts = Parts { cluster, programs, run: &run, dir: &dir, name: &name };
-    parts.write_config().context("cannot write the node's configuration")?;
+    let snapshotter = parts.snapshotter().await?;
+    parts.write_config(snapshotter).context("cannot write the node's configuration")?;
     let namespaces = parts.namespaces().await?;
     let mut outside = vec![parts.api_socket()];
     let mut inside = vec![parts.inside(&namespaces, "api-for-pods", "socat")?.args(config::api_for_pods(&dir))];
@@ -110,13 +111,22 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn write_config(&self) -> anyhow::Result<()> {
+    /// How containerd lays a container's files over its image's: not every system lets it mount that.
+    async fn snapshotter(&self) -> anyhow::Result<&'static str> {
+        let place = self.dir.join("overlay");
+        fs::create_dir_all(&place)?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", config::TRY_OVERLAY]).current_dir(&place);
+        Ok(if process::output(self.run, command, "").await.is_ok() { "overlayfs" } else { "native" })
+    }
+
+    fn write_config(&self, snapshotter: &str) -> anyhow::Result<()> {
         let kubeconfig =
             self.cluster.user_kubeconfig("kubelet", &format!("system:node:{}", self.name), "system:nodes")?;
         // The kubelet's loopback is not the API server's: it takes the way of the pods.
         let kubeconfig = fs::read_to_string(kubeconfig)?.replace(&self.cluster.server, &config::api_server_url());
         fs::write(self.dir.join("kubelet.kubeconfig"), kubeconfig)?;
-        config::write(self.dir, &self.cluster.ca_file)?;
+        config::write(self.dir, &self.cluster.ca_file, snapshotter)?;
         Ok(())
     }
 

@@ -51,6 +51,10 @@ fn changes(known: &Known, seen: &Known) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, check) in seen {
         let before = known.get(name);
+        if before.is_none() && check.status == CheckStatus::Pending {
+            // Its first result is news, not that there is none.
+            continue;
+        }
         let status = before.map_or("new", |before| before.status.as_str());
         if status != check.status.as_str() {
             let message = if check.status.is_wrong() { check.message.as_str() } else { "" };

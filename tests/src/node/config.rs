@@ -17,6 +17,10 @@ for _ in $(seq 50); do \
     find /sys/fs/cgroup -depth -type d -path '*/active-monitor-testbed*' -exec rmdir {} + && break; sleep 0.1; \
 done";
 
+/// What a shell does to find out whether a container's files can be laid over its image's.
+pub(super) const TRY_OVERLAY: &str = "\
+mkdir lower upper work merged; mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged";
+
 /// Debian's static shell with arrays.
 pub(super) const BASH: &str = "/bin/bash-static";
 /// Debian's static shell and tools in one file.
@@ -75,8 +79,9 @@ pub(super) fn kubelet_args(dir: &Path, name: &str) -> [OsString; 6] {
     ]
 }
 
-/// Writes all configuration files; `ca_file` is the authority that the kubelet's callers are certified by.
-pub(super) fn write(dir: &Path, ca_file: &Path) -> io::Result<()> {
+/// Writes all configuration files; `ca_file` is the authority that the kubelet's callers are certified by, and
+/// `snapshotter` one of containerd's.
+pub(super) fn write(dir: &Path, ca_file: &Path, snapshotter: &str) -> io::Result<()> {
     let hosts = dir.join("hosts").join("_default");
     let cni = dir.join("cni");
     fs::create_dir_all(&hosts)?;
@@ -85,7 +90,7 @@ pub(super) fn write(dir: &Path, ca_file: &Path) -> io::Result<()> {
     fs::write(hosts.join("hosts.toml"), hosts_text())?;
     fs::write(cni.join("10-testbed.conflist"), cni_text())?;
     fs::write(dir.join(REGISTRY), registry_text(dir))?;
-    fs::write(dir.join(CONTAINERD), containerd_text(dir))?;
+    fs::write(dir.join(CONTAINERD), containerd_text(dir, snapshotter))?;
     fs::write(dir.join(KUBELET), kubelet_text(dir, ca_file))
 }
 
@@ -118,10 +123,10 @@ fn registry_text(dir: &Path) -> String {
     .to_string()
 }
 
-fn containerd_text(dir: &Path) -> String {
+fn containerd_text(dir: &Path, snapshotter: &str) -> String {
     let path = |name: &str| dir.join(name).display().to_string();
-    // The snapshotter copies files where others need a kernel's or a file system's help. Without the right to raise
-    // priorities the out-of-memory scores that the kubelet asks for are refused, unless they are restricted.
+    // Without the right to raise priorities the out-of-memory scores that the kubelet asks for are refused, unless they
+    // are restricted.
     format!(
         r#"version = 2
 root = "{root}"
@@ -146,7 +151,7 @@ conf_dir = "{cni}"
 config_path = "{hosts}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
+snapshotter = "{snapshotter}"
 "#,
         root = path("containerd"),
         state = path("containerd-state"),

@@ -30,8 +30,8 @@ const SUCCEED: [&str; 5] =
 
 /// Why the others fail on a node without a way out: the example, the reason, and what people are told.
 const FAIL: [(&str, Reason, &str); 3] = [
-    ("inlineFail.yaml", Reason::WorkflowFailed, "exit code 127"),
-    ("inlineDns.yaml", Reason::WorkflowFailed, "exit code 1"),
+    ("inlineFail.yaml", Reason::WorkflowFailed, "Error (exit code 127)"),
+    ("inlineDns.yaml", Reason::WorkflowFailed, "Error (exit code 1)"),
     ("url.yaml", Reason::SourceUnavailable, "cannot fetch https://raw.githubusercontent.com/"),
 ];
 
