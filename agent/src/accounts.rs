@@ -39,7 +39,8 @@ struct Known {
     of_user: HashMap<User, Account>,
     /// The rules that the cluster was last seen to have for an account.
     applied: HashMap<Account, Vec<PolicyRule>>,
-    turns: HashMap<Account, Arc<tokio::sync::Mutex<()>>>,
+    /// By namespace and name: both levels share the ServiceAccount.
+    turns: HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Accounts {
@@ -82,7 +83,8 @@ impl Accounts {
 
     /// Changes of one account come one after the other: taking rights back must not meet giving them. Others go on.
     fn turn(&self, account: &Account) -> Arc<tokio::sync::Mutex<()>> {
-        self.known.lock().turns.entry(account.clone()).or_default().clone()
+        let key = (account.namespace.clone(), account.name.clone());
+        self.known.lock().turns.entry(key).or_default().clone()
     }
 
     async fn make(&self, account: &Account, rules: Vec<PolicyRule>) -> Result<(), RequestError> {
@@ -118,6 +120,7 @@ impl Accounts {
                     delete_ours(&Api::<ClusterRoleBinding>::all(self.client.clone()), &binding, account).await?;
                     delete_ours(&Api::<ClusterRole>::all(self.client.clone()), &role, account).await?;
                 }
+                Level::Namespace if qualified => {}
                 Level::Namespace => {
                     delete_ours(&self.namespaced::<RoleBinding>(account), &binding, account).await?;
                     delete_ours(&self.namespaced::<Role>(account), &role, account).await?;
@@ -152,6 +155,11 @@ impl Accounts {
         let known = self.known.lock();
         found.retain(|account| !known.users.contains_key(account));
         Ok(found)
+    }
+
+    /// Looks at the account's rights again before the next run.
+    pub fn doubt(&self, account: &Account) {
+        self.known.lock().applied.remove(account);
     }
 
     fn namespaced<K>(&self, account: &Account) -> Api<K>
@@ -264,16 +272,13 @@ where
     Ok(())
 }
 
-/// Creates an object; that another worker was faster is as good.
+/// Creates an object. That it exists by now is an error like any other: it is looked at again, since it may be another's.
 async fn create<K>(api: &Api<K>, wanted: serde_json::Value) -> Result<(), RequestError>
 where
     K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
 {
     let object: K = serde_json::from_value(wanted).map_err(RequestError::Encode)?;
-    match request(api.create(&PostParams::default(), &object)).await {
-        Err(error) if error.is_conflict() => Ok(()),
-        other => other.map(|_| ()),
-    }
+    request(api.create(&PostParams::default(), &object)).await.map(|_| ())
 }
 
 /// Deletes an object that carries our label and serves this account, exactly as it was read.
@@ -283,7 +288,8 @@ where
 {
     let Some(found) = request(api.get_metadata_opt(name)).await? else { return Ok(()) };
     let ours = labelled(&found.metadata, OWNER_LABEL, OWNER);
-    if !ours || !labelled(&found.metadata, ACCOUNT_NAMESPACE_LABEL, &account.namespace) {
+    let serves = found.metadata.annotations.as_ref().and_then(|all| all.get(ACCOUNT_ANNOTATION));
+    if !ours || serves != Some(&format!("{}/{}", account.namespace, account.name)) {
         return Ok(());
     }
     let only_this = Preconditions { uid: found.metadata.uid, resource_version: found.metadata.resource_version };

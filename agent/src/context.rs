@@ -57,6 +57,8 @@ pub(crate) struct Memory {
     pub(crate) written: Option<(u64, HealthCheckStatus)>,
     /// Workflows that the API server said do not exist.
     pub(crate) gone: BTreeSet<String>,
+    /// Workflows that the API server was asked about at this time, and had.
+    pub(crate) asked: BTreeMap<String, Timestamp>,
     /// Workflows just created or confirmed, until the watch shows them.
     pub(crate) created: BTreeMap<String, (Seen, Timestamp)>,
     /// The run being started and when that was first tried.
@@ -91,6 +93,7 @@ impl Context {
             intents: intents.collect(),
             settled: kinds.into_iter().filter_map(|kind| self.journal.last_run(uid, kind)).collect(),
             gone: memory.gone.clone(),
+            asked: memory.asked.clone(),
             has_conditions: self.fields.has_conditions(),
         }
     }

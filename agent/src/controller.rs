@@ -73,6 +73,7 @@ pub async fn run(
         .modify(|check| check.meta_mut().managed_fields = None)
         .default_backoff()
         .reflect(writer)
+        .inspect_err(|error| tracing::warn!(%error, "watch of HealthChecks failed, trying again"))
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
                 let _ = vanished.try_send(());
@@ -193,7 +194,10 @@ async fn run_check(
     parsed: &Result<Check, Invalid>,
     check: &Check,
 ) -> Result<Action, StepError> {
-    release(context, context.accounts.enter(check, RunKind::HealthCheck)).await;
+    // A run in flight keeps the rights it was started with.
+    if context.journal.intents(&check.uid).is_empty() {
+        release(context, context.accounts.enter(check, RunKind::HealthCheck)).await;
+    }
     let mut status = context.status(resource);
     for _ in 0..MAX_STEPS {
         let now = Timestamp::now();
@@ -201,11 +205,15 @@ async fn run_check(
         match decide(now, check, &observed) {
             Step::Wait(until) => {
                 context.publish(now, resource, parsed, &observed);
+                // A remedy that was given up before it started has rights, and no end that takes them back.
+                if observed.intents.is_empty() {
+                    release(context, context.accounts.leave(&check.uid, RunKind::Remedy)).await;
+                }
                 return Ok(wait(now, until));
             }
             Step::WriteStatus(next) => status = write_status(context, resource, &status, *next).await?,
             Step::Record { run, terminate } => {
-                crate::runs::record(context, &observed, *run, terminate).await?;
+                crate::runs::record(context, check, &observed, *run, terminate).await?;
             }
             Step::Start(key) => {
                 let started = crate::runs::start(context, check, &key).await;

@@ -1,6 +1,7 @@
 //! Makes the HealthChecks that the hub defines for this cluster, within the cluster's own policy, and withdraws those
 //! that it defines no more. A HealthCheck that no definition made is never touched.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use active_monitor_core::healthcheck::HealthCheck;
@@ -18,6 +19,8 @@ use crate::request::{RequestError, request};
 const FIELD_MANAGER: &str = "active-monitor-agent-definitions";
 /// What could not be applied is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
+/// Everything is looked at again after this time: a namespace may have come, a conflict gone, a change been undone.
+const RESYNC: Duration = Duration::from_secs(300);
 const PAGE: u32 = 50;
 
 /// Applies what the hub pushes, and answers, until either channel's end.
@@ -39,16 +42,16 @@ pub async fn run(
         }
         tokio::select! {
             changed = pushed.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY), if !settled => {}
+            () = tokio::time::sleep(if settled { RESYNC } else { RETRY }) => {}
         }
     }
 }
 
 async fn apply_all(client: &Client, policy: &Policy, definitions: &[Definition]) -> Vec<DefinitionStatus> {
     let mut statuses = Vec::with_capacity(definitions.len());
-    let mut kept = Vec::new();
+    let mut applied = BTreeMap::new();
     for definition in definitions {
-        let outcome = apply(client, policy, definition, &mut kept).await;
+        let outcome = apply(client, policy, definition, &mut applied).await;
         let (result, message) = outcome.unwrap_or_else(|error| sort(&error));
         if result != DefinitionResult::Applied {
             tracing::warn!(definition = definition.name, ?result, message, "definition is not applied");
@@ -56,7 +59,12 @@ async fn apply_all(client: &Client, policy: &Policy, definitions: &[Definition])
         let (name, generation) = (definition.name.clone(), definition.generation);
         statuses.push(DefinitionStatus { name, generation, result, message });
     }
-    if let Err(error) = withdraw(client, &kept).await {
+    let kept = |definition: &str, target: &Target| match applied.get(definition) {
+        Some(now) => now == target,
+        // What cannot be applied for the moment keeps its last good version.
+        None => definitions.iter().any(|known| known.name == definition),
+    };
+    if let Err(error) = withdraw(client, kept).await {
         tracing::warn!(%error, "cannot withdraw HealthChecks that the hub defines no more");
     }
     statuses
@@ -68,18 +76,14 @@ fn sort(error: &RequestError) -> (DefinitionResult, String) {
     (result, error.to_string())
 }
 
-/// A HealthCheck that some definition stands behind.
-struct Kept {
-    definition: String,
-    namespace: String,
-    name: String,
-}
+/// Namespace and name of a HealthCheck.
+type Target = (String, String);
 
 async fn apply(
     client: &Client,
     policy: &Policy,
     definition: &Definition,
-    kept: &mut Vec<Kept>,
+    applied: &mut BTreeMap<String, Target>,
 ) -> Result<(DefinitionResult, String), RequestError> {
     let mut wanted = match policy.admit(&definition.name, &definition.health_check) {
         Ok(wanted) => wanted,
@@ -93,7 +97,6 @@ async fn apply(
     if existing.as_ref().is_some_and(|existing| existing.labels().get(DEFINITION_LABEL) != Some(&definition.name)) {
         return Ok(conflict(&namespace, &name));
     }
-    kept.push(Kept { definition: definition.name.clone(), namespace: namespace.clone(), name: name.clone() });
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match existing {
         None => match request(api.create(&params, &wanted)).await {
@@ -106,6 +109,7 @@ async fn apply(
             }
         }
     }
+    applied.insert(definition.name.clone(), (namespace, name));
     Ok((DefinitionResult::Applied, String::new()))
 }
 
@@ -126,18 +130,18 @@ fn changed(existing: HealthCheck, wanted: HealthCheck) -> Option<HealthCheck> {
 }
 
 /// Deletes what definitions made and none stands behind any more.
-async fn withdraw(client: &Client, kept: &[Kept]) -> Result<(), RequestError> {
+async fn withdraw(client: &Client, kept: impl Fn(&str, &Target) -> bool) -> Result<(), RequestError> {
     let all: Api<HealthCheck> = Api::all(client.clone());
     let mut params = ListParams::default().labels(DEFINITION_LABEL).limit(PAGE);
     loop {
         let page = request(all.list(&params)).await?;
         for made in &page.items {
-            let (namespace, name) = (made.namespace().unwrap_or_default(), made.name_any());
+            let target = (made.namespace().unwrap_or_default(), made.name_any());
             let definition = made.labels().get(DEFINITION_LABEL).cloned().unwrap_or_default();
-            let stands = |k: &Kept| k.definition == definition && k.namespace == namespace && k.name == name;
-            if kept.iter().any(stands) {
+            if kept(&definition, &target) {
                 continue;
             }
+            let (namespace, name) = target;
             let only_this = Preconditions { uid: made.uid(), resource_version: None };
             let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
             let api: Api<HealthCheck> = Api::namespaced(client.clone(), &namespace);

@@ -169,11 +169,15 @@ fn remember(context: &Context, uid: &str, seen: Seen) {
 pub(crate) async fn confirm(context: &Context, uid: &str, workflow: &str) -> Result<(), StepError> {
     let (namespace, name) = workflow.split_once('/').unwrap_or_default();
     let api: Api<SlimWorkflow> = Api::namespaced(context.client.clone(), namespace);
-    match request(api.get_opt(name)).await?.and_then(|slim| slim.seen()) {
+    let found = request(api.get_opt(name)).await?.and_then(|slim| slim.seen());
+    match found.filter(|seen| seen.key.check_uid == uid) {
         Some(seen) => {
             context.journal.created(&seen.key);
+            context.remember(uid, |memory| memory.asked.insert(workflow.to_owned(), Timestamp::now()));
+            context.workflows.insert(seen.clone());
             remember(context, uid, seen);
         }
+        // Gone, or another's: either way no workflow speaks for the run.
         None => context.remember(uid, |memory| {
             memory.created.remove(workflow);
             memory.gone.insert(workflow.to_owned());
@@ -188,6 +192,7 @@ pub(crate) async fn confirm(context: &Context, uid: &str, workflow: &str) -> Res
 /// When the journal cannot be written.
 pub(crate) async fn record(
     context: &Context,
+    check: &Check,
     observed: &Observed,
     run: Run,
     terminate: Option<String>,
@@ -200,6 +205,10 @@ pub(crate) async fn record(
     }
     if !published.samples.is_empty() {
         context.remember(&run.key.check_uid, |memory| memory.samples = published.samples);
+    }
+    // Rights that somebody took away make runs fail: the next run looks at them again.
+    if let (Outcome::Failed, Some(job)) = (run.outcome, check.job(run.key.kind)) {
+        context.accounts.doubt(&Account::of(check, job));
     }
     settle(context, run).await?;
     if let Some(workflow) = terminate {
@@ -215,6 +224,7 @@ async fn settle(context: &Context, run: Run) -> Result<(), StepError> {
     context.remember(&uid, |memory| {
         memory.created.remove(&workflow);
         memory.gone.remove(&workflow);
+        memory.asked.remove(&workflow);
         if let (RunKind::Remedy, true, Some(counts)) = (kind, is_new, memory.remedies.as_mut()) {
             match outcome {
                 Outcome::Succeeded => counts.succeeded += 1,
@@ -231,7 +241,7 @@ async fn settle(context: &Context, run: Run) -> Result<(), StepError> {
 
 /// Tells Argo to stop a workflow that nobody waits for any more. It has its own deadline too, so that this fails is only
 /// logged.
-async fn terminate(context: &Context, workflow: &str) {
+pub(crate) async fn terminate(context: &Context, workflow: &str) {
     let (namespace, name) = workflow.split_once('/').unwrap_or_default();
     let api: Api<SlimWorkflow> = Api::namespaced(context.client.clone(), namespace);
     let body = serde_json::json!({ "spec": { "shutdown": "Terminate" } });

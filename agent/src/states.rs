@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 #[derive(Clone)]
 pub struct States {
     inner: Arc<Mutex<Inner>>,
+    listed: Arc<watch::Sender<bool>>,
     complete: Arc<watch::Sender<bool>>,
 }
 
@@ -50,12 +51,20 @@ pub struct Changes {
 impl States {
     /// No checks, and complete as it is.
     pub fn new() -> States {
-        States { inner: Arc::default(), complete: Arc::new(watch::Sender::new(true)) }
+        States {
+            inner: Arc::default(),
+            listed: Arc::new(watch::Sender::new(true)),
+            complete: Arc::new(watch::Sender::new(true)),
+        }
     }
 
     /// No checks, and incomplete until [`States::expect`] has said which there are and each of them was heard of.
     pub fn incomplete() -> States {
-        States { inner: Arc::default(), complete: Arc::new(watch::Sender::new(false)) }
+        States {
+            inner: Arc::default(),
+            listed: Arc::new(watch::Sender::new(false)),
+            complete: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// These are the uids of the checks in the cluster: the states are complete once each was set or removed.
@@ -64,6 +73,12 @@ impl States {
         let missing = uids.into_iter().filter(|uid| !inner.checks.contains_key(uid)).collect();
         inner.missing = missing;
         self.complete.send_replace(inner.missing.is_empty());
+        self.listed.send_replace(true);
+    }
+
+    /// Waits until [`States::expect`] has said which checks there are.
+    pub async fn listed(&self) {
+        self.listed.subscribe().wait_for(|listed| *listed).await.ok();
     }
 
     /// Waits until the states are complete.

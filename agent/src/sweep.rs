@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use active_monitor_core::run::{Outcome, Reason, Run, RunKind};
 use jiff::Timestamp;
@@ -13,9 +14,16 @@ use crate::context::Context;
 use crate::controller::{Guarded, release};
 use crate::journal::JournalError;
 
-/// Forgets what is gone each time something has vanished, until the channel's end.
+/// What could not be forgotten, or came back from a look that was under way, is gone after this time.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Forgets what is gone each time something has vanished, and from time to time, until the channel's end.
 pub(crate) async fn run(context: Arc<Context>, store: Store<Guarded>, mut vanishings: mpsc::Receiver<()>) {
-    while vanishings.recv().await.is_some() {
+    loop {
+        tokio::select! {
+            vanished = vanishings.recv() => if vanished.is_none() { return },
+            () = tokio::time::sleep(AGAIN) => {}
+        }
         if context.ready.clone().wait_for(|ready| *ready).await.is_err() {
             return;
         }
@@ -36,6 +44,7 @@ async fn forget(context: &Context, uid: &str) -> Result<(), JournalError> {
             context.journal.abandon(&open.intent.key);
             continue;
         }
+        crate::runs::terminate(context, &open.intent.workflow).await;
         let now = Timestamp::now();
         let slot = open.intent.key.slot;
         let run = Run {

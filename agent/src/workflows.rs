@@ -106,7 +106,8 @@ impl Workflows {
         self.by_check.lock().get(uid).map(|known| known.values().cloned().collect()).unwrap_or_default()
     }
 
-    fn insert(&self, seen: Seen) {
+    /// Takes what the API server itself said of a workflow; the watch goes on from there.
+    pub(crate) fn insert(&self, seen: Seen) {
         let mut all = self.by_check.lock();
         all.entry(seen.key.check_uid.clone()).or_default().insert(seen.workflow.clone(), seen);
     }

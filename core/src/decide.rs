@@ -3,13 +3,14 @@
 //! The shell takes the step, observes again and asks again, until there is nothing to do but wait. Each step is
 //! idempotent, so a crash between any two of them is mended by asking again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::check::{Check, Remedy, Timing};
 use crate::healthcheck::HealthCheckStatus;
+use crate::manifest::workflow_name;
 use crate::run::{Outcome, Reason, Run, RunKey, RunKind, clean_message};
 use crate::status;
 use crate::workflow::{Seen, WorkflowPhase};
@@ -19,6 +20,8 @@ use crate::workflow::{Seen, WorkflowPhase};
 const DEADLINE_GRACE: Duration = Duration::from_secs(10);
 /// How long a failure is owed a remedy if the agent could not start it at once; at least.
 const LEAST_FRESH: Duration = Duration::from_secs(60);
+/// How far the clocks of the agent and of another writer of slots may be apart.
+const MAX_SKEW: Duration = Duration::from_secs(60);
 
 /// A run that the journal says was to be started, and whose end it does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Observed {
     pub settled: Vec<Run>,
     /// Workflows, as `namespace/name`, that the API server itself said do not exist.
     pub gone: BTreeSet<String>,
+    /// Workflows, as `namespace/name`, that the API server itself was asked about at this time, and had.
+    pub asked: BTreeMap<String, Timestamp>,
     /// Whether the installed CRD keeps `status.conditions`.
     pub has_conditions: bool,
 }
@@ -110,21 +115,39 @@ fn in_flight(now: Timestamp, check: &Check, observed: &Observed) -> Option<Step>
             !settled(seen) && marked.is_none_or(|marked| status::mark(seen.key.slot, seen.created) > marked)
         }
     };
-    let open = observed.workflows.iter().filter(open);
+    let open = observed.workflows.iter().filter(|seen| is_ours(now, check, observed, seen)).filter(open);
     let seen = open.min_by_key(|seen| (seen.key.kind != RunKind::Remedy, seen.key.slot))?;
-    Some(judge(now, check, seen))
+    let asked_at = observed.asked.get(&seen.workflow).copied();
+    Some(judge(now, check, seen, asked_at))
+}
+
+/// Labels can be written by anybody who may create workflows: a workflow speaks for a run only under the name and in the
+/// namespace that the agent gives it, and for no slot that is yet to come.
+fn is_ours(now: Timestamp, check: &Check, observed: &Observed, seen: &Seen) -> bool {
+    if observed.intents.iter().any(|intent| intent.key == seen.key && intent.workflow == seen.workflow) {
+        return true;
+    }
+    let Some(job) = check.job(seen.key.kind) else { return false };
+    let named = format!("{}/{}", job.namespace, workflow_name(&job.prefix, &seen.key)) == seen.workflow;
+    named && seen.key.check_uid == check.uid && seen.key.slot <= now + MAX_SKEW
 }
 
 /// Whether a workflow has ended, in its own words or by its deadline.
-fn judge(now: Timestamp, check: &Check, seen: &Seen) -> Step {
+fn judge(now: Timestamp, check: &Check, seen: &Seen, asked_at: Option<Timestamp>) -> Step {
     let timeout = check.timeout_seconds(seen.key.kind, seen.key.slot).max(seen.deadline_seconds.unwrap_or(0));
-    let deadline = seen.created + Duration::from_secs(timeout.into()) + DEADLINE_GRACE;
+    // The later of two clocks: a run must not be late because the agent's clock is ahead of the API server's.
+    let started = seen.created.max(seen.key.slot);
+    let deadline = started + Duration::from_secs(timeout.into()) + DEADLINE_GRACE;
     let (outcome, reason) = match seen.status.phase {
         WorkflowPhase::Succeeded => (Outcome::Succeeded, None),
         WorkflowPhase::Error => (Outcome::Failed, Some(Reason::WorkflowError)),
         WorkflowPhase::Failed if ran_out(seen) => (Outcome::Failed, Some(Reason::DeadlineExceeded)),
         WorkflowPhase::Failed => (Outcome::Failed, Some(Reason::WorkflowFailed)),
         WorkflowPhase::Active if now < deadline => return Step::Wait(Some(deadline)),
+        // The watch may lag, or be cut: a run is not called off on its word alone.
+        WorkflowPhase::Active if asked_at.is_none_or(|at| at < deadline) => {
+            return Step::Confirm(seen.workflow.clone());
+        }
         WorkflowPhase::Active => (Outcome::Failed, Some(Reason::DeadlineExceeded)),
     };
     let ended = seen.status.phase != WorkflowPhase::Active;
@@ -137,7 +160,8 @@ fn judge(now: Timestamp, check: &Check, seen: &Seen) -> Step {
         outcome,
         reason,
         message: message(seen, reason, if ended { seen.deadline_seconds.unwrap_or(timeout) } else { timeout }),
-        started_at: seen.created,
+        // A start in the agent's future, by an API server whose clock is ahead, would use up slots that are yet to come.
+        started_at: seen.created.min(now),
         finished_at: finished_at.max(seen.created),
     };
     Step::Record { run: Box::new(run), terminate: (!ended).then(|| seen.workflow.clone()) }
@@ -209,6 +233,10 @@ fn next_run(now: Timestamp, check: &Check, observed: &Observed) -> Step {
         let stopped = status::stopped(&observed.status, now);
         return settle_ready(now, check, observed, stopped).unwrap_or(Step::Wait(None));
     };
+    let resumed = status::resumed(&observed.status, now);
+    if resumed != observed.status {
+        return write(now, check, observed, resumed);
+    }
     if let Some(slot) = owed_remedy(now, check, observed) {
         return Step::Start(RunKey { check_uid: check.uid.clone(), kind: RunKind::Remedy, slot });
     }
@@ -216,15 +244,7 @@ fn next_run(now: Timestamp, check: &Check, observed: &Observed) -> Step {
         return Step::Start(RunKey { check_uid: check.uid.clone(), kind: RunKind::HealthCheck, slot });
     }
     let wait = Step::Wait(slots.next(now));
-    settle_ready(now, check, observed, unpaused(&observed.status)).unwrap_or(wait)
-}
-
-/// A check that was paused or invalid and is not any more says so until its first run ends.
-fn unpaused(status: &HealthCheckStatus) -> HealthCheckStatus {
-    match status.status.as_deref() {
-        Some(status::INVALID) => HealthCheckStatus { status: None, error_message: None, ..status.clone() },
-        _ => status.clone(),
-    }
+    settle_ready(now, check, observed, observed.status.clone()).unwrap_or(wait)
 }
 
 fn settle_ready(now: Timestamp, check: &Check, observed: &Observed, next: HealthCheckStatus) -> Option<Step> {

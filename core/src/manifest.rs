@@ -25,7 +25,8 @@ pub const CHECK_ANNOTATION: &str = "activemonitor.keikoproj.io/check";
 /// Seconds that a finished workflow stays where its source does not say: long enough for an agent that was away to
 /// adopt its result, short enough that finished ones do not pile up.
 const KEEP_FINISHED_SECONDS: u64 = 600;
-/// The least that the old `ttlSecondsAfterFinished`, which Argo 3.7 no longer knows, is taken for.
+/// The least that a source's own time is taken for, the old `ttlSecondsAfterFinished` included, which Argo 3.7 no longer
+/// knows: a result that expires before it is seen would be a run that vanished.
 const LEAST_KEEP_FINISHED_SECONDS: u64 = 300;
 /// How long a completed pod stays, so that its log can still be read.
 const POD_GC_DELAY: &str = "60s";
@@ -156,14 +157,19 @@ impl Manifest {
             spec.insert("activeDeadlineSeconds".into(), timeout_seconds.into());
         }
         let old_ttl = spec.remove("ttlSecondsAfterFinished").and_then(|ttl| ttl.as_u64());
-        spec.entry("ttlStrategy").or_insert_with(|| {
-            let keep = old_ttl.map_or(KEEP_FINISHED_SECONDS, |ttl| ttl.max(LEAST_KEEP_FINISHED_SECONDS));
-            json!({ "secondsAfterCompletion": keep })
-        });
-        let pod_gc = spec.entry("podGC").or_insert_with(|| json!({ "strategy": "OnPodCompletion" }));
-        if let Value::Object(pod_gc) = pod_gc {
-            pod_gc.entry("deleteDelayDuration").or_insert_with(|| POD_GC_DELAY.into());
+        let keep = old_ttl.unwrap_or(KEEP_FINISHED_SECONDS);
+        let mut ttl = object(&spec, "ttlStrategy");
+        if ttl.is_empty() {
+            ttl.insert("secondsAfterCompletion".into(), keep.into());
         }
+        for seconds in ttl.values_mut() {
+            *seconds = seconds.as_u64().unwrap_or(0).max(LEAST_KEEP_FINISHED_SECONDS).into();
+        }
+        spec.insert("ttlStrategy".into(), ttl.into());
+        let mut pod_gc = object(&spec, "podGC");
+        pod_gc.entry("strategy").or_insert_with(|| "OnPodCompletion".into());
+        pod_gc.entry("deleteDelayDuration").or_insert_with(|| POD_GC_DELAY.into());
+        spec.insert("podGC".into(), pod_gc.into());
         Value::Object(spec)
     }
 }

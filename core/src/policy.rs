@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::check::{Check, Job};
@@ -24,7 +25,7 @@ impl Policy {
     /// One sentence: what is not allowed or not valid, and what is allowed.
     pub fn admit(&self, definition: &str, health_check: &str) -> Result<HealthCheck, String> {
         let given: Value = serde_json::from_str(health_check).map_err(|error| format!("it is no JSON: {error}"))?;
-        let resource: HealthCheck =
+        let mut resource: HealthCheck =
             serde_json::from_value(given.clone()).map_err(|error| format!("it is no HealthCheck: {error}"))?;
         let kept = serde_json::to_value(&resource.spec).unwrap_or_default();
         if let Some(field) = dropped(&given["spec"], &kept, "spec") {
@@ -37,12 +38,18 @@ impl Policy {
         self.namespace("metadata.namespace", resource.metadata.namespace.as_deref().unwrap_or(""))?;
         let check = Check::parse(&resource).map_err(|invalid| invalid.to_string())?;
         self.job("spec.workflow", &check.workflow)?;
+        if !self.remedies {
+            only_reads(&check.workflow)?;
+        }
         if let Some(remedy) = &check.remedy {
             if !self.remedies {
                 return Err("spec.remedyworkflow: this cluster takes no remedies from the hub".into());
             }
             self.job("spec.remedyworkflow", &remedy.job)?;
         }
+        // Finalizers, owners and whatever else metadata can do is not the hub's to say.
+        let ObjectMeta { name, namespace, labels, annotations, .. } = resource.metadata;
+        resource.metadata = ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() };
         Ok(resource)
     }
 
@@ -57,6 +64,17 @@ impl Policy {
         let allowed: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
         let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
         Err(format!("{field}: {namespace:?} is not open to the hub in this cluster; open are: {allowed}"))
+    }
+}
+
+/// Without remedies, a pushed check may look and not touch.
+fn only_reads(job: &Job) -> Result<(), String> {
+    let mut verbs = job.rules.iter().flat_map(|rule| &rule.verbs);
+    match verbs.find(|verb| !["get", "list", "watch"].contains(&verb.as_str())) {
+        None => Ok(()),
+        Some(verb) => Err(format!(
+            "spec.workflow.rbacRules: {verb:?} is not open to the hub in this cluster; open are: get, list, watch"
+        )),
     }
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::check::{Invalid, Remedy};
 use crate::healthcheck::{HealthCheckStatus, instant, time, whole_seconds};
-use crate::run::{Outcome, Run, RunKind, clean_message};
+use crate::run::{Outcome, Reason, Run, RunKind, clean_message};
 
 /// `status.status` of a paused check.
 pub const STOPPED: &str = "Stopped";
@@ -112,7 +112,8 @@ fn fold_check(status: &HealthCheckStatus, run: &Run) -> HealthCheckStatus {
             increment(&mut next.failed_count);
             next.error_message = Some(run.message.clone());
             next.last_failed_at = Some(time(run.finished_at));
-            next.last_failed_workflow = workflow_name(run);
+            // Only a workflow that ended can have said what is broken: without one, no remedy is owed.
+            next.last_failed_workflow = workflow_name(run).filter(|_| run.reason != Some(Reason::WorkflowVanished));
         }
     }
     let all = next.success_count.unwrap_or(0).saturating_add(next.failed_count.unwrap_or(0));
@@ -165,6 +166,17 @@ pub fn stopped(status: &HealthCheckStatus, now: Timestamp) -> HealthCheckStatus 
         finished_at: Some(time(now)),
         ..status.clone()
     }
+}
+
+/// The status of a check that is not paused or invalid any more, until its first run ends. What passed while it was
+/// paused is used up.
+pub fn resumed(status: &HealthCheckStatus, now: Timestamp) -> HealthCheckStatus {
+    let started_at = match status.status.as_deref() {
+        Some(STOPPED) => Some(time(now)),
+        Some(INVALID) => status.started_at.clone(),
+        _ => return status.clone(),
+    };
+    HealthCheckStatus { status: None, error_message: None, started_at, ..status.clone() }
 }
 
 /// The status of a check that cannot be run.

@@ -21,22 +21,22 @@ const LIMIT: Duration = Duration::from_secs(180);
 const ACCOUNT: &str = r"
 apiVersion: v1
 kind: Namespace
-metadata: {name: health}
+metadata: {name: plain}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: check, namespace: health}
+metadata: {name: check, namespace: plain}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {name: check, namespace: health}
+metadata: {name: check, namespace: plain}
 rules: [{apiGroups: [argoproj.io], resources: [workflowtaskresults], verbs: [create, patch]}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {name: check, namespace: health}
+metadata: {name: check, namespace: plain}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: check}
-subjects: [{kind: ServiceAccount, name: check, namespace: health}]
+subjects: [{kind: ServiceAccount, name: check, namespace: plain}]
 ";
 
 const HELLO: &str = r#"
@@ -99,7 +99,7 @@ async fn workflows_run(cluster: &Cluster) {
     }
     let hello = ended(cluster, "hello").await;
     assert_eq!(hello["phase"], "Succeeded", "{hello:#}");
-    let said = cluster.kubectl(&["-n", "health", "logs", "hello", "-c", "main"]).await.unwrap();
+    let said = cluster.kubectl(&["-n", "plain", "logs", "hello", "-c", "main"]).await.unwrap();
     assert!(said.contains("< hello world >"), "{said}");
 
     let fail = ended(cluster, "fail").await;
@@ -132,7 +132,7 @@ async fn leaves_nothing(cluster: &Cluster, node: Node) {
 fn workflow(name: &str, templates: &str) -> String {
     let head = format!(
         "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\n\
-         metadata: {{name: {name}, namespace: health, labels: {{{}: {}}}}}\n\
+         metadata: {{name: {name}, namespace: plain, labels: {{{}: {}}}}}\n\
          spec:\n  entrypoint: main\n  serviceAccountName: check\n  templates:",
         active_monitor_tests::cluster::INSTANCE_ID_LABEL,
         active_monitor_tests::cluster::INSTANCE_ID,
@@ -143,7 +143,7 @@ fn workflow(name: &str, templates: &str) -> String {
 /// The status of a workflow, once it has ended.
 async fn ended(cluster: &Cluster, name: &str) -> Value {
     let ask = || async {
-        let text = cluster.kubectl(&["-n", "health", "get", "workflow", name, "-o", "json"]).await?;
+        let text = cluster.kubectl(&["-n", "plain", "get", "workflow", name, "-o", "json"]).await?;
         let status = serde_json::from_str::<Value>(&text)?["status"].take();
         Ok((!status["finishedAt"].is_null()).then_some(status))
     };
@@ -151,7 +151,7 @@ async fn ended(cluster: &Cluster, name: &str) -> Value {
     match ended {
         Ok(status) => status,
         Err(error) => {
-            let seen = cluster.kubectl(&["-n", "health", "get", "pods,events"]).await.unwrap_or_default();
+            let seen = cluster.kubectl(&["-n", "plain", "get", "pods,events"]).await.unwrap_or_default();
             panic!("{error:#}\n{seen}");
         }
     }

@@ -118,6 +118,8 @@ impl Driver {
         let changes = states.changes();
         let all_states = states.clone();
         let checks_known = async move {
+            // Without the list nothing may be told: what a snapshot leaves out is gone for the hub.
+            all_states.listed().await;
             if tokio::time::timeout(CHECKS_KNOWN_TIMEOUT, all_states.completed()).await.is_err() {
                 tracing::warn!("some checks have no state yet, the hub is told of the others");
             }

@@ -23,6 +23,8 @@ fn a_check_is_an_account_its_rights_and_a_workflow() {
     apiVersion: v1
     kind: ServiceAccount
     metadata:
+      annotations:
+        activemonitor.keikoproj.io/account: health/dns-sa
       labels:
         activemonitor.keikoproj.io/account-namespace: health
         activemonitor.keikoproj.io/owner: active-monitor-agent
@@ -33,6 +35,8 @@ fn a_check_is_an_account_its_rights_and_a_workflow() {
     apiVersion: rbac.authorization.k8s.io/v1
     kind: Role
     metadata:
+      annotations:
+        activemonitor.keikoproj.io/account: health/dns-sa
       labels:
         activemonitor.keikoproj.io/account-namespace: health
         activemonitor.keikoproj.io/owner: active-monitor-agent
@@ -84,6 +88,8 @@ fn a_check_is_an_account_its_rights_and_a_workflow() {
     apiVersion: rbac.authorization.k8s.io/v1
     kind: RoleBinding
     metadata:
+      annotations:
+        activemonitor.keikoproj.io/account: health/dns-sa
       labels:
         activemonitor.keikoproj.io/account-namespace: health
         activemonitor.keikoproj.io/owner: active-monitor-agent

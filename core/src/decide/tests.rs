@@ -65,7 +65,11 @@ impl World {
                 Step::Start(key) => self.start(check, key, now),
                 Step::Abandon(key) => self.observed.intents.retain(|intent| intent.key != key),
                 Step::Confirm(workflow) => {
-                    self.observed.gone.insert(workflow);
+                    if self.observed.workflows.iter().any(|seen| seen.workflow == workflow) {
+                        self.observed.asked.insert(workflow, now);
+                    } else {
+                        self.observed.gone.insert(workflow);
+                    }
                 }
             }
         }
@@ -135,6 +139,8 @@ fn a_workflow_past_its_deadline_is_failed_and_terminated() {
     let (check, mut world) = (every_minute(), World::default());
     let deadline = world.settle(&check, at(0)).unwrap();
     assert_eq!(deadline, at(70));
+    let Step::Confirm(asked) = decide(deadline, &check, &world.observed) else { panic!("the watch alone is believed") };
+    world.observed.asked.insert(asked, deadline);
     let step = decide(deadline, &check, &world.observed);
     let Step::Record { run, terminate } = step else { panic!("{step:?}") };
     assert_eq!(run.reason, Some(Reason::DeadlineExceeded));
@@ -272,6 +278,41 @@ fn a_paused_check_is_stopped_and_what_it_missed_does_not_run() {
     let resumed = check(json!({"schedule": {"cron": "0 3 * * *"}}));
     let wake = world.settle(&resumed, at(1_001)).unwrap();
     assert!(world.created.is_empty() && wake > at(1_001));
+}
+
+#[test]
+fn what_passed_during_a_long_pause_does_not_run_either() {
+    let (stopped, mut world) = (check(json!({"repeatAfterSec": 0})), World::default());
+    world.settle(&stopped, at(0));
+    let resumed = check(json!({"schedule": {"cron": "0 3 * * *"}}));
+    let wake = world.settle(&resumed, at(7 * 86_400)).unwrap();
+    assert!(world.created.is_empty() && wake > at(7 * 86_400));
+    assert_eq!(world.observed.status.status, None, "it is not Stopped any more");
+}
+
+#[test]
+fn a_workflow_of_another_name_speaks_for_nobody() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.end(WorkflowPhase::Succeeded, at(2));
+    world.settle(&check, at(2));
+    for (workflow, slot) in [("evil/dns-1", at(61)), ("health/dns-forged", at(61)), ("health/dns-x", at(9_999_999))] {
+        let mut forged = world.observed.workflows[0].clone();
+        forged.key.slot = slot;
+        forged.workflow = workflow.into();
+        world.observed.workflows.push(forged);
+    }
+    world.settle(&check, at(3));
+    assert_eq!((world.recorded.len(), world.observed.status.success_count), (1, Some(1)));
+}
+
+#[test]
+fn an_agent_whose_clock_is_ahead_gives_its_runs_their_time() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(600));
+    let seen = world.observed.workflows.last_mut().unwrap();
+    seen.created = at(0);
+    assert!(matches!(decide(at(601), &check, &world.observed), Step::Wait(Some(_))));
 }
 
 #[test]

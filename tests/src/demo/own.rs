@@ -40,6 +40,9 @@ pub async fn check(run: &Arc<RunDir>, contexts: &[String]) -> anyhow::Result<Vec
             bail!("contexts {other} and {} are the same cluster: name it once", look.kubectl.context);
         }
     }
+    say(
+        "      Argo's controller must run in each, with instanceID activemonitor-workflows: else no check ever ends well",
+    );
     for look in &seen {
         look.others.iter().for_each(|line| say(format!("      {line}")));
     }

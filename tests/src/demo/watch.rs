@@ -49,28 +49,29 @@ fn shown(check: &CheckView) -> (String, Shown) {
 
 fn changes(known: &Known, seen: &Known) -> Vec<String> {
     let mut lines = Vec::new();
+    let width = known.keys().chain(seen.keys()).map(String::len).max().unwrap_or_default();
     for (name, check) in seen {
         let before = known.get(name);
         if before.is_none() && check.status == CheckStatus::Pending {
-            // Its first result is news, not that there is none.
+            // Its first result will be news.
             continue;
         }
         let status = before.map_or("new", |before| before.status.as_str());
         if status != check.status.as_str() {
             let message = if check.status.is_wrong() { check.message.as_str() } else { "" };
-            let line = format!("{name:24}  {status} -> {}  {message}", check.status.as_str());
+            let line = format!("{name:width$}  {status} -> {}  {message}", check.status.as_str());
             lines.push(line.trim_end().to_owned());
         }
         let (succeeded, failed) = before.map_or(check.remedies, |before| before.remedies);
         if check.remedies.0 > succeeded {
-            lines.push(format!("{name:24}  remedy succeeded"));
+            lines.push(format!("{name:width$}  remedy succeeded"));
         }
         if check.remedies.1 > failed {
-            lines.push(format!("{name:24}  remedy failed"));
+            lines.push(format!("{name:width$}  remedy failed"));
         }
     }
     let gone = known.iter().filter(|(name, _)| !seen.contains_key(*name));
-    lines.extend(gone.map(|(name, before)| format!("{name:24}  {} -> gone", before.status.as_str())));
+    lines.extend(gone.map(|(name, before)| format!("{name:width$}  {} -> gone", before.status.as_str())));
     lines
 }
 
@@ -89,9 +90,9 @@ mod tests {
         let ill = one(CheckStatus::Failed, (4, 0));
         let cured = one(CheckStatus::Failed, (5, 0));
         assert_eq!(changes(&well, &well), Vec::<String>::new());
-        assert_eq!(changes(&Known::new(), &well), ["eu-1/health/remedy        new -> Succeeded"]);
-        assert_eq!(changes(&well, &ill), ["eu-1/health/remedy        Succeeded -> Failed  it broke"]);
-        assert_eq!(changes(&ill, &cured), ["eu-1/health/remedy        remedy succeeded"]);
-        assert_eq!(changes(&cured, &Known::new()), ["eu-1/health/remedy        Failed -> gone"]);
+        assert_eq!(changes(&Known::new(), &well), ["eu-1/health/remedy  new -> Succeeded"]);
+        assert_eq!(changes(&well, &ill), ["eu-1/health/remedy  Succeeded -> Failed  it broke"]);
+        assert_eq!(changes(&ill, &cured), ["eu-1/health/remedy  remedy succeeded"]);
+        assert_eq!(changes(&cured, &Known::new()), ["eu-1/health/remedy  Failed -> gone"]);
     }
 }
