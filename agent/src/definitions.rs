@@ -85,6 +85,10 @@ async fn apply(
     definition: &Definition,
     applied: &mut BTreeMap<String, Target>,
 ) -> Result<(DefinitionResult, String), RequestError> {
+    if definition.health_check.is_empty() {
+        let message = "the hub cannot fill it in for this cluster; what is there stays as it is".to_owned();
+        return Ok((DefinitionResult::Refused, message));
+    }
     let mut wanted = match policy.admit(&definition.name, &definition.health_check) {
         Ok(wanted) => wanted,
         Err(message) => return Ok((DefinitionResult::Refused, message)),

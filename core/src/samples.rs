@@ -12,8 +12,8 @@ use crate::workflow::Parameter;
 pub const MAX_SAMPLES: usize = 50;
 /// Bytes of a metric's name.
 pub const MAX_NAME_BYTES: usize = 128;
-/// Bytes of a help text that are kept.
-pub const MAX_HELP_BYTES: usize = 256;
+/// Characters of a help text that are kept.
+pub const MAX_HELP_CHARS: usize = 256;
 
 /// The metrics of a run, and how many were refused.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,7 +71,7 @@ fn sample(metric: serde_json::Value) -> Option<Sample> {
     let name = metric.name.replace('-', "_");
     let named = !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.chars().all(legal);
     let gauge = metric.metrictype.is_empty() || metric.metrictype.eq_ignore_ascii_case("gauge");
-    let help = metric.help.chars().filter(|c| !c.is_control()).take(MAX_HELP_BYTES / 4).collect();
+    let help = metric.help.chars().filter(|c| !c.is_control()).take(MAX_HELP_CHARS).collect();
     (named && gauge && value.is_finite()).then_some(Sample { metric: name, help, value })
 }
 

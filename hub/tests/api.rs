@@ -385,7 +385,7 @@ spec:
     changed["spec"]["template"]["spec"]["text"] = json!("${cluster.annotations.none}");
     let previewed = preview(changed.clone()).await.json();
     assert_eq!(previewed["current"], definition("dns", "prod"));
-    assert_eq!(previewed["clusters"][0]["change"], "withdraw");
+    assert_eq!(previewed["clusters"][0]["change"], "unchanged");
     assert!(previewed["clusters"][0]["message"].as_str().unwrap().contains("no annotation \"none\""), "{previewed}");
     assert_eq!(preview(definition("dns", "prod")).await.json()["clusters"][0]["change"], "unchanged");
     assert_eq!(preview(definition("dns", "dev")).await.json()["clusters"][0]["change"], "withdraw");

@@ -9,7 +9,6 @@ pub mod say;
 pub mod undo;
 pub mod watch;
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
 
 use self::own::OwnCluster;
-use self::say::{Cleared, say, spinner, step};
+use self::say::{Cleared, notes, say, spinner, step};
 use crate::cluster::Cluster;
 use crate::fleet::{Agent, Hub, binary, project};
 use crate::programs::{Program, Programs, ProgramsError};
@@ -44,7 +43,7 @@ pub enum Place {
 /// # Errors
 /// When that cannot be done: with what to do.
 pub async fn programs() -> anyhow::Result<Programs> {
-    let bar = Cleared(spinner("programs of Kubernetes and Argo"));
+    let bar = Cleared(spinner(""));
     if bar.0.is_hidden() {
         say(
             "      programs of Kubernetes and Argo: those that are missing are built, which takes minutes the first time",
@@ -84,7 +83,7 @@ pub async fn show(run: &Arc<RunDir>, place: &Place, limit: Option<Duration>) -> 
         Place::Testbed(programs) => on_testbed(run, programs).await?,
         Place::Own(clusters) => on_own(run, clusters).await?,
     };
-    step("definition examples/fleet.yaml pushed to region=eu", push(&demo.hub)).await?;
+    notes(&step("definition examples/fleet.yaml pushed to region=eu", push(&demo.hub)).await?);
     demo.summary(limit)?;
     let watching = watch::watch(&demo.hub, || demo.is_well());
     match limit {
@@ -112,7 +111,7 @@ async fn on_testbed(run: &Arc<RunDir>, programs: &Programs) -> anyhow::Result<De
         let hub = &hub;
         async move { Agent::join(cluster, hub, name, &[("region", region)]).await }
     });
-    let agents = step("an agent in each, enrolled", enrolled(&hub, try_join_all(joins))).await?;
+    let agents = step("an agent in each, enrolled", async { enrolled(&hub, try_join_all(joins).await?).await }).await?;
     let examples = clusters.iter().map(|cluster| async {
         for file in local_examples() {
             cluster.apply_yaml(&std::fs::read_to_string(file)?).await?;
@@ -130,9 +129,15 @@ async fn on_own(run: &Arc<RunDir>, clusters: &[OwnCluster]) -> anyhow::Result<De
     let in_eu = clusters.len().div_ceil(2);
     let joins =
         clusters.iter().enumerate().map(|(at, cluster)| cluster.join(run, &hub, if at < in_eu { "eu" } else { "us" }));
-    let agents = step("an agent for each, enrolled", enrolled(&hub, try_join_all(joins))).await?;
+    let join = async {
+        let (agents, left): (Vec<Agent>, Vec<Vec<String>>) = try_join_all(joins).await?.into_iter().unzip();
+        Ok((enrolled(&hub, agents).await?, left.concat()))
+    };
+    let (agents, left) = step("an agent for each, enrolled", join).await?;
+    notes(&left);
     let files: Vec<PathBuf> = local_examples().collect();
-    step("examples applied in each", try_join_all(clusters.iter().map(|cluster| cluster.create(&files)))).await?;
+    let examples = try_join_all(clusters.iter().map(|cluster| cluster.create(&files)));
+    notes(&step("examples applied in each", examples).await?.concat());
     let kubectl = clusters.first().context("the demo has clusters")?.shell();
     Ok(Demo { agents, hub, clusters: Vec::new(), kubectl })
 }
@@ -141,8 +146,8 @@ async fn start_hub(run: &Arc<RunDir>) -> anyhow::Result<Hub> {
     step("hub with its embedded store", Hub::start(run, run.path())).await
 }
 
-async fn enrolled(hub: &Hub, joins: impl Future<Output = anyhow::Result<Vec<Agent>>>) -> anyhow::Result<Vec<Agent>> {
-    let agents = joins.await?;
+/// Waits until the hub knows all of them.
+async fn enrolled(hub: &Hub, agents: Vec<Agent>) -> anyhow::Result<Vec<Agent>> {
     try_join_all(agents.iter().map(|agent| agent.wait_until_connected(hub))).await?;
     Ok(agents)
 }
@@ -151,19 +156,18 @@ fn local_examples() -> impl Iterator<Item = PathBuf> {
     LOCAL_EXAMPLES.iter().map(|name| project().join(format!("examples/{name}.yaml")))
 }
 
-/// Pushes the definition as the reader would.
-async fn push(hub: &Hub) -> anyhow::Result<()> {
+/// Pushes the definition as the reader would; gives what the clusters say where one has not applied it.
+async fn push(hub: &Hub) -> anyhow::Result<Vec<String>> {
     let mut fleetcheck = tokio::process::Command::new(binary("fleetcheck")?);
     fleetcheck.args(["apply", "--wait", "-f"]).arg(project().join(PUSHED_EXAMPLE)).stdin(Stdio::null());
     fleetcheck.env("FLEETCHECK_HUB", &hub.url).env("FLEETCHECK_TOKEN", &hub.token).kill_on_drop(true);
     let output = fleetcheck.output().await.context("cannot run fleetcheck")?;
-    // 1: some cluster has not applied it, such as one of the reader's that has a check of that name.
     match output.status.code() {
-        Some(0) => {}
-        Some(1) => String::from_utf8_lossy(&output.stdout).lines().for_each(|line| say(format!("      {line}"))),
+        Some(0) => Ok(Vec::new()),
+        // Such as one of the reader's that has a check of that name.
+        Some(1) => Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()),
         Some(_) | None => anyhow::bail!("fleetcheck apply: {}", String::from_utf8_lossy(&output.stderr).trim()),
     }
-    Ok(())
 }
 
 impl Demo {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use active_monitor_tests::demo::undo::CRD;
 use active_monitor_tests::fleet::project;
 use active_monitor_tests::{
     Cluster, Options, Program, Programs, Testbed, programs::ProgramsError, run_dir, skip, wait,
@@ -143,7 +144,12 @@ async fn the_reader_s_own_clusters_are_left_as_they_were() {
     assert!(!with_checks.kubectl(&pushed).await.unwrap().is_empty(), "cluster-1 is region=eu");
     assert!(bare.kubectl(&pushed).await.unwrap().is_empty(), "cluster-2 is region=us");
     refused_beside_another(&testbed).await;
+    // What the reader makes meanwhile stays, with its kind and its namespace.
+    bare.apply_yaml(&mine.replace("name: hello", "name: later")).await.unwrap();
     demo.stop().await;
+    assert_eq!(bare.kubectl(&["get", "hc", "-A", "-o", "name"]).await.unwrap().lines().count(), 1);
+    bare.kubectl(&["delete", "hc", "later", "-n", "health"]).await.unwrap();
+    bare.kubectl(&["delete", &format!("crd/{CRD}"), "namespace/health"]).await.unwrap();
     assert_same(&before, &[objects(with_checks).await, objects(bare).await]);
 
     let mut killed = Demo::start(&["--contexts", "cluster-2"], &as_reader(&testbed));

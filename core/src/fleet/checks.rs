@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Deadline, Fleet, count, later};
+use crate::session::hub::MAX_CHECKS;
 use crate::state::{CheckState, Phase};
 use crate::view::{CheckStatus, CheckView, ClusterStatus, Event};
 
@@ -85,6 +86,10 @@ impl Fleet {
             self.remove_check(cluster, &uid);
         }
         let Some(link) = self.links.get_mut(cluster) else { return };
+        // A cluster that names ever new checks fills its own share, not the hub.
+        if link.checks.len() >= MAX_CHECKS && !link.checks.contains_key(&uid) {
+            return;
+        }
         let armed = link.checks.get(&uid).and_then(|known| known.armed);
         let due = due_at(&state).filter(|due| *due > now && epoch.is_some());
         if armed != due {

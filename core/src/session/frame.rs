@@ -129,7 +129,8 @@ pub struct Definition {
     pub name: String,
     /// Its generation.
     pub generation: u64,
-    /// The HealthCheck as JSON: apiVersion, kind, metadata (namespace, name, labels, annotations) and spec.
+    /// The HealthCheck as JSON: apiVersion, kind, metadata (namespace, name, labels, annotations) and spec. Empty where
+    /// the hub cannot fill it in for this cluster: what the cluster has stays.
     pub health_check: String,
 }
 

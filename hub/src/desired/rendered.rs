@@ -71,10 +71,11 @@ impl Rendered {
         }
     }
 
-    /// The set of a cluster.
+    /// The set of a cluster. What cannot be filled in is in it without a HealthCheck: the cluster keeps what it has.
     pub(super) fn set(&self, cluster: &str) -> DefinitionSet {
-        let made = self.0.get(cluster).into_iter().flat_map(BTreeMap::values);
-        Arc::new(made.filter_map(|made| made.as_ref().ok()).cloned().collect())
+        let hold = |name: &str| Definition { name: name.to_owned(), generation: 0, health_check: String::new() };
+        let made = self.0.get(cluster).into_iter().flatten();
+        Arc::new(made.map(|(name, made)| made.clone().unwrap_or_else(|_| hold(name))).collect())
     }
 
     /// The largest set: its cluster and its size in bytes.

@@ -195,7 +195,7 @@ pub struct Definition {
     #[prost(uint64, tag = "2")]
     pub generation: u64,
     /// The HealthCheck for this cluster, rendered, as JSON: apiVersion, kind, metadata (namespace, name, labels,
-    /// annotations) and spec.
+    /// annotations) and spec. Empty where the hub cannot fill it in for this cluster: what the cluster has stays.
     #[prost(string, tag = "3")]
     pub health_check: ::prost::alloc::string::String,
 }

@@ -54,7 +54,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
         let show = async {
             let place = match programs {
                 Some(programs) => Place::Testbed(programs),
-                None => Place::Own(say::step("your clusters looked at", own::check(&folder, &contexts)).await?),
+                None => {
+                    let checked = say::step("your clusters looked at", own::check(&folder, &contexts)).await?;
+                    say::notes(&checked.1);
+                    Place::Own(checked.0)
+                }
             };
             demo::show(&folder, &place, args.seconds.map(Duration::from_secs)).await
         };
@@ -64,20 +68,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
             () = ends.asked() => Ok(()),
         }
     };
-    let cleaned = clean(folder, &path, &contexts).await;
-    shown.and(cleaned)
+    let cleaned = clean(folder, &path).await;
+    shown.and(cleaned).map(|()| say::say("stopped, nothing left"))
 }
 
 /// Removes what the demo made in the reader's clusters, and its folder.
-async fn clean(folder: Arc<RunDir>, path: &Path, contexts: &[String]) -> anyhow::Result<()> {
-    if !contexts.is_empty() {
+async fn clean(folder: Arc<RunDir>, path: &Path) -> anyhow::Result<()> {
+    if undo::is_due(path) {
         let kept = say::step("removed what the demo made in your clusters", undo::undo(path)).await?;
-        kept.iter().for_each(|line| say::say(format!("      {line}")));
+        say::notes(&kept);
     }
     drop(folder);
-    demo::nothing_left(path)?;
-    say::say("stopped, nothing left");
-    Ok(())
+    demo::nothing_left(path)
 }
 
 /// The ways in which a person ends the demo.

@@ -33,10 +33,8 @@ impl Kubectl {
         fs::create_dir_all(&dir)?;
         let kubectl = Kubectl { context: context.to_owned(), dir };
         let view = ["config", "view", "--raw", "--minify", "--flatten", "-o", "json", "--context", context];
-        let text = finished("config view", command().args(view).output().await).map_err(|error| {
-            let next = "`kubectl config get-contexts` lists those that are there";
-            if is_no_kubectl(&error) { error } else { error.context(format!("cannot use context {context}: {next}")) }
-        })?;
+        let text = finished("config view", command().args(view).output().await)
+            .with_context(|| format!("cannot use context {context} (`kubectl config get-contexts` lists yours)"))?;
         write_private(&kubectl.kubeconfig(), &text)?;
         Ok(kubectl)
     }
@@ -153,10 +151,6 @@ fn finished(what: &str, output: io::Result<Output>) -> anyhow::Result<String> {
         bail!("kubectl {what}: {last}");
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn is_no_kubectl(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

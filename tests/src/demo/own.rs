@@ -9,7 +9,6 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::kubectl::Kubectl;
-use super::say::say;
 use super::undo::{self, Before, CRD, DEMO_LABEL, Record};
 use crate::fleet::{Agent, Hub, project};
 use crate::run_dir::RunDir;
@@ -25,11 +24,11 @@ pub struct OwnCluster {
     id: String,
 }
 
-/// Checks all contexts, and puts on record what is in them. Makes nothing.
+/// Checks all contexts, and puts on record what is in them. Makes nothing. Gives lines for the reader, too.
 ///
 /// # Errors
 /// When something is missing or in the way in one of them: says what, and what to do.
-pub async fn check(run: &Arc<RunDir>, contexts: &[String]) -> anyhow::Result<Vec<OwnCluster>> {
+pub async fn check(run: &Arc<RunDir>, contexts: &[String]) -> anyhow::Result<(Vec<OwnCluster>, Vec<String>)> {
     let id = run.path().file_name().and_then(|name| name.to_str()).context("a run folder has a name")?;
     let names = names(contexts);
     let looks = contexts.iter().zip(&names).map(|(context, name)| look(context, run.path().join(name)));
@@ -40,55 +39,51 @@ pub async fn check(run: &Arc<RunDir>, contexts: &[String]) -> anyhow::Result<Vec
             bail!("contexts {other} and {} are the same cluster: name it once", look.kubectl.context);
         }
     }
-    say(
-        "      Argo's controller must run in each, with instanceID activemonitor-workflows: else no check ever ends well",
-    );
-    for look in &seen {
-        look.others.iter().for_each(|line| say(format!("      {line}")));
-    }
+    let controller = "Argo's controller must run in each, with instanceID activemonitor-workflows: without it every check \
+        times out";
+    let notes =
+        std::iter::once(controller.to_owned()).chain(seen.iter().filter_map(|look| look.others.clone())).collect();
     let before = |look: &Look| Before {
         context: look.kubectl.context.clone(),
         dir: look.kubectl.dir.clone(),
         uids: look.uids.clone(),
     };
     Record { id: id.to_owned(), clusters: seen.iter().map(before).collect() }.keep(run)?;
-    Ok(names
-        .into_iter()
-        .zip(seen)
-        .map(|(name, look)| OwnCluster { name, kubectl: look.kubectl, id: id.to_owned() })
-        .collect())
+    let own = |(name, look): (String, Look)| OwnCluster { name, kubectl: look.kubectl, id: id.to_owned() };
+    Ok((names.into_iter().zip(seen).map(own).collect(), notes))
 }
 
 impl OwnCluster {
-    /// Installs what is missing, adds the cluster to the hub and starts an agent on this machine.
+    /// Installs what is missing, adds the cluster to the hub and starts an agent on this machine. Gives a line for each
+    /// object that was there.
     ///
     /// # Errors
     /// When one of these fails.
-    pub async fn join(&self, run: &Arc<RunDir>, hub: &Hub, region: &str) -> anyhow::Result<Agent> {
+    pub async fn join(&self, run: &Arc<RunDir>, hub: &Hub, region: &str) -> anyhow::Result<(Agent, Vec<String>)> {
         let files = ["deploy/crds/healthchecks.yaml", "deploy/agent/rbac.yaml", "deploy/agent/remedies-health.yaml"];
-        self.create(&files.map(|file| project().join(file))).await?;
+        let notes = self.create(&files.map(|file| project().join(file))).await?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{CRD}")];
         self.kubectl.run(&established).await?;
         let token = ["create", "token", AGENT, "-n", "active-monitor", "--duration=24h"];
         let token = self.kubectl.run(&token).await?;
         let kubeconfig = self.kubectl.kubeconfig_with_token(token.trim())?;
         let join = hub.add_cluster(&self.name, &[("region", region)]).await?;
-        Agent::spawn(run, &self.kubectl.dir, &kubeconfig, &self.name, Some(&join), &[])
+        let agent = Agent::spawn(run, &self.kubectl.dir, &kubeconfig, &self.name, Some(&join), &[])?;
+        Ok((agent, notes))
     }
 
-    /// Creates the objects in these files that are not there; those that are stay as they are, and are named.
+    /// Creates the objects in these files that are not there; those that are stay as they are: gives a line for each.
     ///
     /// # Errors
     /// When a file cannot be read or an object is refused.
-    pub async fn create(&self, files: &[PathBuf]) -> anyhow::Result<()> {
+    pub async fn create(&self, files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
         let mut objects = Vec::new();
         for file in files {
             objects.extend(labelled(file, &self.id).with_context(|| format!("cannot read {}", file.display()))?);
         }
-        for found in self.kubectl.create_missing(&objects).await? {
-            say(format!("      {}: {found} was there and is left as it is", self.kubectl.context));
-        }
-        Ok(())
+        let there = self.kubectl.create_missing(&objects).await?;
+        let left = |name: String| format!("{}: {name} was there and is left as it is", self.kubectl.context);
+        Ok(there.into_iter().map(left).collect())
     }
 
     /// How the reader calls `kubectl` on this cluster.
@@ -103,8 +98,8 @@ struct Look {
     /// The uid of kube-system.
     identity: String,
     uids: BTreeSet<String>,
-    /// Lines about the reader's own checks.
-    others: Vec<String>,
+    /// A line about the reader's own checks.
+    others: Option<String>,
 }
 
 async fn look(context: &str, dir: PathBuf) -> anyhow::Result<Look> {
@@ -120,14 +115,11 @@ async fn look(context: &str, dir: PathBuf) -> anyhow::Result<Look> {
     );
     nothing_in_the_way(&kubectl).await?;
     let uids = undo::traces(&kubectl).await?.iter().map(undo::uid).collect();
-    let mut others = Vec::new();
-    if undo::has_crd(&kubectl).await? {
-        let checks: Vec<String> = kubectl.objects(&["get", CRD, "-A"]).await?.iter().map(undo::name).collect();
-        if !checks.is_empty() {
-            let checks = checks.join(", ");
-            others.push(format!("{context}: while the demo lasts, its agent also runs the checks there are: {checks}"));
-        }
-    }
+    let checks = if undo::has_crd(&kubectl).await? { kubectl.objects(&["get", CRD, "-A"]).await? } else { Vec::new() };
+    let checks: Vec<String> = checks.iter().map(undo::name).collect();
+    let others = (!checks.is_empty()).then(|| {
+        format!("{context}: while the demo lasts, its agent also runs the checks there are: {}", checks.join(", "))
+    });
     Ok(Look { identity: system.iter().map(undo::uid).collect(), kubectl, uids, others })
 }
 
@@ -144,20 +136,20 @@ async fn nothing_in_the_way(kubectl: &Kubectl) -> anyhow::Result<()> {
             undo::name(object)
         );
     }
-    for (kind, name) in [
-        ("deployments", AGENT),
+    for (kinds, name) in [
+        ("deployments,clusterroles,clusterrolebindings,serviceaccounts", AGENT),
         ("deployments", "activemonitor-controller"),
-        ("clusterroles", AGENT),
-        ("clusterrolebindings", AGENT),
-        ("serviceaccounts", AGENT),
     ] {
-        let found = kubectl.objects(&["get", kind, "-A", "--field-selector", &format!("metadata.name={name}")]).await?;
-        ensure!(
-            found.is_empty(),
-            "context {context} has {} {name} already: the demo does not run beside another agent or controller; \
-            take a cluster without one",
-            kind.trim_end_matches('s')
-        );
+        let named = format!("metadata.name={name}");
+        let found = kubectl.objects(&["get", kinds, "-A", "--field-selector", &named]).await?;
+        if let Some(object) = found.first() {
+            let kind = object["kind"].as_str().unwrap_or_default();
+            bail!(
+                "context {context} has {kind} {} already: the demo does not run beside another agent or controller; \
+                take a cluster without one",
+                undo::name(object)
+            );
+        }
     }
     if let Some(object) = undo::of_agents(kubectl).await?.first() {
         let kind = object["kind"].as_str().unwrap_or_default();

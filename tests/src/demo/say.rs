@@ -14,6 +14,11 @@ pub fn say(line: impl AsRef<str>) {
     let _reader_gone = writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush());
 }
 
+/// Prints lines about the step that was printed last. Not while a spinner turns: they would meet on one line.
+pub fn notes(lines: &[String]) {
+    lines.iter().for_each(|line| say(format!("      {line}")));
+}
+
 /// A spinner for what is being done. It vanishes with the step.
 pub fn spinner(what: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what.to_owned());

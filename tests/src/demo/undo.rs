@@ -61,6 +61,11 @@ impl Record {
     }
 }
 
+/// Whether the demo of that run folder may have made something in the reader's clusters.
+pub fn is_due(run: &Path) -> bool {
+    run.join(RECORD).exists()
+}
+
 /// Undoes the demo of that run folder, then forgets it. Gives what had to stay, a line each.
 ///
 /// # Errors
@@ -147,6 +152,12 @@ async fn undo_in(id: &str, before: &Before) -> anyhow::Result<Vec<String>> {
     let made = kubectl.objects(&["get", &kinds, "-A", "-l", &label]).await?;
     let (kept, gone): (Vec<Value>, Vec<Value>) = made.into_iter().partition(|object| holds_any(object, &others));
     kubectl.delete(&gone).await?;
+    for object in &kept {
+        // From here on it is the reader's.
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let named = object["metadata"]["name"].as_str().unwrap_or_default();
+        kubectl.run(&["label", kind, named, &format!("{DEMO_LABEL}-")]).await?;
+    }
     Ok(kept.iter().map(|object| stays(&kubectl.context, object, &others)).collect())
 }
 
@@ -163,7 +174,7 @@ fn stays(context: &str, object: &Value, others: &[Value]) -> String {
     let kind = object["kind"].as_str().unwrap_or_default();
     let others: Vec<String> = others.iter().map(name).collect();
     format!(
-        "{context}: {kind} {} stays: it holds HealthChecks that are not the demo's: {}",
+        "{context}: {kind} {} stays, for the HealthChecks in it that are not the demo's: {}",
         name(object),
         others.join(", ")
     )

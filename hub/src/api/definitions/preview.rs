@@ -35,7 +35,7 @@ fn change(before: Rendered, after: Rendered) -> Option<(Change, String)> {
         (None, Some(Ok(_))) => Some((Change::Create, String::new())),
         (Some(before), Some(Ok(after))) if before == after => Some((Change::Unchanged, String::new())),
         (Some(_), Some(Ok(_))) => Some((Change::Update, String::new())),
-        (Some(_), Some(Err(error))) => Some((Change::Withdraw, text(&error))),
+        (Some(_), Some(Err(error))) => Some((Change::Unchanged, text(&error))),
         (None, Some(Err(error))) => Some((Change::Unchanged, text(&error))),
     }
 }
@@ -113,7 +113,7 @@ mod tests {
             (
                 definition("prod", 60, "${cluster.annotations.only-b}"),
                 Some(&stored),
-                vec![("a", Change::Withdraw, missing)],
+                vec![("a", Change::Unchanged, missing)],
             ),
             (definition("prod", 60, "${cluster.annotations.only-b}"), None, vec![("a", Change::Unchanged, missing)]),
         ] {
