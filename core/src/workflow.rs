@@ -95,7 +95,8 @@ fn telling_nodes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Node>
     let nodes = Option::<BTreeMap<String, Node>>::deserialize(deserializer)?.unwrap_or_default();
     let mut kept: Vec<Node> =
         nodes.into_values().filter(|node| node.phase != "Succeeded" && !node.message.is_empty()).collect();
-    kept.sort_by_key(|node| node.kind != "Pod");
+    // An exit code says more than that the deadline ended what came after it.
+    kept.sort_by_key(|node| (node.kind != "Pod", !node.message.contains("exit code")));
     kept.truncate(MAX_NODES);
     Ok(kept)
 }
