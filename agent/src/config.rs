@@ -59,8 +59,8 @@ pub struct Config {
     /// Address of /healthz and /readyz.
     #[arg(long, env = "ACTIVE_MONITOR_HEALTH_PROBE_BIND_ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_probe_bind_address: SocketAddr,
-    /// HealthChecks that are looked at side by side.
-    #[arg(long, env = "ACTIVE_MONITOR_MAX_WORKERS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    /// HealthChecks that are looked at side by side. No worker waits for a workflow, so this bounds requests under way.
+    #[arg(long, env = "ACTIVE_MONITOR_MAX_WORKERS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_workers: u16,
     /// Shape of the log: text or json.
     #[arg(long, env = "ACTIVE_MONITOR_LOG_FORMAT", value_enum, default_value_t = LogShape::Json)]

@@ -70,6 +70,9 @@ async fn apply_checks(cluster: &Cluster) {
         "repeatAfterSec: 90",
         "schedule: {cron: '* * * * *'}",
         "schedule: {cron: '@every 40s'}",
+        "repeatAfterSec: 50",
+        "repeatAfterSec: 75",
+        "schedule: {cron: '@every 1m30s'}",
         "schedule: {cron: 'CRON_TZ=Asia/Kolkata */2 * * * *'}",
     ];
     let checks: Vec<String> = (0..CHECKS)
