@@ -74,6 +74,10 @@ async fn apply_checks(cluster: &Cluster) {
         "repeatAfterSec: 75",
         "schedule: {cron: '@every 1m30s'}",
         "schedule: {cron: 'CRON_TZ=Asia/Kolkata */2 * * * *'}",
+        "repeatAfterSec: 35",
+        "repeatAfterSec: 55",
+        "schedule: {cron: '@every 1m10s'}",
+        "repeatAfterSec: 65",
     ];
     let checks: Vec<String> = (0..CHECKS)
         .map(|i| {
