@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help build dashboard test lint unit fleet soak demo clean
+.PHONY: help build dashboard test lint unit fleet soak bench fuzz fuzz-api demo clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,7 +31,24 @@ unit: ## Run the tests that need no cluster
 	tests/run lint unit dashboard
 
 soak: ## The slow suites: five minutes of load, and more
-	ACTIVE_MONITOR_LOAD_SECONDS=300 tests/run fleet
+	ACTIVE_MONITOR_LOAD_SECONDS=300 ACTIVE_MONITOR_TAKEOVERS=100 ACTIVE_MONITOR_KILLS=1000 ACTIVE_MONITOR_HUB_KILLS=200 \
+	  ACTIVE_MONITOR_OUTAGE_SECONDS=600 tests/run fleet
+	ACTIVE_MONITOR_SEEDS=10000 cargo test --workspace --test simulation
+
+fuzz: ## Fuzz what others write or send, FUZZ_SECONDS each (60); needs the nightly toolchain and `cargo install cargo-fuzz`
+	@for target in $$(cargo +nightly fuzz list); do \
+	  mkdir -p fuzz/corpus/$$target && echo "== $$target" && \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target examples examples/checks -- \
+	    -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -print_final_stats=1 || exit 1; \
+	done
+
+fuzz-api: ## Ask a hub all that its OpenAPI document allows, and more (needs schemathesis: pipx install schemathesis)
+	cargo build -p active-monitor-hub
+	@hub/tests/fuzz-api $(or $(EXAMPLES),50)
+
+bench: ## Measure what docs/benchmarks.md says (ARGS="--only agent --repeat 1 -o json")
+	cargo build --release --workspace --bins
+	@target/release/bench $(ARGS)
 
 demo: build ## Show the product: three clusters, a hub, the dashboard (CONTEXTS=a,b for your own clusters)
 	@target/debug/demo $(if $(CONTEXTS),--contexts $(CONTEXTS))

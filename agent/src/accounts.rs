@@ -4,24 +4,30 @@
 //! What somebody else made is used as it is: only objects with active-monitor's label are changed, and only those with
 //! our own are deleted.
 
+pub mod drift;
+mod error;
+mod objects;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use active_monitor_core::check::{Check, Level};
 use active_monitor_core::rbac::{
-    ACCOUNT_ANNOTATION, ACCOUNT_NAMESPACE_LABEL, Account, MANAGED_BY, MANAGED_BY_LABEL, OWNER, OWNER_LABEL, union,
+    ACCOUNT_ANNOTATION, ACCOUNT_NAMESPACE_LABEL, Account, CEILING_LABEL, Ceilings, OWNER, OWNER_LABEL, Refusal,
+    overlaps, union,
 };
 use active_monitor_core::run::RunKind;
-use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
+use active_monitor_core::scope::Scope;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::Client;
+use kube::api::ObjectMeta;
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::request::{RequestError, request};
+pub use self::error::AccountError;
+use self::objects::{Kind, Object, Objects};
+use crate::request::RequestError;
 
 /// Who asks for an account: a check's workflow, or its remedy while that runs.
 type User = (String, RunKind);
@@ -29,7 +35,7 @@ type User = (String, RunKind);
 /// Keeps the accounts; clones share what they know.
 #[derive(Clone)]
 pub struct Accounts {
-    client: Client,
+    objects: Objects,
     known: Arc<Mutex<Known>>,
 }
 
@@ -37,16 +43,52 @@ pub struct Accounts {
 struct Known {
     users: HashMap<Account, BTreeMap<User, Vec<PolicyRule>>>,
     of_user: HashMap<User, Account>,
-    /// The rules that the cluster was last seen to have for an account.
-    applied: HashMap<Account, Vec<PolicyRule>>,
+    applied: HashMap<Account, Applied>,
     /// By namespace and name: both levels share the ServiceAccount.
     turns: HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>,
 }
 
+/// What the cluster was last seen to have for an account.
+#[derive(Clone, Debug)]
+struct Applied {
+    /// What its users asked for then.
+    asked: Vec<PolicyRule>,
+    /// What of it they got.
+    granted: Vec<PolicyRule>,
+    /// Whether role and binding have the qualified name.
+    qualified: bool,
+    refusal: Option<Refusal>,
+    /// It is looked at again before the next run.
+    doubted: bool,
+}
+
+/// What a look at an account came to.
+struct Granted {
+    /// Whether role and binding have the qualified name.
+    qualified: bool,
+    /// What had to be created or changed.
+    written: Vec<(Kind, Object)>,
+}
+
+impl Applied {
+    /// Why a user that asks for these rules has not got them.
+    fn refuses(&self, rules: &[PolicyRule]) -> Option<&Refusal> {
+        self.refusal.as_ref().filter(|refusal| depends(rules, refusal))
+    }
+}
+
+/// Whether any of the rules is among those refused.
+fn depends(rules: &[PolicyRule], refusal: &Refusal) -> bool {
+    rules.iter().any(|rule| refusal.rules.iter().any(|refused| overlaps(rule, refused)))
+}
+
+/// Whether the role's name is qualified, the role where it was written, and the binding that is there.
+type FoundRole = (bool, Option<(Kind, Object)>, Option<Object>);
+
 impl Accounts {
     /// Knows no checks.
-    pub fn new(client: Client) -> Accounts {
-        Accounts { client, known: Arc::default() }
+    pub fn new(client: Client, scope: Scope) -> Accounts {
+        Accounts { objects: Objects { client, scope }, known: Arc::default() }
     }
 
     /// Says that this check's job uses its account, from now until [`Accounts::leave`]. Gives the account that it used
@@ -67,18 +109,27 @@ impl Accounts {
         self.known.lock().leave(&(uid.to_owned(), kind))
     }
 
-    /// Makes the account have what its users ask for. Asks the cluster only where that changed since it last agreed.
+    /// Makes the job's account have what its users ask for. Asks the cluster only where that changed since it last
+    /// agreed. What is beyond the ceiling fails the jobs that ask for it, and no other of the same account.
     ///
     /// # Errors
-    /// When the API server refuses, which for rights beyond the agent's own it does, or cannot be reached.
-    pub async fn ensure(&self, account: &Account) -> Result<(), RequestError> {
-        if self.known.lock().missing(account).is_none() {
+    /// When the API server refuses what this job asks, or cannot be reached.
+    pub async fn ensure(&self, check: &Check, kind: RunKind) -> Result<(), AccountError> {
+        let Some(job) = check.job(kind) else { return Ok(()) };
+        let account = Account::of(check, job);
+        if self.known.lock().suits(&account, &job.rules) {
             return Ok(());
         }
-        let turn = self.turn(account);
+        let turn = self.turn(&account);
         let _turn = turn.lock().await;
-        let Some(rules) = self.known.lock().missing(account) else { return Ok(()) };
-        self.make(account, rules).await
+        if self.known.lock().suits(&account, &job.rules) {
+            return Ok(());
+        }
+        let (applied, _) = self.make(&account).await?;
+        match applied.refuses(&job.rules) {
+            Some(refusal) => Err(AccountError::Refused(Box::new(refusal.clone()))),
+            None => Ok(()),
+        }
     }
 
     /// Changes of one account come one after the other: taking rights back must not meet giving them. Others go on.
@@ -87,48 +138,134 @@ impl Accounts {
         self.known.lock().turns.entry(key).or_default().clone()
     }
 
-    async fn make(&self, account: &Account, rules: Vec<PolicyRule>) -> Result<(), RequestError> {
-        self.service_account(account).await?;
-        match account.level {
-            Level::Cluster => self.cluster_role(account, &rules).await?,
-            Level::Namespace => self.namespace_role(account, &rules).await?,
+    async fn make(&self, account: &Account) -> Result<(Applied, Vec<(Kind, Object)>), AccountError> {
+        let asked = self.known.lock().asked(account, |_| true);
+        let (applied, written) = match self.grant(account, &asked).await {
+            Ok(Granted { qualified, written }) => {
+                let granted = asked.clone();
+                (Applied { asked, granted, qualified, refusal: None, doubted: false }, written)
+            }
+            Err(error) => {
+                let refusal = match self.refusal(account, error).await {
+                    AccountError::Refused(refusal) if !refusal.rules.is_empty() => refusal,
+                    other @ (AccountError::Refused(_) | AccountError::Request(_)) => return Err(other),
+                };
+                // The others of the account get theirs: one check that asks too much fails alone.
+                let modest = |rules: &[PolicyRule]| !depends(rules, &refusal);
+                if !self.known.lock().users.get(account).is_some_and(|users| users.values().any(|rules| modest(rules)))
+                {
+                    return Err(AccountError::Refused(refusal));
+                }
+                let granted = self.known.lock().asked(account, modest);
+                let Granted { qualified, written } = match self.grant(account, &granted).await {
+                    Ok(made) => made,
+                    Err(error) => return Err(self.refusal(account, error).await),
+                };
+                (Applied { asked, granted, qualified, refusal: Some(*refusal), doubted: false }, written)
+            }
+        };
+        self.known.lock().applied.insert(account.clone(), applied.clone());
+        Ok((applied, written))
+    }
+
+    /// Makes the account hold these rules.
+    async fn grant(&self, account: &Account, rules: &[PolicyRule]) -> Result<Granted, RequestError> {
+        // Side by side where one does not need the other: the first run of a new account waits for all of it.
+        let (made, (qualified, role, bound)) =
+            tokio::try_join!(self.service_account(account), self.role(account, rules))?;
+        let binding = self.objects.put(kinds(account).1, account, bound, Object::wanted(account.binding(qualified))?);
+        let binding = binding.await?.map(|object| (kinds(account).1, object));
+        Ok(Granted { qualified, written: [made, role, binding].into_iter().flatten().collect() })
+    }
+
+    /// Makes the ServiceAccount where there is none; one that is there stays as it is.
+    async fn service_account(&self, account: &Account) -> Result<Option<(Kind, Object)>, RequestError> {
+        if self.objects.exists(Kind::ServiceAccount, account, &account.name).await? {
+            return Ok(None);
         }
-        self.known.lock().applied.insert(account.clone(), rules);
-        Ok(())
+        let wanted = Object::wanted(account.service_account())?;
+        Ok(Some((Kind::ServiceAccount, self.objects.create(Kind::ServiceAccount, account, &wanted).await?)))
+    }
+
+    /// Makes the role hold these rules. Gives whether its name is the qualified one, what was written, and the binding
+    /// that is there.
+    async fn role(&self, account: &Account, rules: &[PolicyRule]) -> Result<FoundRole, RequestError> {
+        let (role, binding) = kinds(account);
+        let read = async |qualified: bool| -> Result<(Option<Object>, Option<Object>), RequestError> {
+            let name = account.role_name(qualified);
+            let bound = format!("{name}-binding");
+            tokio::try_join!(self.objects.get(role, account, &name), self.objects.get(binding, account, &bound))
+        };
+        let mut found = read(false).await?;
+        let qualified = is_anothers(account, found.0.as_ref(), found.1.as_ref());
+        if qualified {
+            found = read(true).await?;
+        }
+        let written = self.objects.put(role, account, found.0, Object::wanted(account.role(rules, qualified))?).await?;
+        Ok((qualified, written.map(|object| (role, object)), found.1))
+    }
+
+    /// Makes an account that the cluster was seen to have as it should be so again; gives what had to be written.
+    async fn put_right(&self, account: &Account) -> Result<Vec<(Kind, Object)>, AccountError> {
+        let turn = self.turn(account);
+        let _turn = turn.lock().await;
+        if !self.known.lock().applied.contains_key(account) {
+            return Ok(Vec::new());
+        }
+        self.make(account).await.map(|(_, written)| written)
+    }
+
+    /// Sorts a failure: a refusal that would come again says what lifts it.
+    async fn refusal(&self, account: &Account, error: RequestError) -> AccountError {
+        let Some(code) = error.code().filter(|_| error.is_final()) else { return error.into() };
+        let remedies = self.known.lock().is_of_remedy(account);
+        let ceilings = self.ceilings().await;
+        AccountError::Refused(Box::new(Refusal::read(code, &error.to_string(), account, remedies, ceilings.as_ref())))
+    }
+
+    /// What the ceilings hold; `None` where the agent may not read them, as in a namespaced install.
+    async fn ceilings(&self) -> Option<Ceilings> {
+        if self.objects.scope != Scope::Cluster {
+            return None;
+        }
+        match self.objects.labelled_rules(CEILING_LABEL).await {
+            Ok(roles) => {
+                let of = |value: &str| -> Vec<PolicyRule> {
+                    roles.iter().filter(|(label, _)| label == value).flat_map(|(_, rules)| rules.clone()).collect()
+                };
+                Some(Ceilings { reading: of("reading"), remedying: of("remedying") })
+            }
+            Err(error) if error.is_forbidden() => None,
+            Err(_) => Some(Ceilings::default()),
+        }
     }
 
     /// Makes an account that somebody stopped using agree with who is left: with nobody left, it is removed.
     ///
     /// # Errors
     /// As [`Accounts::ensure`].
-    pub async fn release(&self, account: &Account) -> Result<(), RequestError> {
+    pub async fn release(&self, account: &Account) -> Result<(), AccountError> {
         let turn = self.turn(account);
         let _turn = turn.lock().await;
-        if self.known.lock().users.contains_key(account) {
-            let missing = self.known.lock().missing(account);
-            return match missing {
-                Some(rules) => self.make(account, rules).await,
-                None => Ok(()),
-            };
+        let (is_used, agrees) = {
+            let known = self.known.lock();
+            (known.users.contains_key(account), known.agrees(account))
+        };
+        if is_used {
+            return if agrees { Ok(()) } else { self.make(account).await.map(drop) };
         }
-        self.known.lock().applied.remove(account);
-        for qualified in [false, true] {
-            let role = account.role_name(qualified);
-            let binding = format!("{role}-binding");
-            match account.level {
-                Level::Cluster => {
-                    delete_ours(&Api::<ClusterRoleBinding>::all(self.client.clone()), &binding, account).await?;
-                    delete_ours(&Api::<ClusterRole>::all(self.client.clone()), &role, account).await?;
-                }
-                Level::Namespace if qualified => {}
-                Level::Namespace => {
-                    delete_ours(&self.namespaced::<RoleBinding>(account), &binding, account).await?;
-                    delete_ours(&self.namespaced::<Role>(account), &role, account).await?;
-                }
-            }
+        let applied = self.known.lock().applied.remove(account);
+        let names = match applied {
+            Some(Applied { qualified, .. }) => vec![qualified],
+            None => vec![false, true],
+        };
+        let (role, binding) = kinds(account);
+        for name in names.into_iter().map(|qualified| account.role_name(qualified)) {
+            self.objects.delete_ours(binding, account, &format!("{name}-binding")).await?;
+            self.objects.delete_ours(role, account, &name).await?;
         }
         if !self.known.lock().uses_name(account) {
-            delete_ours(&self.namespaced::<ServiceAccount>(account), &account.name, account).await?;
+            self.objects.delete_ours(Kind::ServiceAccount, account, &account.name).await?;
         }
         Ok(())
     }
@@ -138,75 +275,94 @@ impl Accounts {
     /// # Errors
     /// When they cannot be listed.
     pub async fn orphans(&self) -> Result<BTreeSet<Account>, RequestError> {
-        let client = || self.client.clone();
         let mut found = BTreeSet::new();
-        for (metadata, levels) in [
-            (list_ours::<ServiceAccount>(Api::all(client())).await?, &[Level::Cluster, Level::Namespace][..]),
-            (list_ours::<Role>(Api::all(client())).await?, &[Level::Namespace]),
-            (list_ours::<ClusterRole>(Api::all(client())).await?, &[Level::Cluster]),
-        ] {
-            for account in metadata.iter().filter_map(|metadata| metadata.annotations.as_ref()?.get(ACCOUNT_ANNOTATION))
-            {
-                let Some((namespace, name)) = account.split_once('/') else { continue };
-                let of = |level: &Level| Account { namespace: namespace.into(), name: name.into(), level: *level };
-                found.extend(levels.iter().map(of));
+        for kind in [Kind::ServiceAccount, Kind::Role, Kind::ClusterRole] {
+            for metadata in self.objects.list(kind, &format!("{OWNER_LABEL}={OWNER}")).await? {
+                let account = metadata.annotations.as_ref().and_then(|all| all.get(ACCOUNT_ANNOTATION));
+                found.extend(account.into_iter().flat_map(|account| accounts(kind, account)));
             }
         }
         let known = self.known.lock();
-        found.retain(|account| !known.users.contains_key(account));
+        let reachable = |level| level == Level::Namespace || self.objects.scope == Scope::Cluster;
+        found.retain(|account| reachable(account.level) && !known.users.contains_key(account));
         Ok(found)
     }
 
     /// Looks at the account's rights again before the next run.
     pub fn doubt(&self, account: &Account) {
-        self.known.lock().applied.remove(account);
-    }
-
-    fn namespaced<K>(&self, account: &Account) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), &account.namespace)
-    }
-
-    async fn service_account(&self, account: &Account) -> Result<(), RequestError> {
-        let api = self.namespaced::<ServiceAccount>(account);
-        if request(api.get_metadata_opt(&account.name)).await?.is_none() {
-            create(&api, account.service_account()).await?;
+        if let Some(applied) = self.known.lock().applied.get_mut(account) {
+            applied.doubted = true;
         }
-        Ok(())
-    }
-
-    async fn cluster_role(&self, account: &Account, rules: &[PolicyRule]) -> Result<(), RequestError> {
-        let roles: Api<ClusterRole> = Api::all(self.client.clone());
-        let plain = request(roles.get_opt(&account.role_name(false))).await?;
-        // Another namespace's account of the same name may hold the plain name.
-        let taken = plain.as_ref().is_some_and(|role| {
-            let label = role.metadata.labels.as_ref().and_then(|labels| labels.get(ACCOUNT_NAMESPACE_LABEL));
-            label.is_some_and(|namespace| *namespace != account.namespace)
-        });
-        let current = if taken { request(roles.get_opt(&account.role_name(true))).await? } else { plain };
-        let current = current.map(|role| (role.metadata, role.rules.unwrap_or_default()));
-        ensure_role(&roles, current, account.role(rules, taken), rules).await?;
-        let bindings: Api<ClusterRoleBinding> = Api::all(self.client.clone());
-        ensure_exists(&bindings, account.binding(taken)).await
-    }
-
-    async fn namespace_role(&self, account: &Account, rules: &[PolicyRule]) -> Result<(), RequestError> {
-        let roles = self.namespaced::<Role>(account);
-        let current = request(roles.get_opt(&account.role_name(false))).await?;
-        let current = current.map(|role| (role.metadata, role.rules.unwrap_or_default()));
-        ensure_role(&roles, current, account.role(rules, false), rules).await?;
-        ensure_exists(&self.namespaced::<RoleBinding>(account), account.binding(false)).await
     }
 }
 
+/// The kinds of the account's role and binding.
+fn kinds(account: &Account) -> (Kind, Kind) {
+    match account.level {
+        Level::Cluster => (Kind::ClusterRole, Kind::ClusterRoleBinding),
+        Level::Namespace => (Kind::Role, Kind::RoleBinding),
+    }
+}
+
+/// Name of the account's object of this kind; its level may have none.
+fn object_name(account: &Account, kind: Kind, qualified: bool) -> Option<String> {
+    let (role, binding) = kinds(account);
+    match kind {
+        Kind::ServiceAccount => Some(account.name.clone()),
+        kind if kind == role => Some(account.role_name(qualified)),
+        kind if kind == binding => Some(format!("{}-binding", account.role_name(qualified))),
+        Kind::Role | Kind::RoleBinding | Kind::ClusterRole | Kind::ClusterRoleBinding => None,
+    }
+}
+
+/// The account's object of this kind as it should be.
+fn wanted(account: &Account, kind: Kind, applied: &Applied) -> Option<Object> {
+    let described = match kind {
+        Kind::ServiceAccount => account.service_account(),
+        Kind::Role | Kind::ClusterRole => account.role(&applied.granted, applied.qualified),
+        Kind::RoleBinding | Kind::ClusterRoleBinding => account.binding(applied.qualified),
+    };
+    Object::wanted(described).ok()
+}
+
+/// The accounts that an object of this kind with this annotation may serve.
+fn accounts(kind: Kind, annotation: &str) -> Vec<Account> {
+    let levels: &[Level] = match kind {
+        Kind::ServiceAccount => &[Level::Cluster, Level::Namespace],
+        Kind::Role | Kind::RoleBinding => &[Level::Namespace],
+        Kind::ClusterRole | Kind::ClusterRoleBinding => &[Level::Cluster],
+    };
+    let Some((namespace, name)) = annotation.split_once('/') else { return Vec::new() };
+    levels.iter().map(|level| Account { namespace: namespace.into(), name: name.into(), level: *level }).collect()
+}
+
+/// Whether the plain name is another account's: its role says so by our label, or its binding by its subjects.
+fn is_anothers(account: &Account, role: Option<&Object>, binding: Option<&Object>) -> bool {
+    let namespace = role.and_then(|role| role.label(ACCOUNT_NAMESPACE_LABEL));
+    let bound = binding.is_some_and(|binding| {
+        // Ours whose subjects somebody changed is put right, not given up.
+        let ours = binding.metadata.annotations.as_ref().and_then(|all| all.get(ACCOUNT_ANNOTATION));
+        !binding.serves(account) && ours != Some(&account.key())
+    });
+    namespace.is_some_and(|namespace| namespace != account.namespace) || bound
+}
+
 impl Known {
-    /// What the account's users ask for, where the cluster is not known to have just that.
-    fn missing(&self, account: &Account) -> Option<Vec<PolicyRule>> {
-        let users = self.users.get(account);
-        let rules = union(users.into_iter().flat_map(|users| users.values()).flatten());
-        (self.applied.get(account) != Some(&rules)).then_some(rules)
+    /// The union of what the account's users ask for, as far as `with` takes them.
+    fn asked(&self, account: &Account, with: impl Fn(&[PolicyRule]) -> bool) -> Vec<PolicyRule> {
+        let users = self.users.get(account).into_iter().flat_map(|users| users.values());
+        union(users.filter(|rules| with(rules)).flatten())
+    }
+
+    /// Whether the cluster is known to have what the account's users ask for, or as much of it as it lets.
+    fn agrees(&self, account: &Account) -> bool {
+        let applied = self.applied.get(account).filter(|applied| !applied.doubted);
+        applied.is_some_and(|applied| applied.asked == self.asked(account, |_| true))
+    }
+
+    /// The same, with all of these rules.
+    fn suits(&self, account: &Account, rules: &[PolicyRule]) -> bool {
+        self.agrees(account) && self.applied.get(account).is_some_and(|applied| applied.refuses(rules).is_none())
     }
 
     fn leave(&mut self, user: &User) -> Option<Account> {
@@ -224,78 +380,38 @@ impl Known {
     fn uses_name(&self, account: &Account) -> bool {
         self.users.keys().any(|used| used.namespace == account.namespace && used.name == account.name)
     }
-}
 
-fn labelled(metadata: &ObjectMeta, label: &str, value: &str) -> bool {
-    metadata.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
-}
-
-/// What carries our label.
-async fn list_ours<K>(api: Api<K>) -> Result<Vec<ObjectMeta>, RequestError>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let params = ListParams::default().labels(&format!("{OWNER_LABEL}={OWNER}"));
-    let list = request(api.list_metadata(&params)).await?;
-    Ok(list.items.into_iter().map(|item| item.metadata).collect())
-}
-
-/// Creates or changes a role, unless it is somebody else's.
-async fn ensure_role<K>(
-    api: &Api<K>,
-    current: Option<(ObjectMeta, Vec<PolicyRule>)>,
-    mut wanted: serde_json::Value,
-    rules: &[PolicyRule],
-) -> Result<(), RequestError>
-where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let Some((metadata, known)) = current else { return create(api, wanted).await };
-    if known == rules || !labelled(&metadata, MANAGED_BY_LABEL, MANAGED_BY) {
-        return Ok(());
+    /// The accounts that an object of this kind and name is part of.
+    fn of_object(&self, kind: Kind, metadata: &ObjectMeta) -> impl Iterator<Item = (&Account, &Applied)> {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.as_deref();
+        self.applied.iter().filter(move |(account, applied)| {
+            // The first two are cheap, and rule out nearly all.
+            name.contains(&account.name)
+                && (!kind.is_namespaced() || namespace == Some(account.namespace.as_str()))
+                && object_name(account, kind, applied.qualified).as_deref() == Some(name)
+        })
     }
-    // Whose it was stays visible: an object that active-monitor made is not claimed by changing it.
-    wanted["metadata"]["labels"] = serde_json::json!(metadata.labels);
-    wanted["metadata"]["resourceVersion"] = serde_json::json!(metadata.resource_version);
-    let object: K = serde_json::from_value(wanted).map_err(RequestError::Encode)?;
-    request(api.replace(&metadata.name.unwrap_or_default(), &PostParams::default(), &object)).await.map(|_| ())
-}
 
-async fn ensure_exists<K>(api: &Api<K>, wanted: serde_json::Value) -> Result<(), RequestError>
-where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if request(api.get_metadata_opt(&name)).await?.is_none() {
-        create(api, wanted).await?;
+    /// The accounts of which an object with active-monitor's label is not as they need it.
+    fn differing(&self, kind: Kind, object: &Object) -> Vec<Account> {
+        let differs = |account: &Account, applied: &Applied| {
+            wanted(account, kind, applied).is_some_and(|wanted| !object.grants_as(&wanted))
+        };
+        let found = self.of_object(kind, &object.metadata).filter(|(account, applied)| differs(account, applied));
+        found.map(|(account, _)| account.clone()).collect()
     }
-    Ok(())
-}
 
-/// Creates an object. That it exists by now is an error like any other: it is looked at again, since it may be another's.
-async fn create<K>(api: &Api<K>, wanted: serde_json::Value) -> Result<(), RequestError>
-where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
-{
-    let object: K = serde_json::from_value(wanted).map_err(RequestError::Encode)?;
-    request(api.create(&PostParams::default(), &object)).await.map(|_| ())
-}
-
-/// Deletes an object that carries our label and serves this account, exactly as it was read.
-async fn delete_ours<K>(api: &Api<K>, name: &str, account: &Account) -> Result<(), RequestError>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let Some(found) = request(api.get_metadata_opt(name)).await? else { return Ok(()) };
-    let ours = labelled(&found.metadata, OWNER_LABEL, OWNER);
-    let serves = found.metadata.annotations.as_ref().and_then(|all| all.get(ACCOUNT_ANNOTATION));
-    if !ours || serves != Some(&format!("{}/{}", account.namespace, account.name)) {
-        return Ok(());
+    /// The accounts whose object of this kind is not among these, by namespace and name.
+    fn lacking(&self, kind: Kind, there: &BTreeSet<(String, String)>) -> Vec<Account> {
+        let lacks = |(account, applied): &(&Account, &Applied)| {
+            let namespace = if kind.is_namespaced() { account.namespace.clone() } else { String::new() };
+            object_name(account, kind, applied.qualified).is_some_and(|name| !there.contains(&(namespace, name)))
+        };
+        self.applied.iter().filter(lacks).map(|(account, _)| account.clone()).collect()
     }
-    let only_this = Preconditions { uid: found.metadata.uid, resource_version: found.metadata.resource_version };
-    let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
-    match request(api.delete(name, &params)).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other.map(|_| ()),
+
+    fn is_of_remedy(&self, account: &Account) -> bool {
+        self.users.get(account).is_some_and(|users| users.keys().any(|(_, kind)| *kind == RunKind::Remedy))
     }
 }

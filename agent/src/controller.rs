@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::check::{Check, Invalid};
-use active_monitor_core::decide::{Step, decide};
+use active_monitor_core::decide::{Observed, Step, ahead, decide, follow};
 use active_monitor_core::healthcheck::{HealthCheck, HealthCheckStatus};
+use active_monitor_core::ownership::{MANAGER, keep_writers};
 use active_monitor_core::rbac::Account;
-use active_monitor_core::run::RunKind;
+use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::status;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -21,10 +22,18 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
+use crate::capacity;
 use crate::context::{Context, resource_version};
+use crate::counters::AHEAD;
+use crate::guard::{caught, caught_now};
 use crate::journal::JournalError;
+use crate::ownership;
 use crate::request::{RequestError, request};
+use crate::runs::Begun;
+use crate::unreadable;
+use crate::watches;
 
 /// HealthChecks that a list page carries.
 const PAGE: u32 = 50;
@@ -48,6 +57,12 @@ pub enum StepError {
     /// The decision found no rest.
     #[error("no rest after {MAX_STEPS} steps")]
     Restless,
+    /// A fault of the agent's own, on this check.
+    #[error("panic: {message}")]
+    Panicked {
+        /// The panic's.
+        message: String,
+    },
     /// A workflow cannot be created for the moment.
     #[error("cannot start the run yet: {message}")]
     NotYet {
@@ -67,13 +82,11 @@ pub async fn run(
 ) {
     let (store, writer) = reflector::store::<Guarded>();
     let (vanished, vanishings) = mpsc::channel(1);
-    let api: Api<Guarded> = Api::all(context.client.clone());
-    let config = watcher::Config::default().page_size(PAGE);
-    let checks = watcher(api, config)
-        .modify(|check| check.meta_mut().managed_fields = None)
-        .default_backoff()
+    let apis = watches::apis(&context.scope, &context.client);
+    let checks = watches::watch::<Guarded>(apis, &watcher::Config::default().page_size(PAGE))
+        .modify(|check| keep_writers(check.meta_mut()))
         .reflect(writer)
-        .inspect_err(|error| tracing::warn!(%error, "watch of HealthChecks failed, trying again"))
+        .inspect_err(|error| tracing::debug!(%error, "watch of HealthChecks failed, trying again"))
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
                 let _ = vanished.try_send(());
@@ -108,43 +121,102 @@ async fn prepare(
         return;
     }
     let checks = store.state();
-    for check in checks.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
-        if let Ok(check) = context.parse(check).as_ref() {
-            context.accounts.enter(check, RunKind::HealthCheck);
-            if context.journal.intents(&check.uid).iter().any(|open| open.intent.key.kind == RunKind::Remedy) {
-                context.accounts.enter(check, RunKind::Remedy);
-            }
-        }
-    }
-    let readable = checks.iter().filter(|guarded| guarded.0.is_ok());
-    context.states.expect(readable.filter_map(|check| check.uid()));
-    tracing::info!(checks = checks.len(), "caches are complete, running checks");
+    let unknown: Vec<_> = checks.iter().filter(|check| !enter(&context, check)).collect();
+    context.unknown_rights.lock().extend(unknown.iter().filter_map(|check| check.uid()));
+    context.states.expect(checks.iter().filter_map(|check| check.uid()));
+    let readable = checks.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+    let parsed: Vec<_> = readable.filter_map(|c| Some((c, caught_now(|| context.parse(c)).ok()?))).collect();
+    let by_uid = parsed.iter().filter_map(|(_, parsed)| parsed.as_ref().as_ref().ok());
+    ownership::adopt(&context, &by_uid.map(|check| (check.uid.as_str(), check)).collect()).await;
+    let valid = parsed.iter().filter_map(|(resource, parsed)| Some((*resource, parsed.as_ref().as_ref().ok()?)));
+    let rebuilt = crate::rebuild::rebuild(&context, valid).await;
+    tracing::info!(checks = checks.len(), rebuilt, "caches are complete, running checks");
+    let runs = unknown.len();
     let _ = ready.send(true);
+    if runs > 0 {
+        tracing::info!(runs, "runs in flight may use rights that no valid check names: they are looked at afterwards");
+        return;
+    }
+    release_orphans(&context).await;
+}
+
+/// Takes back the rights that an earlier life of the agent gave and no check uses.
+async fn release_orphans(context: &Context) {
     match context.accounts.orphans().await {
         Ok(orphans) => {
             for account in orphans {
-                release(&context, Some(account)).await;
+                release(context, Some(account)).await;
             }
         }
         Err(error) => tracing::warn!(%error, "cannot look for rights that no check uses any more"),
     }
 }
 
+/// A check has no run in flight. Was it the last one of which nobody knew with which rights, it can be said now which are
+/// unused.
+pub(crate) async fn is_idle(context: &Context, uid: &str) {
+    let is_last = {
+        let mut unknown = context.unknown_rights.lock();
+        unknown.remove(uid) && unknown.is_empty()
+    };
+    if is_last {
+        release_orphans(context).await;
+    }
+}
+
+/// Makes a check's rights known; false where it has a run in flight and nothing says with which rights.
+fn enter(context: &Context, guarded: &Guarded) -> bool {
+    let idle = guarded.meta().uid.as_deref().is_none_or(|uid| context.journal.intents(uid).is_empty());
+    let Ok(resource) = &guarded.0 else { return idle };
+    let entered = caught_now(|| match context.parse(resource).as_ref() {
+        Ok(check) => {
+            context.accounts.enter(check, RunKind::HealthCheck);
+            if context.journal.intents(&check.uid).iter().any(|open| open.intent.key.kind == RunKind::Remedy) {
+                context.accounts.enter(check, RunKind::Remedy);
+            }
+            true
+        }
+        Err(_) => idle,
+    });
+    entered.unwrap_or(idle)
+}
+
 async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, StepError> {
+    let span = tracing::info_span!("check", check = %ObjectRef::from_obj(&*guarded));
+    caught(look(guarded, context)).instrument(span).await.unwrap_or_else(|message| Err(StepError::Panicked { message }))
+}
+
+async fn look(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, StepError> {
     if context.ready.clone().wait_for(|ready| *ready).await.is_err() {
         return Ok(Action::await_change());
     }
     let resource = match &guarded.0 {
         Ok(resource) => resource,
         Err(error) => {
-            tracing::warn!(check = %ObjectRef::from_obj(&*guarded), %error, "object is no HealthCheck, left alone");
-            return Ok(Action::await_change());
+            tracing::warn!(check = %ObjectRef::from_obj(&*guarded), %error, "object is no HealthCheck");
+            let Some(resource) = unreadable::stand_in(&context, guarded.meta()).await? else {
+                return Ok(Action::await_change());
+            };
+            return judge(&context, &resource, &Err(unreadable::problem(error))).await;
         }
     };
-    let parsed = context.parse(resource);
-    let action = match parsed.as_ref() {
-        Ok(check) => run_check(&context, resource, &parsed, check).await?,
-        Err(invalid) => report_invalid(&context, resource, &parsed, invalid).await?,
+    tell_dropped(&context, resource);
+    judge(&context, resource, &context.parse(resource)).await
+}
+
+async fn judge(
+    context: &Context,
+    resource: &HealthCheck,
+    parsed: &Result<Check, Invalid>,
+) -> Result<Action, StepError> {
+    let action = match parsed {
+        Ok(check) => run_check(context, resource, parsed, check).await?,
+        Err(_) => {
+            let now = context.clock.now();
+            // The hub hears of it even where the status cannot be written.
+            context.publish(now, resource, parsed, &context.observe(now, resource, context.status(resource)));
+            run_check(context, resource, parsed, &context.last_valid(resource)).await?
+        }
     };
     context.remember(&uid(resource), |memory| memory.failures = 0);
     Ok(action)
@@ -155,10 +227,22 @@ fn retry(guarded: Arc<Guarded>, error: &StepError, context: Arc<Context>) -> Act
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(LAST_RETRY);
+    let backoff = FIRST_RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(LAST_RETRY);
+    let outage = match error {
+        StepError::Request(error) => error.is_outage(),
+        StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } | StepError::NotYet { .. } => false,
+    };
+    let pause = match error {
+        StepError::Request(error) => error.pause().unwrap_or_default(),
+        StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } | StepError::NotYet { .. } => {
+            Duration::ZERO
+        }
+    };
+    // Spread: what failed together must not come back together.
+    let wait = pause + backoff.max(pause / 2).mul_f64(0.5 + 0.5 * rand::random::<f64>());
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     let check = ObjectRef::from_obj(&*guarded);
-    if failures == 1 {
+    if failures == 1 || outage {
         tracing::debug!(%check, %error, %cause, "trying again");
     } else {
         tracing::warn!(%check, %error, %cause, failures, retry_ms = wait.as_millis(), "trying again");
@@ -170,44 +254,37 @@ fn uid(resource: &HealthCheck) -> String {
     resource.metadata.uid.clone().unwrap_or_default()
 }
 
-async fn report_invalid(
-    context: &Context,
-    resource: &HealthCheck,
-    parsed: &Result<Check, Invalid>,
-    invalid: &Invalid,
-) -> Result<Action, StepError> {
-    let now = Timestamp::now();
-    let before = context.status(resource);
-    let generation = resource.metadata.generation.unwrap_or_default();
-    let mut next = status::invalid(&before, invalid);
-    if context.fields.has_conditions() {
-        next = status::with_ready(next, generation, now);
-    }
-    let status = write_status(context, resource, &before, next).await?;
-    context.publish(now, resource, parsed, &context.observe(now, &uid(resource), status));
-    Ok(Action::await_change())
-}
-
+/// Takes steps until there is nothing to do but wait. `check` is what was parsed, or where that is invalid what a run in
+/// flight is followed by.
 async fn run_check(
     context: &Context,
     resource: &HealthCheck,
     parsed: &Result<Check, Invalid>,
     check: &Check,
 ) -> Result<Action, StepError> {
+    ownership::look(context, resource, parsed.is_ok().then_some(check));
     // A run in flight keeps the rights it was started with.
-    if context.journal.intents(&check.uid).is_empty() {
+    if parsed.is_ok() && context.journal.intents(&check.uid).is_empty() {
         release(context, context.accounts.enter(check, RunKind::HealthCheck)).await;
     }
     let mut status = context.status(resource);
     for _ in 0..MAX_STEPS {
-        let now = Timestamp::now();
-        let observed = context.observe(now, &check.uid, status.clone());
-        match decide(now, check, &observed) {
+        let now = context.clock.now();
+        let observed = context.observe(now, resource, status.clone());
+        let step = match parsed {
+            Ok(_) => decide(now, check, &observed),
+            Err(invalid) => follow(now, check, invalid, &observed),
+        };
+        match step {
             Step::Wait(until) => {
                 context.publish(now, resource, parsed, &observed);
+                context.remember(&check.uid, |memory| memory.trying = None);
+                ownership::tell_withheld(context, resource, check, &observed);
+                tell_ahead(context, now, resource, &observed);
                 // A remedy that was given up before it started has rights, and no end that takes them back.
                 if observed.intents.is_empty() {
                     release(context, context.accounts.leave(&check.uid, RunKind::Remedy)).await;
+                    is_idle(context, &check.uid).await;
                 }
                 return Ok(wait(now, until));
             }
@@ -216,15 +293,70 @@ async fn run_check(
                 crate::runs::record(context, check, &observed, *run, terminate).await?;
             }
             Step::Start(key) => {
-                let started = crate::runs::start(context, check, &key).await;
-                context.publish(now, resource, parsed, &context.observe(now, &check.uid, status.clone()));
-                started?;
+                if let Some(again) = begin(context, resource, parsed, check, status.clone(), (&key, None)).await? {
+                    return Ok(again);
+                }
+            }
+            Step::RunNow { key, token } => {
+                let run = (&key, Some(token.as_str()));
+                if let Some(again) = begin(context, resource, parsed, check, status.clone(), run).await? {
+                    return Ok(again);
+                }
             }
             Step::Abandon(key) => context.journal.abandon(&key),
             Step::Confirm(workflow) => crate::runs::confirm(context, &check.uid, &workflow).await?,
         }
     }
     Err(StepError::Restless)
+}
+
+/// Starts a run, and says how the check is then. Gives when to ask again where there is no room for it.
+async fn begin(
+    context: &Context,
+    resource: &HealthCheck,
+    parsed: &Result<Check, Invalid>,
+    check: &Check,
+    status: HealthCheckStatus,
+    (key, run_now): (&RunKey, Option<&str>),
+) -> Result<Option<Action>, StepError> {
+    let now = context.clock.now();
+    let started = crate::runs::start(context, check, key, run_now).await;
+    context.publish(now, resource, parsed, &context.observe(now, resource, status));
+    let again = || Action::requeue(capacity::ASK_AGAIN.mul_f64(0.75 + 0.25 * rand::random::<f64>()));
+    Ok((started? == Begun::NoRoom).then(again))
+}
+
+/// Says, once in this agent's life, that a clock was ahead when the check's last runs were started.
+fn tell_ahead(context: &Context, now: Timestamp, resource: &HealthCheck, observed: &Observed) {
+    let until = ahead(now, observed);
+    let was = context.remember(&uid(resource), |memory| std::mem::replace(&mut memory.is_ahead, until.is_some()));
+    if was == until.is_some() {
+        return;
+    }
+    if let Some(gauge) = AHEAD.as_ref() {
+        gauge.add(if was { -1 } else { 1 });
+    }
+    if let Some(until) = until {
+        let check = ObjectRef::from_obj(resource);
+        tracing::warn!(%check, %until, "slots are used up beyond the clock: a clock was ahead");
+        let text = format!(
+            "slots up to {until} are used up, which is yet to come: a clock was ahead. Runs go on at their times, and \
+             take the slots that follow"
+        );
+        send(context, resource, status::Note { reason: "ClockWasAhead", text, warning: true });
+    }
+}
+
+/// Says, once for each generation, which fields of the check the installed CRD dropped.
+fn tell_dropped(context: &Context, resource: &HealthCheck) {
+    let generation = resource.metadata.generation;
+    let compared = context.remember(&uid(resource), |memory| std::mem::replace(&mut memory.compared, generation));
+    let dropped = if compared == generation { Vec::new() } else { context.fields.dropped_of(resource) };
+    if !dropped.is_empty() {
+        let dropped = dropped.join(", ");
+        let text = format!("the installed HealthCheck CRD does not know and dropped: {dropped}; install deploy/crds");
+        send(context, resource, status::Note { reason: "FieldsDropped", text, warning: true });
+    }
 }
 
 fn wait(now: Timestamp, until: Option<Timestamp>) -> Action {
@@ -257,12 +389,13 @@ async fn write_status(
     }
     let meta = &resource.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let api: Api<HealthCheck> = Api::namespaced(context.client.clone(), namespace);
+    let api: Api<PartialObjectMeta<HealthCheck>> = Api::namespaced(context.client.clone(), namespace);
     let written = context.remember(&uid(resource), |memory| memory.written.as_ref().map(|(version, _)| *version));
     let version = written.map_or_else(|| meta.resource_version.clone().unwrap_or_default(), |v| v.to_string());
     let body = serde_json::json!({ "metadata": { "resourceVersion": version, "uid": meta.uid }, "status": patch });
     let name = meta.name.as_deref().unwrap_or_default();
-    let answer = request(api.patch_status(name, &PatchParams::default(), &Patch::Merge(&body))).await;
+    let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    let answer = request(api.patch_status(name, &params, &Patch::Merge(&body))).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
@@ -276,22 +409,29 @@ async fn write_status(
     Ok(next)
 }
 
-/// Kubernetes events for what changed. They are news, not the record: one that gets lost is not sent again.
+/// Kubernetes events for what changed.
 fn tell(context: &Context, resource: &HealthCheck, before: &HealthCheckStatus, after: &HealthCheckStatus) {
-    let reference = resource.object_ref(&());
     for note in status::notes(before, after) {
-        let (recorder, reference) = (context.recorder.clone(), reference.clone());
-        let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
-            reason: note.reason.into(),
-            note: Some(note.text.chars().take(900).collect()),
-            action: "Check".into(),
-            secondary: None,
-        };
-        tokio::spawn(async move {
-            if let Err(error) = request(recorder.publish(&event, &reference)).await {
-                tracing::debug!(%error, "cannot publish an event");
-            }
-        });
+        send(context, resource, note);
     }
 }
+
+/// Events are news, not the record: one that gets lost is not sent again.
+fn send(context: &Context, resource: &HealthCheck, note: status::Note) {
+    let (recorder, reference) = (context.recorder.clone(), resource.object_ref(&()));
+    let event = Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: note.reason.into(),
+        note: Some(note.text.chars().take(900).collect()),
+        action: "Check".into(),
+        secondary: None,
+    };
+    tokio::spawn(async move {
+        if let Err(error) = request(recorder.publish(&event, &reference)).await {
+            tracing::debug!(%error, "cannot publish an event");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,20 +5,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use active_monitor_core::healthcheck::HealthCheck;
+use active_monitor_core::names::DEFINITION_LABEL;
 use active_monitor_core::policy::Policy;
-use active_monitor_core::report::{DEFINITION_GENERATION_ANNOTATION, DEFINITION_LABEL};
+use active_monitor_core::report::DEFINITION_GENERATION_ANNOTATION;
+use active_monitor_core::scope::Scope;
 use active_monitor_core::session::frame::{Definition, DefinitionResult, DefinitionStatus};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::link::PushedDefinitions;
 use crate::request::{RequestError, request};
+use crate::watches;
 
 /// Who the API server's managed fields say wrote it.
 const FIELD_MANAGER: &str = "active-monitor-agent-definitions";
-/// What could not be applied is tried again after this time.
-const RETRY: Duration = Duration::from_secs(30);
+/// What could not be applied is tried again after this time, then after twice as long, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Everything is looked at again after this time: a namespace may have come, a conflict gone, a change been undone.
 const RESYNC: Duration = Duration::from_secs(300);
 const PAGE: u32 = 50;
@@ -26,46 +31,97 @@ const PAGE: u32 = 50;
 /// Applies what the hub pushes, and answers, until either channel's end.
 pub async fn run(
     client: Client,
+    scope: Scope,
     policy: Policy,
     mut pushed: watch::Receiver<Option<PushedDefinitions>>,
     statuses: mpsc::Sender<(u64, Vec<DefinitionStatus>)>,
 ) {
+    let mut retries = retries();
     loop {
         let current = pushed.borrow_and_update().clone();
         let mut settled = true;
         if let Some(PushedDefinitions { nonce, definitions }) = current {
-            let answer = apply_all(&client, &policy, &definitions).await;
+            let answer = apply_all(&client, &scope, &policy, &definitions).await;
             settled = answer.iter().all(|status| status.result != DefinitionResult::Failed);
             if statuses.send((nonce, answer)).await.is_err() {
                 return;
             }
         }
+        if settled {
+            retries = self::retries();
+        }
+        let wait = if settled { RESYNC } else { retries.next().unwrap_or(LAST_RETRY) };
         tokio::select! {
             changed = pushed.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(if settled { RESYNC } else { RETRY }) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-async fn apply_all(client: &Client, policy: &Policy, definitions: &[Definition]) -> Vec<DefinitionStatus> {
+/// The pauses between tries; an API server that is only starting costs a definition no half minute.
+fn retries() -> impl Iterator<Item = Duration> {
+    let growing = ExponentialBuilder::default().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY);
+    growing.with_jitter().without_max_times().build()
+}
+
+/// Answers what the hub pushes without applying any of it, until either channel's end.
+pub async fn refuse(
+    message: &str,
+    mut pushed: watch::Receiver<Option<PushedDefinitions>>,
+    statuses: mpsc::Sender<(u64, Vec<DefinitionStatus>)>,
+) {
+    loop {
+        let current = pushed.borrow_and_update().clone();
+        if let Some(PushedDefinitions { nonce, definitions }) = current {
+            let refused = definitions.into_iter().map(|definition| DefinitionStatus {
+                name: definition.name,
+                generation: definition.generation,
+                result: DefinitionResult::Refused,
+                message: message.to_owned(),
+            });
+            if statuses.send((nonce, refused.collect())).await.is_err() {
+                return;
+            }
+        }
+        if pushed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn apply_all(
+    client: &Client,
+    scope: &Scope,
+    policy: &Policy,
+    definitions: &[Definition],
+) -> Vec<DefinitionStatus> {
     let mut statuses = Vec::with_capacity(definitions.len());
     let mut applied = BTreeMap::new();
+    // What is no longer defined makes room first.
+    let defined = |definition: &str| definitions.iter().any(|known| known.name == definition);
+    let mut made = withdraw_all(client, scope, |definition, _| defined(definition)).await;
     for definition in definitions {
-        let outcome = apply(client, policy, definition, &mut applied).await;
-        let (result, message) = outcome.unwrap_or_else(|error| sort(&error));
+        let outcome = match &mut made {
+            Ok(made) => {
+                apply(client, policy, definition, made, &mut applied).await.unwrap_or_else(|error| sort(&error))
+            }
+            // How many there are is not known, and so neither whether there may be one more.
+            Err(error) => (DefinitionResult::Failed, error.to_string()),
+        };
+        let (result, message) = outcome;
         if result != DefinitionResult::Applied {
             tracing::warn!(definition = definition.name, ?result, message, "definition is not applied");
         }
         let (name, generation) = (definition.name.clone(), definition.generation);
         statuses.push(DefinitionStatus { name, generation, result, message });
     }
-    let kept = |definition: &str, target: &Target| match applied.get(definition) {
-        Some(now) => now == target,
-        // What cannot be applied for the moment keeps its last good version.
-        None => definitions.iter().any(|known| known.name == definition),
-    };
-    if let Err(error) = withdraw(client, kept).await {
-        tracing::warn!(%error, "cannot withdraw HealthChecks that the hub defines no more");
+    // What cannot be applied for the moment keeps its last good version.
+    let kept = |definition: &str, target: &Target| applied.get(definition).is_none_or(|now| now == target);
+    let moved = |made: &Made| made.iter().any(|(definition, old)| old.iter().any(|target| !kept(definition, target)));
+    if made.as_ref().is_ok_and(moved)
+        && let Err(error) = withdraw_all(client, scope, kept).await
+    {
+        tracing::warn!(%error, "cannot withdraw HealthChecks that the hub defines elsewhere now");
     }
     statuses
 }
@@ -78,11 +134,14 @@ fn sort(error: &RequestError) -> (DefinitionResult, String) {
 
 /// Namespace and name of a HealthCheck.
 type Target = (String, String);
+/// The HealthChecks that were made, by their definition.
+type Made = BTreeMap<String, Vec<Target>>;
 
 async fn apply(
     client: &Client,
     policy: &Policy,
     definition: &Definition,
+    made: &mut Made,
     applied: &mut BTreeMap<String, Target>,
 ) -> Result<(DefinitionResult, String), RequestError> {
     if definition.health_check.is_empty() {
@@ -101,6 +160,13 @@ async fn apply(
     if existing.as_ref().is_some_and(|existing| existing.labels().get(DEFINITION_LABEL) != Some(&definition.name)) {
         return Ok(conflict(&namespace, &name));
     }
+    // One that only moves to another name takes no more room.
+    if existing.is_none()
+        && !made.contains_key(&definition.name)
+        && let Err(message) = policy.admit_another(made.len())
+    {
+        return Ok((DefinitionResult::Refused, message));
+    }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match existing {
         None => match request(api.create(&params, &wanted)).await {
@@ -113,6 +179,7 @@ async fn apply(
             }
         }
     }
+    made.entry(definition.name.clone()).or_default();
     applied.insert(definition.name.clone(), (namespace, name));
     Ok((DefinitionResult::Applied, String::new()))
 }
@@ -133,25 +200,47 @@ fn changed(existing: HealthCheck, wanted: HealthCheck) -> Option<HealthCheck> {
     (next != existing).then_some(next)
 }
 
-/// Deletes what definitions made and none stands behind any more.
-async fn withdraw(client: &Client, kept: impl Fn(&str, &Target) -> bool) -> Result<(), RequestError> {
-    let all: Api<HealthCheck> = Api::all(client.clone());
+/// Deletes what definitions made and is not kept. Returns what stays.
+async fn withdraw_all(
+    client: &Client,
+    scope: &Scope,
+    kept: impl Fn(&str, &Target) -> bool,
+) -> Result<Made, RequestError> {
+    let mut made = Made::new();
+    for all in watches::apis(scope, client) {
+        withdraw(client, &all, &kept, &mut made).await?;
+    }
+    Ok(made)
+}
+
+async fn withdraw(
+    client: &Client,
+    all: &Api<HealthCheck>,
+    kept: impl Fn(&str, &Target) -> bool,
+    made: &mut Made,
+) -> Result<(), RequestError> {
     let mut params = ListParams::default().labels(DEFINITION_LABEL).limit(PAGE);
     loop {
         let page = request(all.list(&params)).await?;
-        for made in &page.items {
-            let target = (made.namespace().unwrap_or_default(), made.name_any());
-            let definition = made.labels().get(DEFINITION_LABEL).cloned().unwrap_or_default();
+        for found in &page.items {
+            let target = (found.namespace().unwrap_or_default(), found.name_any());
+            let definition = found.labels().get(DEFINITION_LABEL).cloned().unwrap_or_default();
             if kept(&definition, &target) {
+                made.entry(definition).or_default().push(target);
                 continue;
             }
-            let (namespace, name) = target;
-            let only_this = Preconditions { uid: made.uid(), resource_version: None };
+            let (namespace, name) = &target;
+            let only_this = Preconditions { uid: found.uid(), resource_version: None };
             let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
-            let api: Api<HealthCheck> = Api::namespaced(client.clone(), &namespace);
-            match request(api.delete(&name, &params)).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                Ok(_) | Err(_) => tracing::info!(check = format!("{namespace}/{name}"), definition, "withdrawn"),
+            let (api, check) =
+                (Api::<HealthCheck>::namespaced(client.clone(), namespace), format!("{namespace}/{name}"));
+            match request(api.delete(name, &params)).await {
+                // What stays is looked at again with the next set; it keeps no other from being applied.
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(%error, check, definition, "cannot be withdrawn");
+                    made.entry(definition).or_default().push(target);
+                }
+                Ok(_) | Err(_) => tracing::info!(check, definition, "withdrawn"),
             }
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -160,3 +249,6 @@ async fn withdraw(client: &Client, kept: impl Fn(&str, &Target) -> bool) -> Resu
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 //! Enrolment: trading a one-time token for a certificate, and a certificate for the next one.
 //!
-//! The key is made here and never leaves the state directory; the hub sees a signing request. What is stored is enough
-//! to start again without a token.
+//! The key is made here and never leaves the state directory; the hub sees a signing request. The key is on disk before
+//! it does, so that a lost answer can be asked for again. What is stored is enough to start again without a token, and to
+//! come back after any time.
 
 mod identity;
+mod pending;
 mod pin;
 mod token;
 
@@ -63,7 +65,7 @@ pub enum EnrolError {
 
 /// Enrols with a token and stores the identity under `dir`.
 pub(crate) async fn enrol(address: &str, token: &Token, cluster_uid: &str, dir: &Path) -> Result<Identity, EnrolError> {
-    let (key, csr) = make_key(&token.cluster)?;
+    let (key, csr) = make_key(dir, &format!("enrol {}", token.digest()), &token.cluster).await?;
     let provider = Arc::clone(&dial::provider());
     let tls = dial::client_config(|tls| {
         let pin = PinnedCa::new(token.ca_fingerprint, provider);
@@ -90,9 +92,23 @@ pub(crate) async fn renew(
     present: Arc<Identity>,
     dir: &Path,
 ) -> Result<Identity, EnrolError> {
-    let (key, csr) = make_key(present.cluster())?;
+    let (key, csr) = make_key(dir, &format!("renew {}", present.digest()), present.cluster()).await?;
     let reply = answer(client.renew(RenewRequest { csr })).await?;
     keep(reply, key, present.token_digest(), dir).await
+}
+
+/// Gets the next certificate where the present one has expired, by proving its key.
+pub(crate) async fn recover(address: &str, present: &Identity, dir: &Path) -> Result<Identity, EnrolError> {
+    let (key, csr) = make_key(dir, &format!("renew {}", present.digest()), present.cluster()).await?;
+    let dialled = match present.client_config() {
+        Ok(tls) => dial::connect(address, Arc::new(tls)).await,
+        Err(error) => Err(error),
+    };
+    let channel = dialled.map_err(|source| EnrolError::Dial { address: address.to_owned(), source })?;
+    let reply = answer(EnrolmentClient::new(channel).recover(RenewRequest { csr })).await?;
+    let next = keep(reply, key, present.token_digest(), dir).await?;
+    tracing::info!(certificate_ends = %next.not_after(), "certificate recovered");
+    Ok(next)
 }
 
 async fn answer(
@@ -120,8 +136,10 @@ fn is_refusal(status: &tonic::Status) -> bool {
     }
 }
 
-fn make_key(cluster: &str) -> Result<(KeyPair, Vec<u8>), EnrolError> {
-    let key = KeyPair::generate().map_err(EnrolError::Key)?;
+async fn make_key(dir: &Path, purpose: &str, cluster: &str) -> Result<(KeyPair, Vec<u8>), EnrolError> {
+    let (dir, purpose) = (dir.to_owned(), purpose.to_owned());
+    let made = tokio::task::spawn_blocking(move || pending::key(&dir, &purpose)).await;
+    let key = made.map_err(|_| EnrolError::Interrupted)?.map_err(EnrolError::Identity)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, cluster);
@@ -134,7 +152,11 @@ async fn keep(reply: CertificateReply, key: KeyPair, token_digest: &str, dir: &P
     let identity =
         Identity::new(certificate, key.serialize_pem(), ca, token_digest.to_owned()).map_err(EnrolError::Identity)?;
     let (dir, stored) = (dir.to_owned(), identity.clone());
-    let written = tokio::task::spawn_blocking(move || stored.store(&dir)).await;
+    let written = tokio::task::spawn_blocking(move || {
+        stored.store(&dir)?;
+        Ok(pending::done(&dir)?)
+    });
+    let written = written.await;
     written.map_err(|_| EnrolError::Interrupted)?.map_err(EnrolError::Identity)?;
     Ok(identity)
 }

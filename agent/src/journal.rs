@@ -6,14 +6,16 @@
 //! shares one fsync (`journal/writer.rs`). Calls about one check must come one after another, as its controller makes
 //! them; different checks do not disturb each other.
 //!
-//! The files are bounded by bytes: when they are full the oldest reports go although no ack covers them, and are
-//! counted. Intents and last runs do not go.
+//! The files are bounded by bytes: when they are full, or the disk is, the oldest reports go although no ack covers them,
+//! and are counted. Intents and last runs do not go. A disk that cannot be written at all does not stop anybody: what
+//! should be on it is held in memory, within bounds, until it is; only a crash in between loses it.
 
 mod index;
 mod record;
 mod segments;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,13 +30,14 @@ use self::record::Record;
 use self::segments::Segments;
 use self::writer::{Request, Writer};
 
-/// Bytes on disk of a journal that nobody gave a size.
-pub const DEFAULT_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes on disk of a journal that nobody gave a size: a day of a thousand checks a minute.
+pub const DEFAULT_MAX_BYTES: u64 = 768 * 1024 * 1024;
 
 /// A handle on the journal of this process; clones share it. The directory is released with the last one.
 #[derive(Clone)]
 pub struct Journal {
     writer: Arc<Writer>,
+    id: Arc<str>,
 }
 
 /// What is about to be created in the cluster.
@@ -48,6 +51,9 @@ pub struct Intent {
     pub name: String,
     /// `namespace/name` of the Workflow.
     pub workflow: String,
+    /// The request that it obeys, where it is no scheduled run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_now: Option<String>,
 }
 
 /// An intent whose run has no end yet.
@@ -74,9 +80,6 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-    /// Nothing of this call is on disk; it may be made again.
-    #[error("the journal could not be written")]
-    Write(#[source] Arc<io::Error>),
     /// The writer has ended: the process is shutting down.
     #[error("the journal is closed")]
     Closed,
@@ -89,13 +92,21 @@ impl Journal {
         let dir = dir.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
             let (segments, index) = Segments::open(&dir, max_bytes)?;
-            Writer::start(segments, index).map_err(|source| JournalError::Open { path: dir, source })
+            let id = segments::identify(&dir);
+            let writer = Writer::start(&dir, segments, index);
+            Ok((writer.map_err(|source| JournalError::Open { path: dir, source })?, id))
         });
-        let writer = opened.await.map_err(|_| JournalError::Closed)??;
-        Ok(Journal { writer: Arc::new(writer) })
+        let (writer, id) = opened.await.map_err(|_| JournalError::Closed)??;
+        Ok(Journal { writer: Arc::new(writer), id: id.into() })
     }
 
-    /// Notes that a workflow is about to be created; it is on disk when this returns. A second call for a key changes
+    /// Drawn when the journal was made: another journal numbers its reports anew.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Notes that a workflow is about to be created; it is on disk when this returns, or the disk cannot be written
+    /// ([`Journal::saved`]). A second call for a key changes
     /// nothing.
     pub async fn intend(&self, intent: Intent) -> Result<(), JournalError> {
         self.request(|done| Request::Intend { intent, done }).await
@@ -106,7 +117,7 @@ impl Journal {
         self.writer.note(Record::Created { key: key.clone() });
     }
 
-    /// Notes how a run ended and clears its intent; on disk when this returns. `false` where that run had ended before:
+    /// Notes how a run ended and clears its intent; on disk when this returns, as [`Journal::intend`]. `false` where that run had ended before:
     /// then the first end stands, and there is no second report.
     pub async fn settle(&self, run: Run) -> Result<bool, JournalError> {
         self.request(|done| Request::Settle { run: Box::new(run), done }).await
@@ -123,9 +134,19 @@ impl Journal {
         self.writer.read(|index| index.intents(check_uid))
     }
 
+    /// How many runs are in flight, by the check's namespace: open intents and those of `more` that are not among them.
+    pub fn in_flight(&self, more: &BTreeMap<RunKey, String>) -> BTreeMap<String, usize> {
+        self.writer.read(|index| index.in_flight(more))
+    }
+
     /// The settled run of a check with the highest slot; kept after its ack.
     pub fn last_run(&self, check_uid: &str, kind: RunKind) -> Option<Run> {
         self.writer.read(|index| index.last_run(check_uid, kind))
+    }
+
+    /// The last request for a run out of schedule that an intent of this check obeyed.
+    pub fn ran_now(&self, check_uid: &str) -> Option<String> {
+        self.writer.read(|index| index.ran_now(check_uid))
     }
 
     /// The check was deleted: its intents and last runs go, its reports stay until they are acked.
@@ -138,9 +159,9 @@ impl Journal {
         self.writer.read(|index| index.check_uids())
     }
 
-    /// At most `max` reports after `after_seq`, in order; only what is on disk.
+    /// At most `max` reports after `after_seq`, in order.
     pub fn load(&self, after_seq: u64, max: usize) -> Vec<Report> {
-        self.writer.read(|index| index.load(after_seq, max))
+        self.writer.load(after_seq, max)
     }
 
     /// Everything up to `seq` is on the hub's disk. Not synced: an ack that a crash loses costs a second sending.
@@ -168,7 +189,17 @@ impl Journal {
         self.writer.read(|index| index.dropped())
     }
 
-    /// Damaged records that were skipped when this process opened the journal.
+    /// Reports that are in memory only, since the disk could not be written.
+    pub fn unsaved(&self) -> u64 {
+        self.writer.read(|index| if index.is_saved() { 0 } else { index.unsaved() })
+    }
+
+    /// Whether the disk can be written, whenever that changes.
+    pub fn saved(&self) -> watch::Receiver<bool> {
+        self.writer.saved()
+    }
+
+    /// Damaged records that were skipped when this process opened the journal, or met since.
     pub fn corrupt(&self) -> u64 {
         self.writer.read(|index| index.corrupt())
     }
@@ -188,5 +219,7 @@ impl Journal {
     }
 }
 
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod tests;

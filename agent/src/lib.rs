@@ -2,42 +2,71 @@
 //! one. `controller` is the loop; the decisions are in `active_monitor_core::decide`.
 
 pub mod accounts;
+pub mod capacity;
+pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod context;
 pub mod controller;
+pub mod counters;
 pub mod definitions;
+pub mod endpoints;
 pub mod enrol;
+pub mod gate;
+mod guard;
+pub mod identity_secret;
 pub mod journal;
+pub mod leader;
 pub mod link;
+pub mod logs;
 pub mod metrics;
+pub mod observe;
+pub mod ownership;
+mod rebuild;
 pub mod request;
 mod runs;
 pub mod schema;
 pub mod source;
 pub mod states;
 mod sweep;
+mod unreadable;
+pub mod watches;
 pub mod workflows;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_runtime::admin::{self, Readiness};
+use active_monitor_core::healthcheck::HealthCheck;
+use active_monitor_core::policy::Policy;
+use active_monitor_core::scope::Scope;
+use active_monitor_runtime::admin::Readiness;
 use active_monitor_runtime::tasks::Tasks;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::accounts::Accounts;
+use crate::accounts::drift::Drift;
+use crate::capacity::Capacity;
+use crate::clock::Clock;
+use crate::commands::{Commands, Paused};
 use crate::config::Config;
 use crate::context::Context;
+use crate::gate::{Fence, Gate};
+use crate::identity_secret::IdentitySecret;
 use crate::journal::Journal;
+use crate::leader::Candidate;
 use crate::link::LinkConfig;
+use crate::logs::Logs;
+use crate::metrics::Counters;
+use crate::ownership::{Contested, Mode};
 use crate::request::request;
 use crate::schema::StatusFields;
 use crate::source::Sources;
@@ -48,53 +77,134 @@ use crate::workflows::Workflows;
 const GRACE: Duration = Duration::from_secs(10);
 /// Keys of checks that wait to be looked at because of their workflows.
 const WAKE_QUEUE: usize = 1024;
+/// The answer to definitions and commands of the hub to an agent that only observes.
+const ONLY_OBSERVES: &str = "this agent only observes (--mode observe) and changes nothing in its cluster";
 /// Time between two tries to reach the API server at the start.
 const START_RETRY: Duration = Duration::from_secs(2);
+/// A connection on which nothing comes for so long is dead: a watch is opened anew before.
+const READ_LIMIT: Duration = Duration::from_secs(330);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start (no kubeconfig, journal in use, port taken), or a part of it ended by itself.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    let scope = config.scope();
+    let policy = config.policy()?;
     let tasks = Tasks::new();
     let readiness = Readiness::default();
-    for address in [config.metrics_bind_address, config.health_probe_bind_address] {
-        serve_admin(&tasks, address, readiness.clone()).await?;
-    }
+    endpoints::serve_metrics(&tasks, config.metrics_bind_address, &config.metrics_security()).await?;
+    endpoints::serve_probes(&tasks, config.health_probe_bind_address, readiness.clone()).await?;
     let journal = Journal::open(&config.state_dir.join("journal"), config.journal_max_bytes)
         .await
         .with_context(|| format!("cannot open the journal in {}", config.state_dir.display()))?;
+    supervise(&tasks, "journal", say_whether_saved(journal.clone(), readiness.clone()));
     // What a snapshot leaves out is gone for the hub: it waits until every check has been looked at once.
     let states = States::incomplete();
-    metrics::Checks::register(states.clone(), journal.clone())?;
-    let client = client(&config).await?;
+    let contested = Contested::default();
+    counters::register();
+    let clock = Clock::new(prometheus::default_registry())?;
+    metrics::Checks::register(states.clone(), journal.clone(), contested.clone(), clock.clone())?;
+    // Who only observes needs no lease, and may not write one.
+    let leads = config.leader_elect && config.mode == Mode::Act;
+    let counters = Counters::register(prometheus::default_registry())?;
+    let sources = Sources::new(config.sources()).await?;
+    let kube_config = kube_config(&config).await?;
+    let fence = if leads { Fence::closed() } else { Fence::open() };
+    let gate = Gate::new(fence.clone(), clock.clone(), prometheus::default_registry())?;
+    let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(&gate).build();
+    let candidate = match leads {
+        true => {
+            let duration = Duration::from_secs(config.leader_elect_lease_seconds.into());
+            Some(Candidate::new(Client::try_from(kube_config)?, duration, fence))
+        }
+        false => None,
+    };
     // The API server may be long in coming, and a process that is PID 1 ends only by a signal that it listens to.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let cluster = tokio::select! {
-        cluster = Cluster::read(&client) => cluster,
-        _ = terminate.recv() => return Ok(()),
-        _ = tokio::signal::ctrl_c() => return Ok(()),
+    let stop = tasks.stop_token();
+    let begin = async {
+        if let Some(candidate) = &candidate {
+            stand_by(candidate, &tasks, &readiness).await?;
+        }
+        let cluster = Cluster::read(&client, &scope, &readiness).await;
+        if let Some(name) = config.identity_secret.as_ref().filter(|_| leads) {
+            let mut secret = IdentitySecret::new(client.clone(), name.clone(), &config.state_dir);
+            secret.take().await;
+            supervise(&tasks, "identity secret", secret.follow());
+        }
+        anyhow::Ok(cluster)
     };
-    tracing::info!(
-        kubernetes = cluster.kubernetes_version,
-        version = env!("CARGO_PKG_VERSION"),
-        "agent starts for its cluster"
-    );
-    start_link(&tasks, &config, &cluster, &client, &journal, &states)?;
-    start_controller(&tasks, &config, cluster.fields, client, journal, states, readiness)?;
+    let cluster = tokio::select! {
+        cluster = begin => Some(cluster?),
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+        () = stop.cancelled() => None,
+    };
+    match cluster {
+        None => tasks.stop(),
+        Some(cluster) => {
+            tracing::info!(
+                kubernetes = cluster.kubernetes_version,
+                version = env!("CARGO_PKG_VERSION"),
+                "agent starts for its cluster"
+            );
+            let paused = Paused::open(&config.state_dir);
+            let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+            let commands = Commands {
+                client: client.clone(),
+                obedience: config.obedience(),
+                paused: paused.clone(),
+                states: states.clone(),
+                wake: wake.clone(),
+            };
+            start_link(&tasks, &config, policy, &cluster, &journal, commands)?;
+            match config.mode {
+                Mode::Observe => start_observer(&tasks, scope, client, states, clock, readiness),
+                Mode::Act => {
+                    let shared = (client, journal, states, contested, clock, paused);
+                    let wakes = (wake, woken);
+                    start_controller(&tasks, &config, cluster.fields, shared, wakes, sources, counters, readiness)?;
+                }
+            }
+        }
+    }
     tasks.run(GRACE).await?;
+    // Only here has everything ended that could write.
+    if let Some(candidate) = candidate {
+        candidate.release().await;
+    }
     Ok(())
 }
 
-async fn client(config: &Config) -> anyhow::Result<Client> {
-    let kube_config = match &config.kubeconfig {
+/// Waits until this process leads, and has the lease renewed from then on. A standby is ready: it does all that it
+/// shall do.
+async fn stand_by(candidate: &Candidate, tasks: &Tasks, readiness: &Readiness) -> anyhow::Result<()> {
+    let leads = prometheus::IntGauge::new("activemonitor_agent_leader", "1 where this agent acts, 0 on standby.")?;
+    prometheus::register(Box::new(leads.clone()))?;
+    readiness.note("leader election", Some("standby".to_owned()));
+    readiness.set(true);
+    candidate.lead().await;
+    readiness.set(false);
+    readiness.note("leader election", Some("leader".to_owned()));
+    leads.set(1);
+    let (candidate, stop) = (candidate.clone(), tasks.stop_token());
+    tasks.supervise("leader", async move { candidate.keep(stop).await });
+    Ok(())
+}
+
+async fn kube_config(config: &Config) -> anyhow::Result<kube::Config> {
+    let mut kube_config = match &config.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
         }
         None => kube::Config::incluster().context("not in a pod and no kubeconfig given; use --kubeconfig FILE")?,
     };
-    Ok(Client::try_from(kube_config)?)
+    // A request that is sent again behind the gate's back would pass the fence and the pause unseen.
+    kube_config.default_retry = false;
+    kube_config.read_timeout = Some(READ_LIMIT);
+    Ok(kube_config)
 }
 
 /// What the agent needs to know of its cluster before it starts.
@@ -105,24 +215,37 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Asks until the API server answers: an agent that starts before it is a normal thing.
-    async fn read(client: &Client) -> Cluster {
+    /// Asks until the API server answers and the CRD is there: an agent that starts before them is a normal thing.
+    async fn read(client: &Client, scope: &Scope, readiness: &Readiness) -> Cluster {
+        let mut told = String::new();
         loop {
-            match Self::try_read(client).await {
-                Ok(cluster) => return cluster,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read the cluster yet: API server, HealthCheck CRD or rights are missing");
-                    tokio::time::sleep(START_RETRY).await;
+            let error = match Self::try_read(client, scope).await {
+                Ok(cluster) => {
+                    readiness.note("start", None);
+                    return cluster;
                 }
+                Err(error) if error.is_not_found() => "the HealthCheck CRD is not installed".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if error != told {
+                tracing::warn!(error, "cannot start yet, trying again");
+                readiness.note("start", Some(error.clone()));
+                told = error;
             }
+            tokio::time::sleep(START_RETRY).await;
         }
     }
 
-    async fn try_read(client: &Client) -> Result<Cluster, request::RequestError> {
+    async fn try_read(client: &Client, scope: &Scope) -> Result<Cluster, request::RequestError> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
-        let uid = request(namespaces.get_metadata("kube-system")).await?.metadata.uid.unwrap_or_default();
+        // An agent of some namespaces may read no other than its own, which is in no other cluster either.
+        let identifying = match scope {
+            Scope::Cluster => "kube-system",
+            Scope::Namespaces(_) => client.default_namespace(),
+        };
+        let uid = request(namespaces.get_metadata(identifying)).await?.metadata.uid.unwrap_or_default();
         let kubernetes_version = request(client.apiserver_version()).await?.git_version;
-        let fields = request(StatusFields::read(client)).await?;
+        let fields = request(StatusFields::read(client, scope)).await?;
         Ok(Cluster { uid, kubernetes_version, fields })
     }
 }
@@ -130,10 +253,10 @@ impl Cluster {
 fn start_link(
     tasks: &Tasks,
     config: &Config,
+    policy: Policy,
     cluster: &Cluster,
-    client: &Client,
     journal: &Journal,
-    states: &States,
+    commands: Commands,
 ) -> anyhow::Result<()> {
     let (Some(hub_address), Some(enrolment_address)) = (&config.hub_address, &config.enrolment_address) else {
         tracing::info!("no --hub-address: the agent works alone");
@@ -153,51 +276,100 @@ fn start_link(
         cluster_uid: cluster.uid.clone(),
         kubernetes_version: cluster.kubernetes_version.clone(),
     };
-    let (link, task) = link::start(link, journal.clone(), states.clone(), tasks.stop_token());
+    let (link, task) = link::start(link, journal.clone(), commands.states.clone(), tasks.stop_token());
     tasks.supervise("link", task);
-    let definitions = definitions::run(client.clone(), config.policy(), link.definitions, link.statuses);
-    supervise(tasks, "definitions", definitions);
+    match config.mode {
+        Mode::Act => {
+            let client = commands.client.clone();
+            let definitions = definitions::run(client, config.scope(), policy, link.definitions, link.statuses);
+            supervise(tasks, "definitions", definitions);
+            supervise(tasks, "commands", commands.run(link.commands, link.answers));
+        }
+        Mode::Observe => {
+            let refused = definitions::refuse(ONLY_OBSERVES, link.definitions, link.statuses);
+            supervise(tasks, "definitions", refused);
+            supervise(tasks, "commands", commands::refuse(ONLY_OBSERVES, link.commands, link.answers));
+        }
+    }
     Ok(())
 }
 
+/// Reports what another controller writes, and does nothing else.
+fn start_observer(tasks: &Tasks, scope: Scope, client: Client, states: States, clock: Clock, readiness: Readiness) {
+    let (ready, is_ready) = watch::channel(false);
+    supervise(tasks, "observer", observe::run(client, scope, states, clock, ready));
+    supervise(tasks, "readiness", follow_readiness(is_ready, readiness));
+}
+
+async fn follow_readiness(mut is_ready: watch::Receiver<bool>, readiness: Readiness) {
+    if is_ready.wait_for(|ready| *ready).await.is_ok() {
+        readiness.set(true);
+    }
+    std::future::pending().await
+}
+
+#[allow(clippy::too_many_arguments, reason = "what was made before is handed over once")]
 fn start_controller(
     tasks: &Tasks,
     config: &Config,
     fields: StatusFields,
-    client: Client,
-    journal: Journal,
-    states: States,
+    (client, journal, states, contested, clock, paused): (Client, Journal, States, Contested, Clock, Paused),
+    (wake, woken): (mpsc::Sender<ObjectRef<HealthCheck>>, mpsc::Receiver<ObjectRef<HealthCheck>>),
+    sources: Sources,
+    counters: Counters,
     readiness: Readiness,
 ) -> anyhow::Result<()> {
     let workflows = Workflows::default();
-    let (wake, woken) = mpsc::channel(WAKE_QUEUE);
+    let scope = config.scope();
+    metrics::argo::Argo::register(workflows.clone())?;
     let (listed, workflows_ready) = mpsc::channel(1);
     let (ready, is_ready) = watch::channel(false);
-    supervise(tasks, "workflows", workflows.clone().follow(client.clone(), wake, listed));
-    supervise(tasks, "schema", fields.clone().follow(client.clone()));
+    supervise(tasks, "workflows", workflows.clone().follow(client.clone(), scope.clone(), wake.clone(), listed));
+    supervise(tasks, "schema", fields.clone().follow(client.clone(), scope.clone()));
+    let accounts = Accounts::new(client.clone(), scope.clone());
+    let recorder =
+        Recorder::new(client.clone(), Reporter { controller: "active-monitor-agent".into(), instance: None });
+    supervise(tasks, "rights", Drift::new(accounts.clone(), recorder.clone(), counters.clone()).follow());
     let context = Context {
-        accounts: Accounts::new(client.clone()),
-        recorder: Recorder::new(client.clone(), Reporter { controller: "active-monitor-agent".into(), instance: None }),
-        sources: Sources::new(config.source_allow_private)?,
+        accounts,
+        capacity: Capacity::new(config.limits(), journal.clone(), wake, prometheus::default_registry())?,
+        recorder,
+        sources,
+        source_policy: config.source_policy(),
+        scope,
+        logs: config.log_tails.then(|| Logs::new(client.clone(), counters.log_tails.clone())),
+        counters,
         client,
         journal,
         states,
         workflows,
         fields,
         ready: is_ready.clone(),
+        since: clock.now(),
+        clock,
+        contested,
+        remedies: config.remedies.into(),
+        unknown_rights: Mutex::default(),
+        paused,
         memory: Mutex::default(),
     };
     let stop = tasks.stop_token();
     let controller = controller::run(Arc::new(context), woken, workflows_ready, ready, config.max_workers, stop);
     supervise(tasks, "controller", controller);
-    supervise(tasks, "readiness", async move {
-        let mut is_ready = is_ready;
-        if is_ready.wait_for(|ready| *ready).await.is_ok() {
-            readiness.set(true);
-        }
-        std::future::pending().await
-    });
+    supervise(tasks, "readiness", follow_readiness(is_ready, readiness));
     Ok(())
+}
+
+/// Says at `/readyz` while the journal's disk cannot be written; the agent works all the same.
+async fn say_whether_saved(journal: Journal, readiness: Readiness) {
+    let mut saved = journal.saved();
+    loop {
+        let text = (!*saved.borrow_and_update()).then(|| "cannot be written, results are held in memory".to_owned());
+        readiness.note("journal", text);
+        if saved.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Runs a part of the agent until the process is asked to stop; if it ends before, so does the process.
@@ -210,14 +382,4 @@ fn supervise(tasks: &Tasks, name: &'static str, part: impl Future<Output = ()> +
         }
         Ok::<(), Infallible>(())
     });
-}
-
-async fn serve_admin(tasks: &Tasks, address: SocketAddr, readiness: Readiness) -> anyhow::Result<()> {
-    let listener =
-        tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let stop = tasks.stop_token();
-    tasks.supervise("admin", async move {
-        axum::serve(listener, admin::router(readiness)).with_graceful_shutdown(stop.cancelled_owned()).await
-    });
-    Ok(())
 }

@@ -7,14 +7,17 @@
 pub(crate) mod dial;
 mod drive;
 mod failure;
+mod mark;
+mod proxy;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::command::{Answer, Command};
+use active_monitor_core::session::agent::MAX_COMMANDS;
 use active_monitor_core::session::frame::{Definition, DefinitionStatus};
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,10 @@ pub struct Link {
     /// What became of them: nonce and one status for each; again when that changes. What concerns an older set or a
     /// session that is over is ignored.
     pub statuses: mpsc::Sender<(u64, Vec<DefinitionStatus>)>,
+    /// What people ask through the hub; each is to be answered once.
+    pub commands: mpsc::Receiver<Command>,
+    /// What became of that. What concerns a session that is over is ignored.
+    pub answers: mpsc::Sender<Answer>,
     /// Whether the hub has taken the session in.
     pub connected: watch::Receiver<bool>,
     /// The name in the certificate; `None` until there is one.
@@ -73,6 +80,8 @@ pub struct Link {
 struct Ends {
     definitions: watch::Sender<Option<PushedDefinitions>>,
     statuses: mpsc::Receiver<(u64, Vec<DefinitionStatus>)>,
+    commands: mpsc::Sender<Command>,
+    answers: mpsc::Receiver<Answer>,
     connected: watch::Sender<bool>,
     cluster: watch::Sender<Option<String>>,
 }
@@ -86,11 +95,19 @@ pub fn start(
 ) -> (Link, JoinHandle<()>) {
     let (definitions, definitions_rx) = watch::channel(None);
     let (statuses_tx, statuses) = mpsc::channel(STATUSES_QUEUED);
+    let (commands, commands_rx) = mpsc::channel(MAX_COMMANDS);
+    let (answers_tx, answers) = mpsc::channel(MAX_COMMANDS);
     let (connected, connected_rx) = watch::channel(false);
     let (cluster, cluster_rx) = watch::channel(None);
-    let ends = Ends { definitions, statuses, connected, cluster };
-    let link =
-        Link { definitions: definitions_rx, statuses: statuses_tx, connected: connected_rx, cluster: cluster_rx };
+    let ends = Ends { definitions, statuses, commands, answers, connected, cluster };
+    let link = Link {
+        definitions: definitions_rx,
+        statuses: statuses_tx,
+        commands: commands_rx,
+        answers: answers_tx,
+        connected: connected_rx,
+        cluster: cluster_rx,
+    };
     let task = tokio::spawn(async move {
         let work = run(config, journal, states, ends);
         cancel.run_until_cancelled(work).await;
@@ -99,14 +116,55 @@ pub fn start(
 }
 
 async fn run(config: LinkConfig, journal: Journal, states: States, ends: Ends) {
-    let identity = obtain_identity(&config).await;
-    tracing::info!(cluster = identity.cluster(), certificate_ends = %identity.not_after(), "identity ready");
-    ends.cluster.send_replace(Some(identity.cluster().to_owned()));
-    Driver::new(config, Arc::new(ArcSwap::from_pointee(identity)), journal, states, ends).run().await;
+    let (identity, unused) = obtain_identity(&config).await;
+    let ready = |identity: &Identity| {
+        tracing::info!(cluster = identity.cluster(), certificate_ends = %identity.not_after(), "identity ready");
+        Some(identity.cluster().to_owned())
+    };
+    ends.cluster.send_replace(ready(&identity));
+    let drive = |identity: Identity, ends: Ends| {
+        let identity = Arc::new(ArcSwap::from_pointee(identity));
+        Driver::new(config.clone(), drive::dial_network(), identity, journal.clone(), states.clone(), ends)
+    };
+    let mut driver = drive(identity, ends);
+    if let Some(token) = unused {
+        let enrolled = tokio::select! {
+            never = driver.run() => match never {},
+            enrolled = enrol_later(&config, &token) => enrolled,
+        };
+        let ends = driver.end();
+        ends.cluster.send_replace(ready(&enrolled));
+        driver = drive(enrolled, ends);
+    }
+    match driver.run().await {}
 }
 
-/// The stored identity, or a new one where there is a token that it was not made with. Tries until it has one.
-async fn obtain_identity(config: &LinkConfig) -> Identity {
+/// A new identity for a token whose enrolment was not answered at the start, beside the session of the stored one. Tries
+/// until it is answered; where the answer is no, the stored one stays.
+async fn enrol_later(config: &LinkConfig, token: &Token) -> Identity {
+    let dir = config.state_dir.join("identity");
+    let mut failures = Failures::new("enrolment");
+    let mut wait = FIRST_RETRY;
+    loop {
+        tokio::time::sleep(wait.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
+        wait = (wait * 2).min(MAX_RETRY);
+        match enrol::enrol(&config.enrolment_address, token, &config.cluster_uid, &dir).await {
+            Ok(identity) => {
+                failures.over();
+                return identity;
+            }
+            Err(EnrolError::Refused(status)) => {
+                tracing::warn!(reason = status.message(), "token refused, going on with the stored identity");
+                return std::future::pending().await;
+            }
+            Err(error) => failures.failed(&error, next_step(&error)),
+        }
+    }
+}
+
+/// The stored identity, or a new one where there is a token that it was not made with; and that token, where it is still
+/// to be used. Tries until it has one.
+async fn obtain_identity(config: &LinkConfig) -> (Identity, Option<Token>) {
     let dir = config.state_dir.join("identity");
     let mut failures = Failures::new("enrolment");
     let mut wait = FIRST_RETRY;
@@ -123,35 +181,41 @@ async fn obtain_identity(config: &LinkConfig) -> Identity {
     }
 }
 
-async fn try_identity(config: &LinkConfig, dir: &std::path::Path) -> Result<Identity, EnrolError> {
+async fn try_identity(config: &LinkConfig, dir: &std::path::Path) -> Result<(Identity, Option<Token>), EnrolError> {
     let stored = Identity::load(dir).unwrap_or_else(|error| {
         tracing::error!(error = %failure::chain(&error), "stored identity not usable");
         None
     });
     let token = config.token.as_deref().map(Token::parse).transpose();
     let (stored, token) = match (stored, token) {
-        (Some(stored), Ok(None) | Err(_)) => return Ok(stored),
+        (Some(stored), Ok(None) | Err(_)) => return Ok((stored, None)),
         (None, Ok(None)) => return Err(EnrolError::NoToken),
         (None, Err(error)) => return Err(EnrolError::Token(error)),
         (stored, Ok(Some(token))) => (stored, token),
     };
     if let Some(stored) = stored.as_ref().filter(|stored| stored.token_digest() == token.digest()) {
-        return Ok(stored.clone());
+        return Ok((stored.clone(), None));
     }
     match (enrol::enrol(&config.enrolment_address, &token, &config.cluster_uid, dir).await, stored) {
         // A token that was spent, beside an identity that may well be good: the session will tell.
-        (Err(EnrolError::Refused(status)), Some(stored)) if stored.not_after() > Timestamp::now() => {
+        (Err(EnrolError::Refused(status)), Some(stored)) => {
             tracing::warn!(reason = status.message(), "token refused, going on with the stored identity");
-            Ok(stored)
+            Ok((stored, None))
         }
-        (result, _) => result,
+        // Nobody answered: the sessions' listener may be there all the same.
+        (Err(error @ (EnrolError::Dial { .. } | EnrolError::Call(_))), Some(stored)) => {
+            let error = failure::chain(&error);
+            tracing::warn!(error, "token not used yet, going on with the stored identity and trying again");
+            Ok((stored, Some(token)))
+        }
+        (result, _) => result.map(|identity| (identity, None)),
     }
 }
 
 fn next_step(error: &EnrolError) -> &'static str {
     match error {
         EnrolError::NoToken | EnrolError::Token(_) | EnrolError::Refused(_) => {
-            "run `fleetcheck cluster add` and give the agent the token it prints"
+            "run `fleetcheck cluster add`, or `fleetcheck cluster token` for one that is there, and give the agent the token"
         }
         EnrolError::Dial { .. } => {
             "check the enrolment address, the network, and that the token is of this hub; trying again"

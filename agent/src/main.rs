@@ -7,6 +7,12 @@ use clap::Parser;
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     active_monitor_runtime::tls::install_crypto_provider();
-    active_monitor_runtime::logging::init(config.log_format.into(), "info,kube_runtime=warn,kube_client=warn");
+    // To the end: what waits is sent when it is dropped.
+    let _traces = active_monitor_runtime::logging::init(
+        config.log_format.into(),
+        "info,kube_runtime=warn,kube_client=warn,kube_client::client::builder=off",
+        "active-monitor-agent",
+        active_monitor_runtime::traces::collector(),
+    );
     active_monitor_agent::run(config).await
 }

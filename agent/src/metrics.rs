@@ -1,19 +1,88 @@
 //! The agent's `/metrics`: active-monitor's names, made of the checks' states at each scrape.
 
+pub mod argo;
+
 use std::collections::{BTreeMap, HashMap};
 
+use active_monitor_core::fleet::due_at;
 use active_monitor_core::run::RunKind;
-use active_monitor_core::state::{CheckState, Totals};
+use active_monitor_core::samples::{MAX_SERIES, family_name, is_built_in};
+use active_monitor_core::state::{CheckState, Phase, Totals};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{
+    register_int_counter_vec_with_registry, register_int_counter_with_registry, register_int_gauge_with_registry,
+};
 
+use crate::clock::Clock;
 use crate::journal::Journal;
+use crate::ownership::Contested;
 use crate::states::States;
+
+/// What happened since the agent started.
+#[derive(Clone)]
+pub struct Counters {
+    /// Custom metrics that were refused when their run ended.
+    pub refused_metrics: IntCounter,
+    /// Log tails, by `result`.
+    pub log_tails: IntCounterVec,
+    /// Accounts, roles and bindings that somebody had changed, by `kind`.
+    pub rights_restored: IntCounterVec,
+    /// Accounts that somebody changes again and again.
+    pub rights_contested: IntGauge,
+    sources: IntCounterVec,
+}
+
+impl Counters {
+    /// Registers them with `registry`.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn register(registry: &Registry) -> Result<Counters, prometheus::Error> {
+        Ok(Counters {
+            refused_metrics: register_int_counter_with_registry!(
+                "activemonitor_agent_custom_metrics_refused_total",
+                "Custom metrics that were refused: out of bounds, or not in active-monitor's form.",
+                registry
+            )?,
+            log_tails: register_int_counter_vec_with_registry!(
+                "activemonitor_agent_log_tails_total",
+                "Workflows whose failed pods' logs were asked for, by result.",
+                &["result"],
+                registry
+            )?,
+            rights_restored: register_int_counter_vec_with_registry!(
+                "activemonitor_agent_rights_restored_total",
+                "Accounts, roles and bindings of checks that somebody had changed and the agent put right, by kind.",
+                &["kind"],
+                registry
+            )?,
+            rights_contested: register_int_gauge_with_registry!(
+                "activemonitor_agent_rights_contested",
+                "Accounts of checks that somebody changes again and again: the agent puts them right with pauses.",
+                registry
+            )?,
+            sources: register_int_counter_vec_with_registry!(
+                "activemonitor_agent_sources_total",
+                "Texts of workflows that were asked for, by result: read, copy (of an earlier one), failed.",
+                &["result"],
+                registry
+            )?,
+        })
+    }
+
+    pub(crate) fn source(&self, result: &str) {
+        self.sources.with_label_values(&[result]).inc();
+    }
+}
 
 /// Shows the checks' states to the process's registry.
 pub struct Checks {
     states: States,
     journal: Journal,
+    contested: Contested,
+    clock: Clock,
     descriptions: Vec<Desc>,
 }
 
@@ -22,11 +91,16 @@ impl Checks {
     ///
     /// # Errors
     /// When one is registered already.
-    pub fn register(states: States, journal: Journal) -> Result<(), prometheus::Error> {
+    pub fn register(
+        states: States,
+        journal: Journal,
+        contested: Contested,
+        clock: Clock,
+    ) -> Result<(), prometheus::Error> {
         let labels = ["healthcheck_name", "namespace", "workflow"].map(str::to_owned).to_vec();
         let help = "Runs of the check that succeeded.".to_owned();
         let description = Desc::new("healthcheck_success_count".into(), help, labels, HashMap::new())?;
-        prometheus::register(Box::new(Checks { states, journal, descriptions: vec![description] }))
+        prometheus::register(Box::new(Checks { states, journal, contested, clock, descriptions: vec![description] }))
     }
 }
 
@@ -37,17 +111,27 @@ impl Collector for Checks {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Families::default();
+        let now = self.clock.now();
         for check in self.states.all() {
             families.check(&check);
+            families.overdue(&check, now);
         }
+        families.contested(&self.contested);
+        families.phases(&self.states);
+        families.dropped();
         families.journal(&self.journal);
-        families.0.into_values().filter(|family| !family.get_metric().is_empty()).collect()
+        families.by_name.into_values().filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
 
-/// By name.
 #[derive(Default)]
-struct Families(BTreeMap<String, MetricFamily>);
+struct Families {
+    by_name: BTreeMap<String, MetricFamily>,
+    /// Custom series so far.
+    custom: usize,
+    /// Custom series left out.
+    dropped: u64,
+}
 
 impl Families {
     fn check(&mut self, check: &CheckState) {
@@ -55,16 +139,23 @@ impl Families {
         if let Some(remedy) = &check.remedy {
             self.totals(check, RunKind::Remedy, remedy);
         }
-        let prefix: String = check.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let mut name = String::new();
         for sample in &check.samples {
-            let labels = vec![label("healthcheck_name", &check.name), label("namespace", &check.namespace)];
-            let name = format!("{prefix}_{}", sample.metric);
-            // A check whose name starts with a digit has no metric of its own: the format does not allow one.
-            if name.starts_with(|c: char| c.is_ascii_digit()) || self.is_ours(&name) {
+            family_name(&mut name, &check.name, &sample.metric);
+            if is_built_in(&name) || self.custom == MAX_SERIES {
+                self.dropped += 1;
                 continue;
             }
+            self.custom += 1;
+            let labels = vec![label("healthcheck_name", &check.name), label("namespace", &check.namespace)];
             self.add(&name, &sample.help, MetricType::GAUGE, labels, sample.value);
         }
+    }
+
+    fn dropped(&mut self) {
+        let help = "Custom metrics left out of this answer: a name that is built in, or more than 10000 series.";
+        let dropped = self.dropped as f64;
+        self.add("activemonitor_agent_custom_metrics_dropped", help, MetricType::GAUGE, Vec::new(), dropped);
     }
 
     fn totals(&mut self, check: &CheckState, kind: RunKind, totals: &Totals) {
@@ -87,25 +178,55 @@ impl Families {
         }
     }
 
+    /// By how much the next result is late: where nobody runs the check, nothing else at this end says so.
+    fn overdue(&mut self, check: &CheckState, now: jiff::Timestamp) {
+        let Some(due) = due_at(check) else { return };
+        let late = (now.as_second() - due.as_second()).max(0);
+        let labels = vec![label("healthcheck_name", &check.name), label("namespace", &check.namespace)];
+        let help = "Seconds by which the next result is late; 0 while it is not.";
+        self.add("activemonitor_agent_check_overdue_seconds", help, MetricType::GAUGE, labels, late as f64);
+    }
+
+    fn contested(&mut self, contested: &Contested) {
+        for (namespace, name) in contested.all() {
+            let labels = vec![label("healthcheck_name", &name), label("namespace", &namespace)];
+            let help = "1 for each check on which the agent stopped, since another controller writes it.";
+            self.add("activemonitor_agent_check_contested", help, MetricType::GAUGE, labels, 1.0);
+        }
+    }
+
+    fn phases(&mut self, states: &States) {
+        let checks = states.all();
+        for phase in Phase::ALL {
+            let count = checks.iter().filter(|check| check.phase == phase).count();
+            let labels = vec![label("phase", phase.as_str())];
+            self.add("activemonitor_agent_checks", "Checks by phase.", MetricType::GAUGE, labels, count as f64);
+        }
+    }
+
     fn journal(&mut self, journal: &Journal) {
         let gauge = MetricType::GAUGE;
         let backlog = "Reports that the hub has not acked.";
         self.add("activemonitor_agent_journal_backlog_reports", backlog, gauge, Vec::new(), journal.backlog() as f64);
-        let dropped = "Reports dropped unacked because the journal was full.";
+        let dropped = "Reports dropped unacked because the journal or its disk was full.";
         let name = "activemonitor_agent_journal_dropped_reports_total";
         self.add(name, dropped, MetricType::COUNTER, Vec::new(), journal.dropped() as f64);
+        let unsaved = "Reports that are in memory only, since the journal's disk cannot be written.";
+        let name = "activemonitor_agent_journal_unsaved_reports";
+        self.add(name, unsaved, gauge, Vec::new(), journal.unsaved() as f64);
+        let writable = "1 while the journal's disk can be written, 0 while it cannot.";
+        let saved = f64::from(u8::from(*journal.saved().borrow()));
+        self.add("activemonitor_agent_journal_writable", writable, gauge, Vec::new(), saved);
+        let in_flight: usize = journal.in_flight(&BTreeMap::new()).values().sum();
+        let help = "Runs whose workflow was begun and has no end yet.";
+        self.add("activemonitor_agent_runs_in_flight", help, gauge, Vec::new(), in_flight as f64);
         let corrupt = "Records of the journal that could not be read and were set aside.";
         let name = "activemonitor_agent_journal_corrupt_records_total";
         self.add(name, corrupt, MetricType::COUNTER, Vec::new(), journal.corrupt() as f64);
     }
 
-    /// Names that a check must not publish under.
-    fn is_ours(&self, name: &str) -> bool {
-        ["healthcheck_", "activemonitor_", "process_"].iter().any(|ours| name.starts_with(ours))
-    }
-
     fn add(&mut self, name: &str, help: &str, kind: MetricType, labels: Vec<LabelPair>, value: f64) {
-        let family = self.0.entry(name.to_owned()).or_insert_with(|| {
+        let family = self.by_name.entry(name.to_owned()).or_insert_with(|| {
             let mut family = MetricFamily::default();
             family.set_name(name.to_owned());
             family.set_help(help.to_owned());

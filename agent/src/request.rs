@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// A black-holed API server must not hold a worker: kube itself sets no limit.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::gate::Refusal;
+
+/// A black-holed API server must not hold a worker: kube itself sets no limit. The gate bounds the time until an answer
+/// begins, this all of it.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +14,9 @@ pub enum RequestError {
     /// The API server answered with an error, or could not be asked.
     #[error("{}", said(.0))]
     Kube(#[source] kube::Error),
+    /// It was not sent, or not waited for.
+    #[error("{0}")]
+    Refused(Refusal),
     /// No answer in time.
     #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
@@ -28,10 +34,11 @@ fn said(error: &kube::Error) -> String {
 }
 
 impl RequestError {
-    fn code(&self) -> Option<u16> {
+    /// The HTTP status of the API server's answer, where there is one.
+    pub fn code(&self) -> Option<u16> {
         match self {
             RequestError::Kube(kube::Error::Api(status)) => Some(status.code),
-            RequestError::Kube(_) | RequestError::Timeout | RequestError::Encode(_) => None,
+            RequestError::Kube(_) | RequestError::Refused(_) | RequestError::Timeout | RequestError::Encode(_) => None,
         }
     }
 
@@ -50,9 +57,38 @@ impl RequestError {
         self.code() == Some(403)
     }
 
+    /// The API server as a whole does not answer as it should: nothing that this request could mend.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            RequestError::Kube(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
+            RequestError::Kube(_) | RequestError::Refused(_) | RequestError::Timeout => true,
+            RequestError::Encode(_) => false,
+        }
+    }
+
+    /// How long the API server asked not to be asked.
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            RequestError::Refused(Refusal::Paused(left)) => Some(*left),
+            RequestError::Refused(Refusal::Fenced | Refusal::NoAnswer) => None,
+            RequestError::Kube(_) | RequestError::Timeout | RequestError::Encode(_) => None,
+        }
+    }
+
     /// An answer that the same request would get again: the object is refused as it is.
     pub fn is_final(&self) -> bool {
         matches!(self.code(), Some(400 | 403 | 404 | 405 | 413 | 422)) || matches!(self, RequestError::Encode(_))
+    }
+}
+
+impl From<kube::Error> for RequestError {
+    fn from(error: kube::Error) -> RequestError {
+        if let kube::Error::Service(source) = &error
+            && let Some(refusal) = source.downcast_ref::<Refusal>()
+        {
+            return RequestError::Refused(*refusal);
+        }
+        RequestError::Kube(error)
     }
 }
 
@@ -62,7 +98,7 @@ impl RequestError {
 /// The request's own, or [`RequestError::Timeout`].
 pub async fn request<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Result<T, RequestError> {
     match tokio::time::timeout(TIMEOUT, future).await {
-        Ok(answer) => answer.map_err(RequestError::Kube),
+        Ok(answer) => answer.map_err(RequestError::from),
         Err(_) => Err(RequestError::Timeout),
     }
 }

@@ -1,238 +1,157 @@
-//! Reads the text of a workflow: from the HealthCheck itself, or over HTTPS within limits.
+//! Reads the text of a workflow: from the HealthCheck itself, over HTTPS, or from a folder of the operator's. What it
+//! reads is hostile until `core::manifest` has looked at it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use active_monitor_core::check::Source;
-use active_monitor_core::manifest::MAX_SOURCE_BYTES;
-use futures::StreamExt;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
+use active_monitor_core::redact::redact;
+use jiff::Timestamp;
+use parking_lot::Mutex;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_REDIRECTS: usize = 3;
+mod address;
+mod copies;
+mod fetch;
+mod file;
+#[cfg(test)]
+mod tests;
+
+pub use address::Addresses;
+pub use fetch::FetchError;
+pub use file::FileError;
+
+use copies::{Change, Copies};
+use fetch::{Fetcher, Limits};
+
+/// Where sources may come from.
+#[derive(Clone, Debug, Default)]
+pub struct SourceConfig {
+    /// Addresses that URLs may be fetched from.
+    pub addresses: Addresses,
+    /// PEM file with certificate authorities that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Folder that files are read from.
+    pub dir: Option<PathBuf>,
+    /// Folder of the copies of URLs' texts; without one they are in memory only.
+    pub copies: Option<PathBuf>,
+}
+
+/// Why nothing can be fetched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The file with certificate authorities.
+    #[error("cannot read the certificates in {}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate, or the TLS machinery.
+    #[error("cannot set up TLS for sources")]
+    Tls(#[from] reqwest::Error),
+}
 
 /// Why a text could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No answer, a broken one, or an address that is not allowed.
-    #[error("cannot fetch {url}: {}", cause(.source))]
-    Fetch {
-        /// The address.
+    /// From a URL.
+    #[error("cannot fetch {url}: {source}")]
+    Url {
+        /// The address, without what is secret in it.
         url: String,
-        /// What reqwest says.
+        /// Why.
         #[source]
-        source: reqwest::Error,
+        source: FetchError,
     },
-    /// An answer that is no document.
-    #[error("cannot fetch {url}: the server answered {status}")]
-    Status {
-        /// The address.
-        url: String,
-        /// HTTP status.
-        status: reqwest::StatusCode,
-    },
-    /// Larger than a source may be.
-    #[error("cannot fetch {url}: it is larger than {MAX_SOURCE_BYTES} bytes")]
-    TooLarge {
-        /// The address.
-        url: String,
-    },
-    /// An address inside the cluster or the host.
-    #[error("cannot fetch {url}: {address} is a private address, which the agent is not allowed to fetch from")]
-    Private {
-        /// The address.
-        url: String,
-        /// The host in it.
-        address: String,
-    },
-    /// No text.
-    #[error("cannot fetch {url}: it is not UTF-8")]
-    NotText {
-        /// The address.
-        url: String,
+    /// From a file.
+    #[error("cannot read {path:?} in the agent's folder of sources: {source}")]
+    File {
+        /// As the HealthCheck has it.
+        path: String,
+        /// Why.
+        #[source]
+        source: FileError,
     },
 }
 
-/// The innermost cause: the ones around it repeat the address and say that it failed.
-fn cause(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(next) = inner.source() {
-        inner = next;
-    }
-    inner.to_string()
+/// A text that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The text.
+    pub text: String,
+    /// Set where it is not what the source says now.
+    pub warning: Option<String>,
 }
 
-/// Fetches sources.
+/// Reads sources; clones share the copies.
 #[derive(Clone)]
 pub struct Sources {
-    verifying: reqwest::Client,
-    trusting: reqwest::Client,
-    allow_private: bool,
+    fetcher: Fetcher,
+    dir: Option<PathBuf>,
+    copies: Arc<Mutex<Copies>>,
 }
 
 impl Sources {
-    /// `allow_private` lets sources come from loopback, link-local and private addresses.
+    /// Reads the certificates and sets up the clients.
     ///
     /// # Errors
-    /// When the TLS machinery cannot be set up.
-    pub fn new(allow_private: bool) -> Result<Sources, reqwest::Error> {
-        let client = |verify: bool| {
-            reqwest::Client::builder()
-                .https_only(true)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .timeout(TOTAL_TIMEOUT)
-                .redirect(redirects(allow_private))
-                .dns_resolver(Arc::new(PublicOnly { allow_private }))
-                .no_proxy()
-                .tls_danger_accept_invalid_certs(!verify)
-                .build()
+    /// When the certificates cannot be read or TLS cannot be set up.
+    pub async fn new(config: SourceConfig) -> Result<Sources, SetupError> {
+        Self::with(config, Limits::default(), address::system_lookup()).await
+    }
+
+    async fn with(config: SourceConfig, limits: Limits, lookup: address::Lookup) -> Result<Sources, SetupError> {
+        let SourceConfig { addresses, ca_file, dir, copies } = config;
+        let authorities = match ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let pem = tokio::fs::read(&path).await.map_err(|source| SetupError::CaFile { path, source })?;
+                reqwest::Certificate::from_pem_bundle(&pem)?
+            }
         };
-        Ok(Sources { verifying: client(true)?, trusting: client(false)?, allow_private })
+        let fetcher = Fetcher::new(addresses, &authorities, limits, lookup)?;
+        let copies = match copies {
+            None => Copies::default(),
+            Some(dir) => tokio::task::spawn_blocking(|| Copies::open(dir)).await.unwrap_or_default(),
+        };
+        Ok(Sources { fetcher, dir, copies: Arc::new(Mutex::new(copies)) })
     }
 
-    /// The text of a workflow.
+    /// The text of a workflow. Where a URL's server is away it is the copy that [`Sources::keep`] kept, with a warning.
     ///
     /// # Errors
-    /// When it has to be fetched and is not there, too large, too slow, or somewhere it must not be.
-    pub async fn text(&self, source: &Source) -> Result<String, SourceError> {
+    /// When it is not there, too large, too slow, or somewhere it must not be.
+    pub async fn text(&self, source: &Source) -> Result<Text, SourceError> {
         match source {
-            Source::Inline(text) => Ok(text.clone()),
-            Source::Url { url, verify_cert } => {
-                self.fetch(url, if *verify_cert { &self.verifying } else { &self.trusting }).await
-            }
+            Source::Inline(text) => Ok(Text { text: text.clone(), warning: None }),
+            Source::File { path } => match file::read(self.dir.as_deref(), path).await {
+                Ok(text) => Ok(Text { text, warning: None }),
+                Err(source) => Err(SourceError::File { path: path.clone(), source }),
+            },
+            Source::Url { url, verify_cert } => match self.fetcher.fetch(url, *verify_cert).await {
+                Ok(text) => Ok(Text { text, warning: None }),
+                Err(source) => self.stand_in(url, *verify_cert, source),
+            },
         }
     }
 
-    async fn fetch(&self, url: &str, client: &reqwest::Client) -> Result<String, SourceError> {
-        let failed = |source| SourceError::Fetch { url: url.to_owned(), source };
-        let request = client.get(url).build().map_err(failed)?;
-        if let Some(address) = request.url().host_str().filter(|host| !self.allow_private && is_private_literal(host)) {
-            return Err(SourceError::Private { url: url.to_owned(), address: address.to_owned() });
-        }
-        let answer = client.execute(request).await.map_err(failed)?;
-        if !answer.status().is_success() {
-            return Err(SourceError::Status { url: url.to_owned(), status: answer.status() });
-        }
-        let mut text = Vec::new();
-        let mut chunks = answer.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            text.extend_from_slice(&chunk.map_err(failed)?);
-            if text.len() > MAX_SOURCE_BYTES {
-                return Err(SourceError::TooLarge { url: url.to_owned() });
-            }
-        }
-        String::from_utf8(text).map_err(|_| SourceError::NotText { url: url.to_owned() })
-    }
-}
-
-fn redirects(allow_private: bool) -> Policy {
-    Policy::custom(move |attempt| {
-        let private = attempt.url().host_str().is_some_and(is_private_literal);
-        if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("too many redirects")
-        } else if private && !allow_private {
-            attempt.error("redirected to a private address")
-        } else {
-            attempt.follow()
-        }
-    })
-}
-
-fn is_private_literal(host: &str) -> bool {
-    host.trim_matches(['[', ']']).parse().is_ok_and(is_private)
-}
-
-/// Addresses that a workflow's text must not come from: this host, this network, and the metadata services of clouds.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            v4.is_loopback()
-                || v4.is_private()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || a == 0
-                || (a == 100 && (64..128).contains(&b))
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_private(IpAddr::V4(v4)),
-            None => {
-                let first = v6.segments()[0];
-                v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_multicast()
-                    || first & 0xfe00 == 0xfc00
-                    || first & 0xffc0 == 0xfe80
-                    // 64:ff9b::/96 and 2002::/16 carry an IPv4 address that the check above would not see.
-                    || first == 0x0064
-                    || first == 0x2002
-            }
-        },
-    }
-}
-
-/// Resolves names as the host does, and refuses the private addresses among the answers: the connection then goes to
-/// exactly the addresses that were looked at.
-struct PublicOnly {
-    allow_private: bool,
-}
-
-impl Resolve for PublicOnly {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|a| allow_private || !is_private(a.ip())).collect();
-            if allowed.is_empty() {
-                return Err("it resolves to no public address".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_addresses_are_known_in_every_spelling() {
-        for address in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "169.254.169.254",
-            "192.168.1.1",
-            "172.16.0.1",
-            "100.64.0.1",
-            "0.0.0.0",
-            "::1",
-            "::",
-            "fc00::1",
-            "fe80::1",
-            "::ffff:127.0.0.1",
-            "64:ff9b::7f00:1",
-            "2002:7f00:1::",
-        ] {
-            assert!(is_private(address.parse().unwrap()), "{address}");
-        }
-        for address in ["1.1.1.1", "2606:4700::1", "172.32.0.1"] {
-            assert!(!is_private(address.parse().unwrap()), "{address}");
-        }
+    fn stand_in(&self, url: &str, verified: bool, source: FetchError) -> Result<Text, SourceError> {
+        let copy = self.copies.lock().get(Timestamp::now(), url, verified).filter(|_| source.is_outage());
+        let error = SourceError::Url { url: redact(url).into_owned(), source };
+        let Some(copy) = copy else { return Err(error) };
+        let warning = format!("ran the copy that was fetched at {:.0}: {error}", copy.at);
+        Ok(Text { text: copy.text.to_string(), warning: Some(warning) })
     }
 
-    #[tokio::test]
-    async fn a_private_literal_and_a_name_of_this_host_are_refused() {
-        let sources = Sources::new(false).unwrap();
-        for url in
-            ["https://127.0.0.1:1/x", "https://[::1]:1/x", "https://169.254.169.254/latest", "https://localhost:1/"]
-        {
-            let source = Source::Url { url: url.into(), verify_cert: true };
-            let error = sources.text(&source).await.unwrap_err().to_string();
-            assert!(error.contains("private address") || error.contains("no public address"), "{error}");
+    /// Remembers a text that was fetched and found good.
+    pub async fn keep(&self, source: &Source, text: &Text) {
+        let (Source::Url { url, verify_cert }, None) = (source, &text.warning) else { return };
+        let changes = self.copies.lock().keep(Timestamp::now(), url, *verify_cert, &text.text);
+        if !changes.is_empty() {
+            let changes = tokio::task::spawn_blocking(|| changes.into_iter().for_each(Change::apply));
+            let _ended_with_the_process = changes.await;
         }
     }
 }

@@ -194,6 +194,10 @@ mod tests {
             remedy: None,
             remedy_status: String::new(),
             samples: Vec::new(),
+            refused_samples: 0,
+            pauses: Vec::new(),
+            remedy_budget: None,
+            depends_on: Vec::new(),
             definition: None,
         }
     }

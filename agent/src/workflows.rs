@@ -1,22 +1,26 @@
 //! The workflows of this cluster's checks, from a watch: one slim entry each, found by their check.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use active_monitor_core::decide::run_now;
 use active_monitor_core::healthcheck::HealthCheck;
-use active_monitor_core::manifest::{CHECK_ANNOTATION, CHECK_UID_LABEL};
-use active_monitor_core::workflow::{Seen, WorkflowStatus, key_of_labels};
+use active_monitor_core::manifest::{CHECK_ANNOTATION, CHECK_UID_LABEL, WARNING_ANNOTATION};
+use active_monitor_core::scope::Scope;
+use active_monitor_core::workflow::{Seen, WorkflowPhase, WorkflowStatus, key_of_labels};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
+use kube::Client;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+
+use crate::watches;
 
 /// Objects a list page carries: a fleet of finished workflows never stands in memory at once.
 const PAGE: u32 = 50;
@@ -76,13 +80,21 @@ impl SlimWorkflow {
     pub fn seen(&self) -> Option<Seen> {
         let deadline = self.spec.active_deadline_seconds.as_ref();
         let deadline = deadline.and_then(|v| v.as_u64().or_else(|| v.as_str()?.parse().ok()));
+        let annotation = |name: &str| self.metadata.annotations.as_ref()?.get(name).cloned();
         Some(Seen {
             key: key_of_labels(self.metadata.labels.as_ref()?)?,
             workflow: self.full_name(),
             created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            run_now: self.metadata.annotations.as_ref().and_then(run_now),
             deadline_seconds: deadline.and_then(|seconds| u32::try_from(seconds).ok()),
+            warning: annotation(WARNING_ANNOTATION).unwrap_or_default(),
             status: self.status.clone().unwrap_or_default(),
         })
+    }
+
+    /// Whether Argo says that it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.phase != WorkflowPhase::Active)
     }
 
     fn check(&self) -> Option<ObjectRef<HealthCheck>> {
@@ -95,28 +107,91 @@ impl SlimWorkflow {
 #[derive(Clone, Default)]
 pub struct Workflows {
     by_check: Arc<Mutex<ByCheck>>,
+    missing: Arc<AtomicBool>,
+    /// The last run that ended was taken up by nobody.
+    ignored: Arc<AtomicBool>,
 }
 
-/// check uid -> `namespace/name` of the workflow -> the workflow
-type ByCheck = HashMap<String, BTreeMap<String, Seen>>;
+/// How long a workflow may wait for an Argo controller before it counts as one that nobody takes up.
+const TAKEN_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Answers in a row that there is no such kind, before that is believed.
+const MISSING_AFTER: u32 = 2;
+
+/// By check uid.
+type ByCheck = HashMap<String, OfCheck>;
+
+#[derive(Default)]
+struct OfCheck {
+    /// The check, as its workflows name it.
+    check: Option<ObjectRef<HealthCheck>>,
+    /// By `namespace/name`.
+    workflows: BTreeMap<String, Seen>,
+}
+
+/// Workflows that no garbage collector takes with their check: they are in another namespace.
+pub(crate) struct Strays {
+    /// The check, as they name it.
+    pub(crate) check: ObjectRef<HealthCheck>,
+    /// Its `metadata.uid`.
+    pub(crate) uid: String,
+    /// Their `namespace/name`s.
+    pub(crate) workflows: Vec<String>,
+}
 
 impl Workflows {
     /// The workflows of a check.
     pub fn of_check(&self, uid: &str) -> Vec<Seen> {
-        self.by_check.lock().get(uid).map(|known| known.values().cloned().collect()).unwrap_or_default()
+        self.by_check.lock().get(uid).map(|known| known.workflows.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The workflows in other namespaces than their check's, of every check that is not among `live`.
+    pub(crate) fn strays(&self, live: &BTreeSet<String>) -> Vec<Strays> {
+        let all = self.by_check.lock();
+        let dead = all.iter().filter(|(uid, _)| !live.contains(*uid));
+        let strays = dead.filter_map(|(uid, known)| {
+            let check = known.check.clone()?;
+            let home = format!("{}/", check.namespace.as_deref().unwrap_or_default());
+            let workflows: Vec<_> = known.workflows.keys().filter(|name| !name.starts_with(&home)).cloned().collect();
+            (!workflows.is_empty()).then(|| Strays { check, uid: uid.clone(), workflows })
+        });
+        strays.collect()
+    }
+
+    /// How many wait for an Argo controller for longer than one should take.
+    pub fn waiting(&self, now: Timestamp) -> usize {
+        let all = self.by_check.lock();
+        let workflows = all.values().flat_map(|known| known.workflows.values());
+        let active = workflows.filter(|seen| seen.status.phase == WorkflowPhase::Active);
+        let untouched = active.filter(|seen| seen.status.started_at.is_none());
+        untouched.filter(|seen| seen.created + TAKEN_UP_WITHIN < now).count()
+    }
+
+    /// Whether Argo does its part, as far as is known: it is installed, and the last run that ended had a controller.
+    pub fn is_served(&self) -> bool {
+        !self.is_missing() && !self.ignored.load(Ordering::Relaxed)
+    }
+
+    /// Takes what the end of a run says of Argo.
+    pub(crate) fn served(&self, served: bool) {
+        self.ignored.store(!served, Ordering::Relaxed);
+    }
+
+    /// Whether the cluster has no kind Workflow: Argo is not installed. It is looked for all the time.
+    pub fn is_missing(&self) -> bool {
+        self.missing.load(Ordering::Relaxed)
     }
 
     /// Takes what the API server itself said of a workflow; the watch goes on from there.
-    pub(crate) fn insert(&self, seen: Seen) {
-        let mut all = self.by_check.lock();
-        all.entry(seen.key.check_uid.clone()).or_default().insert(seen.workflow.clone(), seen);
+    pub(crate) fn insert(&self, workflow: &SlimWorkflow) {
+        insert(&mut self.by_check.lock(), workflow);
     }
 
     fn remove(&self, seen: &Seen) {
         let mut all = self.by_check.lock();
         if let Some(of_check) = all.get_mut(&seen.key.check_uid) {
-            of_check.remove(&seen.workflow);
-            if of_check.is_empty() {
+            of_check.workflows.remove(&seen.workflow);
+            if of_check.workflows.is_empty() {
                 all.remove(&seen.key.check_uid);
             }
         }
@@ -124,10 +199,15 @@ impl Workflows {
 
     /// Follows the cluster until the stream's end; tells which check each change concerns. `ready` is told when the
     /// first list is complete.
-    pub async fn follow(self, client: Client, wake: mpsc::Sender<ObjectRef<HealthCheck>>, ready: mpsc::Sender<()>) {
-        let api: Api<SlimWorkflow> = Api::all(client);
+    pub async fn follow(
+        self,
+        client: Client,
+        scope: Scope,
+        wake: mpsc::Sender<ObjectRef<HealthCheck>>,
+        ready: mpsc::Sender<()>,
+    ) {
         let config = watcher::Config::default().labels(CHECK_UID_LABEL).page_size(PAGE).timeout(WATCH_SECONDS);
-        let events = watch(api, config).default_backoff();
+        let events = watches::watch(watches::apis(&scope, &client), &config);
         self.apply(events, wake, ready).await;
     }
 
@@ -139,6 +219,7 @@ impl Workflows {
     ) {
         let mut events = std::pin::pin!(events);
         let mut listed = ByCheck::new();
+        let mut absences = 0;
         while let Some(event) = events.next().await {
             let changed = match event {
                 Ok(Event::Init) => {
@@ -146,26 +227,38 @@ impl Workflows {
                     None
                 }
                 Ok(Event::InitApply(workflow)) => {
-                    if let Some(seen) = workflow.seen() {
-                        listed.entry(seen.key.check_uid.clone()).or_default().insert(seen.workflow.clone(), seen);
-                    }
+                    insert(&mut listed, &workflow);
                     workflow.check()
                 }
                 Ok(Event::InitDone) => {
                     *self.by_check.lock() = std::mem::take(&mut listed);
+                    absences = 0;
+                    if self.missing.swap(false, Ordering::Relaxed) {
+                        tracing::info!("Argo Workflows is installed by now");
+                    }
                     let _ = ready.try_send(());
                     None
                 }
                 Ok(Event::Apply(workflow)) => {
-                    workflow.seen().into_iter().for_each(|seen| self.insert(seen));
+                    self.insert(&workflow);
                     workflow.check()
                 }
                 Ok(Event::Delete(workflow)) => {
                     workflow.seen().iter().for_each(|seen| self.remove(seen));
                     workflow.check()
                 }
+                Err(error) if is_absence(&error) => {
+                    absences += 1;
+                    if absences >= MISSING_AFTER && !self.missing.swap(true, Ordering::Relaxed) {
+                        tracing::warn!("Argo Workflows is not installed: no kind Workflow in argoproj.io/v1alpha1");
+                        // Without the kind there are no workflows, and each run shall say why it cannot start.
+                        self.by_check.lock().clear();
+                        let _ = ready.try_send(());
+                    }
+                    None
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "watch of workflows failed, trying again");
+                    tracing::debug!(%error, "watch of workflows failed, trying again");
                     None
                 }
             };
@@ -175,6 +268,23 @@ impl Workflows {
                 return;
             }
         }
+    }
+}
+
+fn insert(all: &mut ByCheck, workflow: &SlimWorkflow) {
+    let Some(seen) = workflow.seen() else { return };
+    let of_check = all.entry(seen.key.check_uid.clone()).or_default();
+    of_check.check = workflow.check().or(of_check.check.take());
+    of_check.workflows.insert(seen.workflow.clone(), seen);
+}
+
+/// Whether the API server says that it has no such kind.
+fn is_absence(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 404)
+        }
+        watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_) | watcher::Error::NoResourceVersion => false,
     }
 }
 
@@ -215,5 +325,47 @@ mod tests {
         assert_eq!((of_check[0].workflow.as_str(), of_check[0].deadline_seconds), ("health/new", Some(65)));
         assert_eq!(woken.recv().await.unwrap().name, "dns");
         assert!(is_ready.recv().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_cluster_without_argo_is_ready_and_known_and_one_odd_answer_is_not_believed() {
+        let absent = || {
+            let status = kube::core::Status { code: 404, ..kube::core::Status::default() };
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status))))
+        };
+        let workflows = Workflows::default();
+        let (wake, _woken) = mpsc::channel(16);
+        let (ready, mut is_ready) = mpsc::channel(1);
+        workflows.apply(futures::stream::iter([absent()]), wake.clone(), ready.clone()).await;
+        assert!(!workflows.is_missing() && is_ready.try_recv().is_err());
+        workflows.apply(futures::stream::iter([absent(), absent()]), wake.clone(), ready.clone()).await;
+        assert!(workflows.is_missing() && is_ready.try_recv().is_ok());
+        let appears = [Ok(Event::Init), Ok(Event::InitApply(workflow("new", "20260101T000100Z"))), Ok(Event::InitDone)];
+        workflows.apply(futures::stream::iter(appears), wake, ready).await;
+        assert!(!workflows.is_missing() && workflows.of_check("u").len() == 1);
+    }
+
+    #[test]
+    fn what_no_garbage_collector_takes_is_named_and_what_nobody_takes_up_is_counted() {
+        let workflows = Workflows::default();
+        workflows.insert(&workflow("beside", "20260101T000000Z"));
+        let mut elsewhere = workflow("elsewhere", "20260101T000100Z");
+        elsewhere.metadata.namespace = Some("shop".into());
+        elsewhere.status = Some(WorkflowStatus {
+            started_at: elsewhere.metadata.creation_timestamp.clone(),
+            ..WorkflowStatus::default()
+        });
+        workflows.insert(&elsewhere);
+        assert!(workflows.strays(&BTreeSet::from(["u".to_owned()])).is_empty(), "the check lives");
+        let strays = workflows.strays(&BTreeSet::new());
+        assert_eq!((strays.len(), strays[0].check.name.as_str(), strays[0].uid.as_str()), (1, "dns", "u"));
+        assert_eq!(strays[0].workflows, ["shop/elsewhere"]);
+
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(workflows.waiting(created + TAKEN_UP_WITHIN), 0);
+        assert_eq!(workflows.waiting(created + TAKEN_UP_WITHIN + Duration::from_secs(1)), 1);
+        assert!(workflows.is_served());
+        workflows.served(false);
+        assert!(!workflows.is_served());
     }
 }

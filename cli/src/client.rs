@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use active_monitor_core::care::WindowSpec;
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::view::{
-    CheckView, ClusterAdd, ClusterPatch, ClusterToken, ClusterView, DefinitionView, FleetSummary, List, Preview,
-    Problem, RunPage,
+    AcknowledgementAdd, AuditView, CaRoll, CaView, CheckView, ClusterAdd, ClusterPatch, ClusterToken, ClusterView,
+    CommandReport, CommandRequest, DefinitionView, FleetSummary, IncidentPage, List, Preview, Problem, RestoreView,
+    RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
 };
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, StatusCode, Url};
@@ -79,6 +81,30 @@ pub(crate) struct RunQuery {
     pub(crate) before: Option<i64>,
 }
 
+/// Whose uptime, over which time, and how it is summed up; what is absent matches all.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct UptimeQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) selector: Option<String>,
+    pub(crate) window: String,
+    pub(crate) by: String,
+    pub(crate) limit: u16,
+}
+
+/// Which incidents to list.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct IncidentQuery {
+    pub(crate) all: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u16>,
+}
+
 /// Which checks to list; what is absent matches all.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct CheckQuery {
@@ -134,6 +160,47 @@ impl Client {
         Ok(self.send(Method::POST, &["clusters"], body).await?.1)
     }
 
+    pub(crate) async fn new_cluster_token(&self, name: &str) -> Result<ClusterToken, ClientError> {
+        Ok(self.send(Method::POST, &["clusters", name, "token"], &()).await?.1)
+    }
+
+    pub(crate) async fn rebind_cluster(&self, name: &str) -> Result<ClusterToken, ClientError> {
+        Ok(self.send(Method::POST, &["clusters", name, "rebind"], &()).await?.1)
+    }
+
+    pub(crate) async fn tokens(&self) -> Result<Vec<TokenView>, ClientError> {
+        Ok(self.get::<List<_>>(&["tokens"], &()).await?.items)
+    }
+
+    pub(crate) async fn add_token(&self, body: &TokenAdd) -> Result<TokenSecret, ClientError> {
+        Ok(self.send(Method::POST, &["tokens"], body).await?.1)
+    }
+
+    pub(crate) async fn remove_token(&self, name: &str) -> Result<(), ClientError> {
+        self.delete(&["tokens", name]).await
+    }
+
+    /// Newest first.
+    pub(crate) async fn audit(&self, limit: u16) -> Result<Vec<AuditView>, ClientError> {
+        Ok(self.get::<List<_>>(&["audit"], &serde_json::json!({"limit": limit})).await?.items)
+    }
+
+    pub(crate) async fn ca(&self) -> Result<CaView, ClientError> {
+        self.get(&["ca"], &()).await
+    }
+
+    pub(crate) async fn restore(&self) -> Result<RestoreView, ClientError> {
+        self.get(&["restore"], &()).await
+    }
+
+    pub(crate) async fn confirm_restore(&self) -> Result<RestoreView, ClientError> {
+        Ok(self.send(Method::POST, &["restore", "confirm"], &()).await?.1)
+    }
+
+    pub(crate) async fn roll_ca(&self, body: &CaRoll) -> Result<CaView, ClientError> {
+        Ok(self.send(Method::POST, &["ca", "roll"], body).await?.1)
+    }
+
     pub(crate) async fn patch_cluster(&self, name: &str, body: &ClusterPatch) -> Result<ClusterView, ClientError> {
         Ok(self.send(Method::PATCH, &["clusters", name], body).await?.1)
     }
@@ -147,9 +214,66 @@ impl Client {
         Ok(self.get::<List<_>>(&["checks"], query).await?.items)
     }
 
+    pub(crate) async fn cluster(&self, name: &str) -> Result<ClusterView, ClientError> {
+        self.get(&["clusters", name], &()).await
+    }
+
+    pub(crate) async fn check(&self, cluster: &str, namespace: &str, name: &str) -> Result<CheckView, ClientError> {
+        self.get(&["clusters", cluster, "checks", namespace, name], &()).await
+    }
+
+    pub(crate) async fn command(&self, body: &CommandRequest) -> Result<CommandReport, ClientError> {
+        Ok(self.send(Method::POST, &["commands"], body).await?.1)
+    }
+
     /// Newest first.
     pub(crate) async fn runs(&self, query: &RunQuery) -> Result<RunPage, ClientError> {
         self.get(&["runs"], query).await
+    }
+
+    /// The open ones, worst first, or a page of all, newest first.
+    pub(crate) async fn incidents(&self, query: &IncidentQuery) -> Result<IncidentPage, ClientError> {
+        self.get(&["incidents"], query).await
+    }
+
+    pub(crate) async fn windows(&self) -> Result<Vec<WindowView>, ClientError> {
+        Ok(self.get::<List<_>>(&["windows"], &()).await?.items)
+    }
+
+    /// None where the hub has no watched folder, or is too old to know of any.
+    pub(crate) async fn sources(&self) -> Result<Vec<SourceView>, ClientError> {
+        match self.get::<List<_>>(&["sources"], &()).await {
+            Ok(list) => Ok(list.items),
+            Err(ClientError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn put_window(&self, body: &WindowSpec) -> Result<WindowView, ClientError> {
+        Ok(self.send(Method::PUT, &["windows", &body.name], body).await?.1)
+    }
+
+    pub(crate) async fn remove_window(&self, name: &str) -> Result<(), ClientError> {
+        self.delete(&["windows", name]).await
+    }
+
+    /// The names are those of cluster, namespace and check.
+    pub(crate) async fn acknowledge(
+        &self,
+        [cluster, namespace, name]: [&str; 3],
+        body: &AcknowledgementAdd,
+    ) -> Result<CheckView, ClientError> {
+        let path = ["clusters", cluster, "checks", namespace, name, "acknowledgement"];
+        Ok(self.send(Method::PUT, &path, body).await?.1)
+    }
+
+    pub(crate) async fn unacknowledge(&self, [cluster, namespace, name]: [&str; 3]) -> Result<(), ClientError> {
+        self.delete(&["clusters", cluster, "checks", namespace, name, "acknowledgement"]).await
+    }
+
+    /// The lowest first.
+    pub(crate) async fn uptime(&self, query: &UptimeQuery) -> Result<UptimePage, ClientError> {
+        self.get(&["uptime"], query).await
     }
 
     pub(crate) async fn definitions(&self) -> Result<Vec<DefinitionView>, ClientError> {

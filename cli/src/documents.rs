@@ -1,18 +1,15 @@
-//! The objects in YAML files, and where each of their fields stands. Reads files and the standard input.
+//! The objects in YAML files. Reads files and the standard input.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use active_monitor_core::definition::{self, FleetHealthCheck, parse, validate};
-use serde::Serialize;
+use active_monitor_core::definition::{self, FleetHealthCheck};
+pub(crate) use active_monitor_core::document::{Finding, Input, Object, Severity, definition, objects};
+use active_monitor_core::gitops::Kind;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use crate::position::{self, Node, Position};
-use crate::{Error, Streams, output};
+use crate::{Error, Streams};
 
 /// Why there are no objects.
 #[derive(Debug, thiserror::Error)]
@@ -25,81 +22,9 @@ pub(crate) enum DocumentsError {
     None,
 }
 
-/// A file's text, and the name that it is shown under.
-pub(crate) struct Input {
-    pub(crate) name: String,
-    text: String,
-}
-
-/// Whether something keeps an object from working.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
-    /// It does.
-    Error,
-    /// It does not, but it does nothing either.
-    Warning,
-}
-
-/// Something about one field, and where it stands.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    pub(crate) file: String,
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-    pub(crate) severity: Severity,
-    /// Empty where it is about the whole text.
-    pub(crate) field: String,
-    pub(crate) message: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { file, line, column, severity, field, message } = self;
-        let severity = match severity {
-            Severity::Error => "",
-            Severity::Warning => "warning: ",
-        };
-        let colon = if field.is_empty() { "" } else { ": " };
-        let text = format!("{file}:{line}:{column}: {severity}{field}{colon}{message}");
-        f.write_str(&output::printable(&text))
-    }
-}
-
-/// One object of a file.
-pub(crate) struct Object {
-    pub(crate) value: Value,
-    file: String,
-    document: Rc<Node>,
-    /// Path of the object in its document: empty, or as `items[0]`.
-    path: String,
-}
-
-impl Object {
-    pub(crate) fn api_version(&self) -> &str {
-        self.value["apiVersion"].as_str().unwrap_or_default()
-    }
-
-    pub(crate) fn kind(&self) -> &str {
-        self.value["kind"].as_str().unwrap_or_default()
-    }
-
-    /// About a field of this object.
-    pub(crate) fn finding(&self, severity: Severity, field: &str, message: impl Into<String>) -> Finding {
-        let dot = if self.path.is_empty() || field.is_empty() { "" } else { "." };
-        let field = format!("{}{dot}{field}", self.path);
-        let Position { line, column } = self.document.find(&field);
-        Finding { file: self.file.clone(), line, column, severity, field, message: message.into() }
-    }
-
-    /// Reads the object as `T`; what is wrong is said of the field that it was found in.
-    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Finding> {
-        serde_path_to_error::deserialize(&self.value).map_err(|error| {
-            let field = error.path().to_string();
-            let field = if field == "." { String::new() } else { field };
-            self.finding(Severity::Error, &field, error.inner().to_string())
-        })
-    }
+/// Kinds that the hub takes from its watched folder and from nowhere else.
+pub(crate) fn is_of_folder(kind: &str) -> bool {
+    [Kind::FleetCluster, Kind::MaintenanceWindow].iter().any(|known| known.as_str() == kind)
 }
 
 /// Reads all files, `-` being the standard input.
@@ -119,93 +44,18 @@ pub(crate) fn read(files: &[PathBuf], input: &mut dyn Read) -> Result<Vec<Input>
     Ok(inputs)
 }
 
-/// The objects of a file; those in a List each for itself. What is no object is added to the findings.
-pub(crate) fn objects(input: &Input, findings: &mut Vec<Finding>) -> Vec<Object> {
-    let file = &input.name;
-    let broken = |position: Position, message: String| {
-        let Position { line, column } = position;
-        Finding { file: file.clone(), line, column, severity: Severity::Error, field: String::new(), message }
-    };
-    let (regions, syntax_error) = position::documents(&input.text);
-    let mut objects = Vec::new();
-    for region in regions {
-        let start = region.root.position();
-        match value(&input.text[region.bytes], region.first_line, start) {
-            Ok(value @ Value::Object(_)) => {
-                let whole = Object { value, file: file.clone(), document: Rc::new(region.root), path: String::new() };
-                objects.extend(unpacked(whole));
-            }
-            Ok(_) => findings.push(broken(start, "this is no object: it has no apiVersion and no kind".to_owned())),
-            Err((position, message)) => findings.push(broken(position, message)),
-        }
-    }
-    findings.extend(syntax_error.map(|error| broken(error.position, error.message)));
-    objects
-}
-
-fn value(text: &str, first_line: usize, start: Position) -> Result<Value, (Position, String)> {
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = |line: u64| usize::try_from(line).unwrap_or(usize::MAX).saturating_add(first_line - 1);
-        let column = |column| usize::try_from(column).unwrap_or(usize::MAX);
-        let position = error.location().filter(|at| at.line() > 0);
-        let position = position.map_or(start, |at| Position { line: line(at.line()), column: column(at.column()) });
-        (position, without_place(&error.to_string()))
-    })
-}
-
-/// The parser's message names the place within the document, which is not that in the file.
-fn without_place(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    let rest = first.strip_prefix("error: ").unwrap_or(first);
-    let rest = match rest.split_once(": ") {
-        Some((place, rest)) if place.starts_with("line ") => rest,
-        Some(_) | None => rest,
-    };
-    let rest = rest.rsplit_once(" at line ").map_or(rest, |(message, _)| message);
-    // A remark to programmers.
-    rest.split_once(", set DuplicateKeyPolicy").map_or(rest, |(message, _)| message).to_owned()
-}
-
-fn unpacked(whole: Object) -> Vec<Object> {
-    let Some(items) = whole.value["items"].as_array().filter(|_| whole.kind().ends_with("List")) else {
-        return vec![whole];
-    };
-    let item = |(index, value): (usize, &Value)| Object {
-        value: value.clone(),
-        file: whole.file.clone(),
-        document: Rc::clone(&whole.document),
-        path: format!("items[{index}]"),
-    };
-    items.iter().enumerate().map(item).collect()
-}
-
-/// Reads a definition as the hub does, with every problem that the hub would find.
-pub(crate) fn definition(object: &Object) -> Result<FleetHealthCheck, Vec<Finding>> {
-    let definition = match parse::from_value(object.value.clone()) {
-        Ok(definition) => definition,
-        Err(parse::ParseError::UnknownField { field, allowed }) => {
-            return Err(vec![object.finding(Severity::Error, &field, format!("unknown field; allowed are {allowed}"))]);
-        }
-        Err(other) => {
-            let precise = object.read::<FleetHealthCheck>().err();
-            return Err(vec![precise.unwrap_or_else(|| object.finding(Severity::Error, "", crate::chain(&other)))]);
-        }
-    };
-    validate::validate(&definition).map_err(|problems| {
-        let finding = |problem: validate::Problem| object.finding(Severity::Error, &problem.field, problem.message);
-        problems.into_iter().map(finding).collect::<Vec<_>>()
-    })?;
-    Ok(definition)
-}
-
 /// The definitions in files, all of them sound; else every problem is written to the error stream.
 pub(crate) fn definitions(files: &[PathBuf], streams: &mut Streams<'_>) -> Result<Vec<FleetHealthCheck>, Error> {
     let mut findings = Vec::new();
     let mut definitions = Vec::new();
     let mut seen = BTreeMap::new();
+    let mut of_folder = 0_usize;
     for input in read(files, streams.input)? {
         for object in objects(&input, &mut findings) {
+            if object.api_version() == definition::API_VERSION && is_of_folder(object.kind()) {
+                of_folder += 1;
+                continue;
+            }
             if object.kind() != definition::KIND {
                 let message = format!("must be {}; other objects are for kubectl", definition::KIND);
                 findings.push(object.finding(Severity::Error, "kind", message));
@@ -225,11 +75,34 @@ pub(crate) fn definitions(files: &[PathBuf], streams: &mut Streams<'_>) -> Resul
             }
         }
     }
-    if !findings.is_empty() {
-        for finding in &findings {
-            writeln!(streams.err, "{finding}")?;
-        }
-        return Err(DocumentsError::Problems { count: findings.len() }.into());
+    refuse(&findings, streams)?;
+    if of_folder > 0 {
+        writeln!(
+            streams.err,
+            "{of_folder} FleetClusters and MaintenanceWindows left out: they are for the hub's watched folder"
+        )?;
     }
     if definitions.is_empty() { Err(DocumentsError::None.into()) } else { Ok(definitions) }
+}
+
+/// Every object of the files as `T`; else every problem is written to the error stream.
+pub(crate) fn all<T: DeserializeOwned>(files: &[PathBuf], streams: &mut Streams<'_>) -> Result<Vec<T>, Error> {
+    let (mut findings, mut all) = (Vec::new(), Vec::new());
+    for input in read(files, streams.input)? {
+        for object in objects(&input, &mut findings) {
+            match object.read() {
+                Ok(value) => all.push(value),
+                Err(finding) => findings.push(finding),
+            }
+        }
+    }
+    refuse(&findings, streams)?;
+    Ok(all)
+}
+
+fn refuse(findings: &[Finding], streams: &mut Streams<'_>) -> Result<(), Error> {
+    for finding in findings {
+        writeln!(streams.err, "{finding}")?;
+    }
+    if findings.is_empty() { Ok(()) } else { Err(DocumentsError::Problems { count: findings.len() }.into()) }
 }

@@ -9,7 +9,6 @@ mod commands;
 mod connection;
 mod documents;
 mod output;
-mod position;
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -69,6 +68,8 @@ enum Error {
     Client(#[from] client::ClientError),
     #[error(transparent)]
     Documents(#[from] documents::DocumentsError),
+    #[error(transparent)]
+    Doctor(#[from] commands::doctor::DoctorError),
     #[error(transparent)]
     Schedule(#[from] commands::schedule::ScheduleCommandError),
     #[error("cannot write YAML")]

@@ -1,6 +1,7 @@
 //! A HealthCheck, read once: what is wrong with it is said here, and later code has no invalid case.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -8,12 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::healthcheck::{HealthCheck, HealthCheckSpec, SourceSpec, WorkflowSpec, whole_seconds};
 use crate::manifest;
+use crate::names;
 use crate::rbac;
 use crate::run::RunKind;
-use crate::schedule::{Schedule, Slots};
+use crate::schedule::{Schedule, Slots, Spread};
 
 /// The longest `repeatAfterSec`, `workflowtimeout` and `remedyResetInterval`: 366 days, in seconds.
 pub const MAX_SECONDS: i64 = 366 * 24 * 3600;
+/// The longest path of a source.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// The longest `jitterSec`, in seconds.
+const MAX_JITTER_SECONDS: i64 = 24 * 3600;
+/// The highest `failureThreshold` and `successThreshold`.
+const MAX_THRESHOLD: i64 = 100;
 
 /// One thing that is wrong with a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +48,23 @@ pub struct Invalid {
 }
 
 /// Reach of an account's default rights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// A ClusterRole, bound cluster-wide.
     Cluster,
     /// A Role in the workflow's namespace.
     Namespace,
+}
+
+impl Level {
+    /// As in `spec.level`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Cluster => "cluster",
+            Level::Namespace => "namespace",
+        }
+    }
 }
 
 /// When a check runs.
@@ -54,6 +74,21 @@ pub enum Timing {
     Slots(Slots),
     /// Never: it is paused.
     Stopped,
+}
+
+/// How many runs in a row change what is said of a check; each at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Failed ones, until it is Failed and its remedy is called.
+    pub failure: u32,
+    /// Successful ones, until a failed check is Succeeded.
+    pub success: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Thresholds {
+        Thresholds { failure: 1, success: 1 }
+    }
 }
 
 /// Where the text of a workflow comes from.
@@ -67,6 +102,11 @@ pub enum Source {
         url: String,
         /// False only where the author switched verification off.
         verify_cert: bool,
+    },
+    /// To be read for each run, from the folder that the agent's operator opened.
+    File {
+        /// Relative to that folder, without `..`.
+        path: String,
     },
 }
 
@@ -115,6 +155,12 @@ pub struct Check {
     pub created: Timestamp,
     /// When it runs.
     pub timing: Timing,
+    /// Nothing is started while this is so.
+    pub suspended: bool,
+    /// Seconds after its slot when a run that has not been started is skipped.
+    pub starting_deadline_seconds: Option<u32>,
+    /// Runs in a row that count as a change.
+    pub thresholds: Thresholds,
     /// Reach of the accounts' rights.
     pub level: Level,
     /// The workflow whose success means health.
@@ -143,6 +189,14 @@ impl Check {
         let level = level(spec.level.as_deref(), &mut problems);
         let workflow = job(RunKind::HealthCheck, &spec.workflow, &name, &mut problems);
         let remedy = remedy(spec, &name, workflow.as_ref(), &mut problems);
+        let starting_deadline_seconds =
+            within(spec.starting_deadline_seconds, 1, MAX_SECONDS, "spec.startingDeadlineSeconds", &mut problems);
+        let thresholds = Thresholds {
+            failure: within(spec.failure_threshold, 1, MAX_THRESHOLD, "spec.failureThreshold", &mut problems)
+                .unwrap_or(1),
+            success: within(spec.success_threshold, 1, MAX_THRESHOLD, "spec.successThreshold", &mut problems)
+                .unwrap_or(1),
+        };
         let (Some(timing), Some(level), Some(workflow), true) = (timing, level, workflow, problems.0.is_empty()) else {
             return Err(Invalid { problems: problems.0 });
         };
@@ -153,11 +207,60 @@ impl Check {
             generation: meta.generation.unwrap_or_default(),
             created,
             timing,
+            suspended: spec.suspend.unwrap_or(false),
+            starting_deadline_seconds,
+            thresholds,
             level,
             workflow,
             remedy,
             warnings: warnings(spec),
         })
+    }
+
+    /// What stands in for a resource that cannot be run and of which no valid version is known: enough to follow a run
+    /// in flight to its end, which its workflow's own deadline bounds.
+    pub fn unrunnable(resource: &HealthCheck) -> Check {
+        let meta = &resource.metadata;
+        Check {
+            uid: meta.uid.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| whole_seconds(t.0)),
+            timing: Timing::Stopped,
+            suspended: false,
+            starting_deadline_seconds: None,
+            thresholds: Thresholds::default(),
+            level: Level::Namespace,
+            workflow: Job {
+                kind: RunKind::HealthCheck,
+                prefix: String::new(),
+                namespace: String::new(),
+                account: String::new(),
+                source: Source::Inline(String::new()),
+                timeout_seconds: Some(1),
+                rules: Vec::new(),
+            },
+            remedy: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The slots that the check runs on; `None` while it is paused or suspended.
+    pub fn slots(&self) -> Option<&Slots> {
+        match &self.timing {
+            Timing::Slots(slots) if !self.suspended => Some(slots),
+            Timing::Slots(_) | Timing::Stopped => None,
+        }
+    }
+
+    /// Why nothing is started, where that is so.
+    pub fn stopped_because(&self) -> Option<&'static str> {
+        match &self.timing {
+            _ if self.suspended => Some("suspended: spec.suspend is true"),
+            Timing::Stopped => Some("paused: neither spec.repeatAfterSec above 0 nor spec.schedule.cron is given"),
+            Timing::Slots(_) => None,
+        }
     }
 
     /// `namespace/name`.
@@ -192,25 +295,35 @@ impl Problems {
     fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { field: field.into(), message: message.into() });
     }
+
+    fn rule(&mut self, field: String, text: &str, rule: impl Fn(&str) -> Result<(), names::Rule>) {
+        if let Err(allowed) = rule(text) {
+            self.add(field, format!("{} {allowed}", quoted(text)));
+        }
+    }
 }
 
 fn timing(spec: &HealthCheckSpec, created: Timestamp, key: &str, problems: &mut Problems) -> Option<Timing> {
     let interval = spec.repeat_after_sec.unwrap_or(0);
     let cron = spec.schedule.as_ref().and_then(|s| s.cron.as_deref()).unwrap_or("").trim();
+    let spread = spread(spec, problems);
     if interval > MAX_SECONDS {
         problems.add("spec.repeatAfterSec", format!("{interval} is above {MAX_SECONDS} (366 days)"));
         return None;
     }
     if interval > 0 {
-        let schedule = Schedule::every(std::time::Duration::from_secs(interval.unsigned_abs()));
-        return Some(Timing::Slots(Slots::new(schedule, created, key)));
+        if spread.jitter_below.is_some_and(|jitter| jitter.as_secs() > interval.unsigned_abs()) {
+            problems.add("spec.jitterSec", format!("is above spec.repeatAfterSec, {interval}"));
+        }
+        let schedule = Schedule::every(Duration::from_secs(interval.unsigned_abs()));
+        return Some(Timing::Slots(Slots::new(schedule, created, key, spread)));
     }
     if cron.is_empty() {
         return Some(Timing::Stopped);
     }
     match Schedule::parse_cron(cron) {
         Ok(schedule) => {
-            let slots = Slots::new(schedule, created, key);
+            let slots = Slots::new(schedule, created, key, spread);
             if slots.next(created).is_none() {
                 problems.add("spec.schedule.cron", format!("{} names no time that ever comes", quoted(cron)));
             }
@@ -223,12 +336,19 @@ fn timing(spec: &HealthCheckSpec, created: Timestamp, key: &str, problems: &mut 
     }
 }
 
+fn spread(spec: &HealthCheckSpec, problems: &mut Problems) -> Spread {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let delay = within(spec.initial_delay_sec, 0, MAX_SECONDS, "spec.initialDelaySec", problems);
+    let jitter_below = within(spec.jitter_sec, 0, MAX_JITTER_SECONDS, "spec.jitterSec", problems);
+    Spread { delay: delay.map_or(Duration::ZERO, seconds), jitter_below: jitter_below.map(seconds) }
+}
+
 fn level(level: Option<&str>, problems: &mut Problems) -> Option<Level> {
     match level.unwrap_or("") {
         "cluster" => Some(Level::Cluster),
         "" | "namespace" => Some(Level::Namespace),
         other => {
-            problems.add("spec.level", format!("{other:?} is neither cluster nor namespace"));
+            problems.add("spec.level", format!("{} is neither cluster nor namespace", quoted(other)));
             None
         }
     }
@@ -248,16 +368,10 @@ fn job(kind: RunKind, spec: &WorkflowSpec, check_name: &str, problems: &mut Prob
         None | Some("") => format!("{check_name}-"),
         Some(prefix) => prefix.to_owned(),
     };
-    if let Err(message) = dns_prefix(&prefix) {
-        problems.add(format!("{base}.generateName"), message);
-    }
-    if let Err(message) = dns_label(&resource.namespace) {
-        problems.add(format!("{base}.resource.namespace"), message);
-    }
     let account = resource.service_account.clone().unwrap_or_default();
-    if let Err(message) = dns_subdomain(&account) {
-        problems.add(format!("{base}.resource.serviceAccount"), message);
-    }
+    problems.rule(format!("{base}.generateName"), &prefix, names::dns_prefix);
+    problems.rule(format!("{base}.resource.namespace"), &resource.namespace, names::dns_label);
+    problems.rule(format!("{base}.resource.serviceAccount"), &account, names::dns_subdomain);
     let timeout_seconds = seconds(spec.workflow_timeout, &format!("{base}.workflowtimeout"), problems);
     let source = source(&resource.source, &format!("{base}.resource.source"), problems);
     let rules = match spec.rbac_rules.as_deref() {
@@ -266,6 +380,10 @@ fn job(kind: RunKind, spec: &WorkflowSpec, check_name: &str, problems: &mut Prob
     };
     if rules.len() > rbac::MAX_RULES {
         problems.add(format!("{base}.rbacRules"), format!("{} rules are above {}", rules.len(), rbac::MAX_RULES));
+    } else if let Some(at) = rules.iter().position(|rule| !rbac::is_complete(rule)) {
+        // The API server would refuse the role, and with it the rights of every check of the account.
+        let wanted = "needs verbs, and apiGroups with resources, or nonResourceURLs alone";
+        problems.add(format!("{base}.rbacRules[{at}]"), wanted);
     }
     let source = source.filter(|_| problems.0.len() == before)?;
     Some(Job { kind, prefix, namespace: resource.namespace.clone(), account, source, timeout_seconds, rules })
@@ -302,11 +420,16 @@ fn source(spec: &SourceSpec, base: &str, problems: &mut Problems) -> Option<Sour
         let verify_cert = spec.url.as_ref().and_then(|url| url.verify_cert).unwrap_or(true);
         return Some(Source::Url { url: url.to_owned(), verify_cert });
     }
-    if spec.file.as_ref().and_then(|file| file.path.as_deref()).is_some_and(|path| !path.is_empty()) {
-        problems.add(format!("{base}.file"), "is not supported: give the text in `inline` or its address in `url`");
-        return None;
+    if let Some(path) = spec.file.as_ref().and_then(|file| file.path.as_deref()).filter(|path| !path.is_empty()) {
+        let outside = path.starts_with('/') || path.split('/').any(|part| part == "..");
+        if outside || path.len() > MAX_PATH_BYTES || path.contains(char::is_control) {
+            let allowed = "must be relative to the agent's folder of sources, without .., at most 1024 bytes";
+            problems.add(format!("{base}.file.path"), allowed);
+            return None;
+        }
+        return Some(Source::File { path: path.to_owned() });
     }
-    problems.add(base, "is empty: one of inline, url is needed");
+    problems.add(base, "is empty: one of inline, url, file is needed");
     None
 }
 
@@ -319,6 +442,16 @@ fn seconds(value: Option<i64>, field: &str, problems: &mut Problems) -> Option<u
         }
         other => count(other.filter(|n| *n != 0), field, problems),
     }
+}
+
+/// A number of the fields that are ours.
+fn within(value: Option<i64>, least: i64, most: i64, field: &str, problems: &mut Problems) -> Option<u32> {
+    let n = value?;
+    let found = u32::try_from(n).ok().filter(|_| (least..=most).contains(&n));
+    if found.is_none() {
+        problems.add(field, format!("{n} is not from {least} to {most}"));
+    }
+    found
 }
 
 fn count(value: Option<i64>, field: &str, problems: &mut Problems) -> Option<u32> {
@@ -344,39 +477,11 @@ fn warnings(spec: &HealthCheckSpec) -> Vec<Problem> {
     given.map(|(field, _)| Problem { field: field.into(), message: message.into() }).collect()
 }
 
-fn dns_chars(text: &str, dots: bool) -> bool {
-    text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || (dots && b == b'.'))
-}
-
-/// RFC 1123 label, as Kubernetes wants namespaces.
-fn dns_label(text: &str) -> Result<(), String> {
-    let edges = !text.is_empty() && !text.starts_with('-') && !text.ends_with('-');
-    if edges && text.len() <= 63 && dns_chars(text, false) {
-        return Ok(());
-    }
-    Err(format!("{} is no DNS label: a-z, 0-9 and -, at most 63, not starting or ending with -", quoted(text)))
-}
-
-/// RFC 1123 subdomain, as Kubernetes wants names of accounts.
-fn dns_subdomain(text: &str) -> Result<(), String> {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    if edge(text.chars().next()) && edge(text.chars().last()) && text.len() <= 253 && dns_chars(text, true) {
-        return Ok(());
-    }
-    Err(format!("{} is no DNS name: a-z, 0-9, - and ., at most 253", quoted(text)))
-}
-
-/// The start of a subdomain: what comes after it is ours.
-fn dns_prefix(text: &str) -> Result<(), String> {
-    let starts = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    if starts && text.len() <= 253 && dns_chars(text, true) {
-        return Ok(());
-    }
-    Err(format!("{} cannot start a workflow's name: a-z, 0-9, - and ., at most 253", quoted(text)))
-}
-
 /// A value of the user's in an error: bounded, and with its control characters escaped.
 fn quoted(text: &str) -> String {
     let short: String = text.chars().take(64).collect();
     if short.len() < text.len() { format!("{short:?}…") } else { format!("{short:?}") }
 }
+
+#[cfg(test)]
+mod tests;

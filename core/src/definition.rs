@@ -1,6 +1,5 @@
 //! Fleet definitions: a HealthCheck that the hub pushes to every cluster that a selector picks.
 
-pub mod names;
 pub mod parse;
 pub mod placeholder;
 pub mod render;

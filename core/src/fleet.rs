@@ -13,16 +13,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::care::{Acknowledgement, Window};
+use crate::health::Health;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::state::CheckState;
-use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary};
+use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary, Restore};
 
+mod care;
 mod checks;
 mod link;
 #[cfg(test)]
 mod tests;
 
-pub use checks::{OVERDUE_GRACE, overdue_seconds};
+use care::Windows;
+pub use checks::{OVERDUE_GRACE, due_at, overdue_seconds};
 use link::Link;
 
 /// Checks of a cluster, by (namespace, name).
@@ -80,6 +84,21 @@ pub enum Change {
     },
     /// How many definitions there are.
     Definitions(u64),
+    /// The hub came back from the past, or a person has confirmed that.
+    Restore(Option<Restore>),
+    /// These are the maintenance windows from now on.
+    Windows(Vec<Window>),
+    /// Somebody acknowledged what is wrong with a check, or took that back. Nothing happens where nothing is wrong.
+    Acknowledge {
+        /// Name of the cluster.
+        cluster: String,
+        /// Namespace of the check.
+        namespace: String,
+        /// Name of the check.
+        name: String,
+        /// Absent to take it back.
+        acknowledgement: Option<Acknowledgement>,
+    },
     /// The agent of a cluster said something.
     Said {
         /// Name of the cluster.
@@ -147,6 +166,10 @@ enum Deadline {
     Cluster(String),
     /// A check (cluster, uid) may be overdue.
     Check(String, String),
+    /// An acknowledgement of a check (cluster, namespace, name) ends.
+    Acknowledged(String, String, String),
+    /// A maintenance window begins or ends.
+    Windows,
 }
 
 /// The fleet's state.
@@ -158,8 +181,11 @@ pub struct Fleet {
     view: FleetView,
     deadlines: BTreeSet<(Timestamp, Deadline)>,
     events: Vec<Event>,
+    windows: Windows,
     /// Clusters whose numbers changed since the last [`Fleet::take_events`].
     recounted: BTreeSet<String>,
+    /// Checks whose status changed since the last [`Fleet::tick`], of clusters with dependencies.
+    stirred: BTreeMap<String, BTreeSet<(String, String)>>,
 }
 
 impl Fleet {
@@ -170,6 +196,7 @@ impl Fleet {
             clusters: ClusterStatus::ALL.iter().map(|status| (status.as_str().to_owned(), 0)).collect(),
             checks: empty_counts(),
             definitions: 0,
+            restore: None,
         };
         Fleet {
             started_at: now,
@@ -178,13 +205,15 @@ impl Fleet {
             view: FleetView { revision: 0, summary, clusters: BTreeMap::new() },
             deadlines: BTreeSet::new(),
             events: Vec::new(),
+            windows: Windows::default(),
             recounted: BTreeSet::new(),
+            stirred: BTreeMap::new(),
         }
     }
 
     /// Takes up a cluster and its checks as they were stored by an earlier life of the hub. Its checks are Stale until
     /// its agent speaks of them; the cluster itself has one lease of grace.
-    pub fn restore(&mut self, now: Timestamp, known: KnownCluster, checks: Vec<CheckState>) {
+    pub fn restore(&mut self, now: Timestamp, known: KnownCluster, checks: Vec<(CheckState, Health)>) {
         let name = known.name.clone();
         let enrolled = known.cluster_uid.is_some();
         self.put_cluster(now, known);
@@ -192,18 +221,26 @@ impl Fleet {
             link.restored = enrolled;
         }
         self.refresh_cluster(now, &name);
-        for state in checks {
+        for (state, health) in checks {
+            let key = (state.namespace.clone(), state.name.clone());
             self.put_check(now, &name, state, CheckStatus::Stale, None);
+            self.remember(&name, &key, health);
         }
+        self.refresh_dependants(now);
         self.take_events();
     }
 
-    /// Applies a change and says what people see of it.
+    /// Applies a change and says what people see of it. What it means for dependants is left to the next [`Fleet::tick`].
     pub fn apply(&mut self, now: Timestamp, change: Change) -> Vec<Event> {
         match change {
             Change::Cluster(known) => self.put_cluster(now, known),
             Change::ClusterRemoved { name } => self.remove_cluster(&name),
             Change::Definitions(count) => self.view.summary.definitions = count,
+            Change::Restore(restore) => self.view.summary.restore = restore,
+            Change::Windows(windows) => self.put_windows(now, windows),
+            Change::Acknowledge { cluster, namespace, name, acknowledgement } => {
+                self.acknowledge(now, &cluster, (namespace, name), acknowledgement);
+            }
             Change::Said { cluster, epoch, what } => {
                 if self.links.get(&cluster).is_some_and(|link| link.open_epoch() == Some(epoch)) {
                     self.said(now, &cluster, epoch, what);
@@ -222,7 +259,8 @@ impl Fleet {
         (opened, self.take_events())
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`, and what the changes since the last time mean for the checks that depend on them: once
+    /// for all of them, since there may be many changes and many dependants.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Event> {
         while let Some((at, _)) = self.deadlines.first() {
             if *at > now {
@@ -241,9 +279,14 @@ impl Fleet {
                     }
                     self.refresh_check(now, &cluster, &uid);
                 }
+                Some((_, Deadline::Acknowledged(cluster, namespace, name))) => {
+                    self.end_acknowledgement(now, &cluster, &(namespace, name));
+                }
+                Some((_, Deadline::Windows)) => self.refresh_windows(now),
                 None => break,
             }
         }
+        self.refresh_dependants(now);
         self.take_events()
     }
 
@@ -310,6 +353,8 @@ impl Fleet {
                 view.labels = labels;
                 view.annotations = annotations;
                 self.events.push(Event::Cluster(Box::new(view.clone())));
+                // The windows pick clusters by their labels.
+                self.reshow(now, &name);
             }
             None => {
                 let view = ClusterView {
@@ -323,7 +368,9 @@ impl Fleet {
                     kubernetes_version: String::new(),
                     backlog: 0,
                     dropped_reports: 0,
+                    refused_checks: 0,
                     clock_skew_ms: 0,
+                    certificate_ends_at: None,
                     checks: empty_counts(),
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);

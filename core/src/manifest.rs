@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::check::{Check, Job};
 use crate::run::{RunKey, RunKind};
 
+pub mod policy;
+
 /// The largest text that is read, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// Label that Argo's controllers choose their workflows by.
@@ -21,6 +23,8 @@ pub const KIND_LABEL: &str = "activemonitor.keikoproj.io/kind";
 pub const SLOT_LABEL: &str = "activemonitor.keikoproj.io/slot";
 /// Annotation with the `namespace/name` of the HealthCheck.
 pub const CHECK_ANNOTATION: &str = "activemonitor.keikoproj.io/check";
+/// Annotation that says what was not as it should be when the workflow was made; the run's record carries it.
+pub const WARNING_ANNOTATION: &str = "activemonitor.keikoproj.io/warning";
 
 /// Seconds that a finished workflow stays where its source does not say: long enough for an agent that was away to
 /// adopt its result, short enough that finished ones do not pile up.

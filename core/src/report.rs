@@ -2,17 +2,23 @@
 
 use jiff::Timestamp;
 
-use crate::check::{Check, Invalid, Timing};
-use crate::decide::{Observed, floor};
+use crate::check::{Check, Invalid};
+use crate::command::stopping;
+use crate::decide::{self, Observed};
+use crate::dependency;
 use crate::healthcheck::{HealthCheck, HealthCheckStatus, instant};
+use crate::names::DEFINITION_LABEL;
+use crate::ownership;
 use crate::run::{RunKind, clean_message};
-use crate::state::{CheckState, DefinitionRef, Phase, Running, Sample, Totals};
+use crate::samples::Samples;
+use crate::state::{CheckState, DefinitionRef, Phase, Running, Totals};
 use crate::status;
 
-/// Label of a HealthCheck that a fleet definition made: the definition's name.
-pub const DEFINITION_LABEL: &str = "activemonitor.keikoproj.io/definition";
-/// Annotation beside it: the definition's generation.
+/// Annotation beside [`DEFINITION_LABEL`]: the definition's generation.
 pub const DEFINITION_GENERATION_ANNOTATION: &str = "activemonitor.keikoproj.io/definition-generation";
+
+/// How what is said of a check begins that is due and waits because as many runs as allowed are in flight.
+pub const WAITING: &str = "waiting for capacity";
 
 /// Counts of a check's remedies. The status resets its own with each success of the check; these never go back while the
 /// agent runs.
@@ -37,7 +43,7 @@ pub fn state(
     resource: &HealthCheck,
     parsed: &Result<Check, Invalid>,
     observed: &Observed,
-    samples: &[Sample],
+    samples: &Samples,
     remedies: RemedyCounts,
 ) -> CheckState {
     let check = parsed.as_ref().ok();
@@ -50,7 +56,7 @@ pub fn state(
         name: resource.metadata.name.clone().unwrap_or_default(),
         description: clean_message(resource.spec.description.as_deref().unwrap_or("")),
         phase,
-        message: message(phase, parsed, status),
+        message: with_wait(observed.waits_since, message(phase, parsed, status)),
         schedule: String::new(),
         running,
         next_slot: None,
@@ -62,7 +68,11 @@ pub fn state(
         },
         remedy: None,
         remedy_status: status.remedy_status.clone().unwrap_or_default(),
-        samples: samples.to_vec(),
+        samples: samples.samples.clone(),
+        refused_samples: samples.refused,
+        pauses: observed.pauses.clone(),
+        remedy_budget: check.and_then(|check| status::budget(status, check.remedy.as_ref()?)),
+        depends_on: dependency::declared(resource),
         definition: definition(resource),
     };
     (state.check.started_at, state.check.finished_at) = times(observed, RunKind::HealthCheck);
@@ -73,16 +83,33 @@ pub fn state(
     }
     if let Some(check) = check {
         schedule(now, check, observed, &mut state);
+        if let Some(withheld) = ownership::withheld(check, observed) {
+            state.message = clean_message(&format!("{withheld}; {}", state.message));
+        }
+    }
+    // What is wrong with a check that cannot be run is not better for its being paused.
+    if let Some(pause) = stopping(&observed.pauses, RunKind::HealthCheck).filter(|_| check.is_some()) {
+        let last = if state.message.is_empty() { String::new() } else { format!("; last: {}", state.message) };
+        let message = clean_message(&format!("{pause}{last}"));
+        (state.phase, state.message, state.next_slot) = (Phase::Stopped, message, None);
+    }
+    if let Some(hold) = &observed.hold {
+        (state.phase, state.message, state.next_slot) = (Phase::Stopped, hold.to_string(), None);
     }
     state
 }
 
 fn schedule(now: Timestamp, check: &Check, observed: &Observed, state: &mut CheckState) {
-    let Timing::Slots(slots) = &check.timing else { return };
+    let Some(slots) = check.slots() else { return };
     state.schedule = slots.schedule().to_string();
+    let due = decide::due(now, check, observed).filter(|due| !due.missed).map(|due| due.time);
     state.next_slot = match &state.running {
+        // A slot that is far ahead of the clock says nothing of the time.
+        Some(running) if running.kind == RunKind::HealthCheck && decide::ahead(now, observed).is_some() => {
+            slots.next(now)
+        }
         Some(running) if running.kind == RunKind::HealthCheck => slots.next(running.slot.max(now)),
-        Some(_) | None => slots.due(now, floor(observed)).or_else(|| slots.next(now)),
+        Some(_) | None => due.or_else(|| slots.next(now)),
     };
     let slot = state.next_slot.unwrap_or(now);
     let deadline = observed.workflows.iter().filter_map(|seen| seen.deadline_seconds).max().unwrap_or(0);
@@ -98,7 +125,7 @@ fn running(observed: &Observed) -> Option<Running> {
 fn phase(parsed: &Result<Check, Invalid>, status: &HealthCheckStatus) -> Phase {
     match parsed {
         Err(_) => Phase::Invalid,
-        Ok(check) if check.timing == Timing::Stopped => Phase::Stopped,
+        Ok(check) if check.stopped_because().is_some() => Phase::Stopped,
         Ok(_) => match status.status.as_deref() {
             Some(status::SUCCEEDED) => Phase::Succeeded,
             Some(status::FAILED) => Phase::Failed,
@@ -112,6 +139,15 @@ fn message(phase: Phase, parsed: &Result<Check, Invalid>, status: &HealthCheckSt
         (_, Err(invalid)) => clean_message(&invalid.to_string()),
         (Phase::Failed | Phase::Stopped, Ok(_)) => clean_message(status.error_message.as_deref().unwrap_or("")),
         (Phase::Succeeded | Phase::Pending | Phase::Invalid, Ok(_)) => String::new(),
+    }
+}
+
+/// What keeps a check from running comes before what it said last.
+fn with_wait(since: Option<Timestamp>, message: String) -> String {
+    match since {
+        None => message,
+        Some(since) if message.is_empty() => format!("{WAITING} since {since:.0}"),
+        Some(since) => clean_message(&format!("{WAITING} since {since:.0}; last: {message}")),
     }
 }
 

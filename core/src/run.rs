@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::redact;
+
 /// What a run executes. The texts are active-monitor's own values of the metric label `workflow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -153,21 +155,29 @@ pub struct Run {
     /// When it ended: Argo's time where there is one, else the agent's.
     #[schema(value_type = String, format = DateTime)]
     pub finished_at: Timestamp,
+    /// For people: what was not as it should be although the run went on; at most [`MAX_MESSAGE_BYTES`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub warning: String,
+    /// The last lines of the failed pods' logs, redacted, at most [`MAX_LOG_TAIL_BYTES`]; empty where there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_tail: String,
 }
 
 /// The longest message that a run, status or event carries.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
+/// The longest log tail that a run carries.
+pub const MAX_LOG_TAIL_BYTES: usize = 4096;
 
-/// Makes a text from outside safe to show: control characters become spaces, and the length is bounded to
-/// [`MAX_MESSAGE_BYTES`] at a character's boundary, `…` marking the cut.
+/// Makes a text from outside safe to show: secrets are redacted, control sequences dropped, line ends become spaces, and
+/// the length is bounded to [`MAX_MESSAGE_BYTES`] at a character's boundary, `…` marking the cut.
 pub fn clean_message(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_MESSAGE_BYTES));
-    for c in text.trim().chars() {
+    for c in redact::clean(text).trim().chars() {
         if out.len() + c.len_utf8() > MAX_MESSAGE_BYTES - '…'.len_utf8() {
             out.push('…');
             break;
         }
-        out.push(if c.is_control() { ' ' } else { c });
+        out.push(if c == '\n' { ' ' } else { c });
     }
     out
 }
@@ -178,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_message_is_bounded_and_has_no_control_characters() {
-        assert_eq!(clean_message("a\x1b[31mb\nc "), "a [31mb c");
+        assert_eq!(clean_message("a\x1b[31mb\nc "), "ab c");
+        assert_eq!(clean_message("401: Bearer abcdefghijkl"), "401: Bearer ***");
         let long = clean_message(&"ä".repeat(4000));
         assert!(long.len() <= MAX_MESSAGE_BYTES && long.ends_with('…'));
     }

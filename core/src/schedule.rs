@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::duration::parse_go;
 pub use self::expression::{Field, MAX_EXPRESSION_BYTES, ScheduleError};
-pub use self::slots::Slots;
+pub use self::slots::{Slots, Spread};
 
 use self::calendar::Calendar;
 use self::expression::Parsed;
@@ -70,6 +71,21 @@ impl Schedule {
             Rule::Every(seconds) => Some(Duration::from_secs(seconds.unsigned_abs())),
             Rule::Calendar(_) => None,
         }
+    }
+
+    /// The shortest time between two neighbours among the next `looked_at` times after `from`; `None` where there are
+    /// not two. Of an interval it is the interval.
+    pub fn shortest_gap(&self, from: Timestamp, looked_at: usize) -> Option<Duration> {
+        if let Some(period) = self.period() {
+            return Some(period);
+        }
+        let next = |time: &Timestamp| self.next_after(*time, from);
+        let times: Vec<Timestamp> = std::iter::successors(next(&from), next).take(looked_at).collect();
+        let gaps = times.windows(2).filter_map(|pair| match pair {
+            [one, other] => Duration::try_from(other.duration_since(*one)).ok(),
+            _ => None,
+        });
+        gaps.min()
     }
 
     /// The first time strictly after `after`.

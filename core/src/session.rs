@@ -5,7 +5,9 @@
 
 pub mod agent;
 pub mod frame;
+pub mod gaps;
 pub mod hub;
+pub mod pace;
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::command::Pause;
 use crate::run::RunKind;
 
 /// What the agent knows of a check. `Failed` is the last run's outcome; a check that runs again keeps it until the end.
@@ -68,6 +69,21 @@ pub struct Totals {
     pub finished_at: Option<Timestamp>,
 }
 
+/// How often a remedy may still run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemedyBudget {
+    /// `remedyRunsLimit`.
+    pub limit: u32,
+    /// Runs that are left.
+    pub left: u32,
+    /// A failure from then on may be remedied again. Absent where runs are left, or where only a success of the check
+    /// brings new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub resets_at: Option<Timestamp>,
+}
+
 /// One value that a check's workflow published (a custom metric).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +95,10 @@ pub struct Sample {
     pub help: String,
     /// Finite.
     pub value: f64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The fleet definition that a HealthCheck was made from.
@@ -132,6 +152,18 @@ pub struct CheckState {
     /// Custom metrics of the last run that published any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<Sample>,
+    /// Custom metrics that the same run published and that were refused: out of bounds, or not in active-monitor's form.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused_samples: u64,
+    /// Pauses in force that concern it, whatever they are of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
+    /// How often its remedy may still run; absent where it has none, or one without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy_budget: Option<RemedyBudget>,
+    /// Checks of the same cluster whose failure explains its own, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
     /// The fleet definition it was made from; absent for a check made in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definition: Option<DefinitionRef>,

@@ -3,14 +3,16 @@
 //! Everything durable fits active-monitor's own fields, so that nothing is lost where its CRD is the one installed:
 //! `startedAt` says which slots are used up, `remedyTriggeredAt` which failure has been answered.
 
+pub mod conditions;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::check::{Invalid, Remedy};
+use crate::check::{Check, Invalid, Remedy, Thresholds};
 use crate::healthcheck::{HealthCheckStatus, instant, time, whole_seconds};
 use crate::run::{Outcome, Reason, Run, RunKind, clean_message};
+use crate::state::RemedyBudget;
 
 /// `status.status` of a paused check.
 pub const STOPPED: &str = "Stopped";
@@ -20,8 +22,6 @@ pub const INVALID: &str = "Invalid";
 pub const FAILED: &str = "Failed";
 /// `status.status` of a check whose last run succeeded.
 pub const SUCCEEDED: &str = "Succeeded";
-
-const STOPPED_MESSAGE: &str = "paused: neither spec.repeatAfterSec above 0 nor spec.schedule.cron is given";
 
 /// The slots at or before this instant are used up: they ran, or the check was paused.
 pub fn consumed(status: &HealthCheckStatus) -> Option<Timestamp> {
@@ -70,11 +70,30 @@ pub fn gate(status: &HealthCheckStatus, remedy: &Remedy) -> Gate {
     if passed && limit > 0 { Gate::OpenAfterReset } else { Gate::Closed }
 }
 
+/// How often a remedy may still run, by the same counters as [`gate`]; `None` where it has no limit.
+pub fn budget(status: &HealthCheckStatus, remedy: &Remedy) -> Option<RemedyBudget> {
+    let limit = remedy.limit?;
+    let used = u32::try_from(status.remedy_total_runs.unwrap_or(0)).unwrap_or(u32::MAX);
+    let left = limit.saturating_sub(used);
+    let last = instant(&status.remedy_finished_at).filter(|_| left == 0 && limit > 0);
+    let resets_at = last
+        .zip(remedy.reset_seconds)
+        .and_then(|(last, reset)| last.checked_add(Duration::from_secs(reset.into())).ok());
+    Some(RemedyBudget { limit, left, resets_at })
+}
+
 /// The failure that a remedy is still owed for: the instant `startedAt` of the failed run, which is the remedy's slot.
-/// None once it has been answered, where no workflow ran that could have said what is broken, and when the failure is
-/// older than `fresh`: then the check speaks first.
-pub fn unanswered_failure(status: &HealthCheckStatus, now: Timestamp, fresh: Duration) -> Option<Timestamp> {
-    let failed = status.status.as_deref() == Some(FAILED) && status.last_failed_workflow.is_some();
+/// None before so many runs in a row have failed as `threshold` says, once it has been answered, where no workflow ran
+/// that could have said what is broken, and when the failure is older than `fresh`: then the check speaks first.
+pub fn unanswered_failure(
+    status: &HealthCheckStatus,
+    threshold: u32,
+    now: Timestamp,
+    fresh: Duration,
+) -> Option<Timestamp> {
+    // Without a count, which active-monitor's CRD does not keep, the last run decides.
+    let enough = status.consecutive_failures.is_none_or(|failures| failures >= i64::from(threshold));
+    let failed = status.status.as_deref() == Some(FAILED) && status.last_failed_workflow.is_some() && enough;
     let started = instant(&status.started_at).filter(|_| failed)?;
     let answered = instant(&status.remedy_triggered_at).is_some_and(|triggered| triggered >= started);
     let age = now.duration_since(instant(&status.finished_at)?);
@@ -83,29 +102,25 @@ pub fn unanswered_failure(status: &HealthCheckStatus, now: Timestamp, fresh: Dur
 }
 
 /// The status with this run counted.
-pub fn fold(status: &HealthCheckStatus, run: &Run, remedy: Option<&Remedy>) -> HealthCheckStatus {
+pub fn fold(status: &HealthCheckStatus, run: &Run, check: &Check) -> HealthCheckStatus {
     match run.key.kind {
-        RunKind::HealthCheck => fold_check(status, run),
-        RunKind::Remedy => fold_remedy(status, run, remedy),
+        RunKind::HealthCheck => fold_check(status, run, check.thresholds),
+        RunKind::Remedy => fold_remedy(status, run, check.remedy.as_ref()),
     }
 }
 
-fn fold_check(status: &HealthCheckStatus, run: &Run) -> HealthCheckStatus {
+fn fold_check(status: &HealthCheckStatus, run: &Run, thresholds: Thresholds) -> HealthCheckStatus {
     let mut next = status.clone();
     next.started_at = Some(time(mark(run.key.slot, run.started_at)));
     next.finished_at = Some(time(run.finished_at));
-    next.status = Some(run.outcome.as_str().to_owned());
+    next.status = judgement(&mut next, run.outcome, thresholds);
     match run.outcome {
         Outcome::Succeeded => {
             increment(&mut next.success_count);
             next.error_message = None;
             next.last_successful_workflow = workflow_name(run);
-            // A success of the check resets the remedy.
-            for counter in [&mut next.remedy_total_runs, &mut next.remedy_success_count, &mut next.remedy_failed_count]
-            {
-                if counter.is_some() {
-                    *counter = Some(0);
-                }
+            if next.status.as_deref() == Some(SUCCEEDED) {
+                reset_remedies(&mut next);
             }
         }
         Outcome::Failed => {
@@ -119,6 +134,28 @@ fn fold_check(status: &HealthCheckStatus, run: &Run) -> HealthCheckStatus {
     let all = next.success_count.unwrap_or(0).saturating_add(next.failed_count.unwrap_or(0));
     next.total_health_check_runs = Some(all);
     next
+}
+
+/// Counts the run into its row; gives what is then said of the check. One outcome is enough unless the check asks for
+/// more, and a check of which nothing was said yet stays so until then.
+fn judgement(next: &mut HealthCheckStatus, outcome: Outcome, thresholds: Thresholds) -> Option<String> {
+    let (row, other, threshold) = match outcome {
+        Outcome::Succeeded => (&mut next.consecutive_successes, &mut next.consecutive_failures, thresholds.success),
+        Outcome::Failed => (&mut next.consecutive_failures, &mut next.consecutive_successes, thresholds.failure),
+    };
+    increment(row);
+    *other = Some(0);
+    let was = next.status.clone().filter(|was| [SUCCEEDED, FAILED].contains(&was.as_str()));
+    if row.unwrap_or(0) >= i64::from(threshold) { Some(outcome.as_str().to_owned()) } else { was }
+}
+
+/// A success of the check resets the remedy.
+fn reset_remedies(next: &mut HealthCheckStatus) {
+    for counter in [&mut next.remedy_total_runs, &mut next.remedy_success_count, &mut next.remedy_failed_count] {
+        if counter.is_some() {
+            *counter = Some(0);
+        }
+    }
 }
 
 fn fold_remedy(status: &HealthCheckStatus, run: &Run, remedy: Option<&Remedy>) -> HealthCheckStatus {
@@ -156,27 +193,29 @@ fn increment(counter: &mut Option<i64>) {
 }
 
 /// The status of a paused check. Slots that pass while it is paused are used up, so `finishedAt` moves.
-pub fn stopped(status: &HealthCheckStatus, now: Timestamp) -> HealthCheckStatus {
-    if status.status.as_deref() == Some(STOPPED) {
-        return status.clone();
-    }
-    HealthCheckStatus {
-        status: Some(STOPPED.into()),
-        error_message: Some(STOPPED_MESSAGE.into()),
-        finished_at: Some(time(now)),
-        ..status.clone()
-    }
+pub fn stopped(status: &HealthCheckStatus, why: &str, now: Timestamp) -> HealthCheckStatus {
+    let was = status.status.as_deref() == Some(STOPPED);
+    let finished_at = if was { status.finished_at.clone() } else { Some(time(now)) };
+    HealthCheckStatus { status: Some(STOPPED.into()), error_message: Some(why.into()), finished_at, ..status.clone() }
 }
 
 /// The status of a check that is not paused or invalid any more, until its first run ends. What passed while it was
-/// paused is used up.
+/// paused is used up, and no row goes on.
 pub fn resumed(status: &HealthCheckStatus, now: Timestamp) -> HealthCheckStatus {
     let started_at = match status.status.as_deref() {
-        Some(STOPPED) => Some(time(now)),
+        // Never back: what is used up stays so.
+        Some(STOPPED) => instant(&status.started_at).max(Some(now)).map(time),
         Some(INVALID) => status.started_at.clone(),
         _ => return status.clone(),
     };
-    HealthCheckStatus { status: None, error_message: None, started_at, ..status.clone() }
+    HealthCheckStatus {
+        status: None,
+        error_message: None,
+        started_at,
+        consecutive_failures: status.consecutive_failures.map(|_| 0),
+        consecutive_successes: status.consecutive_successes.map(|_| 0),
+        ..status.clone()
+    }
 }
 
 /// The status of a check that cannot be run.
@@ -186,28 +225,6 @@ pub fn invalid(status: &HealthCheckStatus, invalid: &Invalid) -> HealthCheckStat
         error_message: Some(clean_message(&invalid.to_string())),
         ..status.clone()
     }
-}
-
-/// The status with the condition `Ready`, for a CRD that knows conditions.
-pub fn with_ready(status: HealthCheckStatus, generation: i64, now: Timestamp) -> HealthCheckStatus {
-    let (ready, reason) = match status.status.as_deref() {
-        Some(INVALID) => ("False", "Invalid"),
-        Some(STOPPED) => ("False", "Stopped"),
-        _ => ("True", "Scheduled"),
-    };
-    let message = if ready == "True" { String::new() } else { status.error_message.clone().unwrap_or_default() };
-    let mut conditions = status.conditions.clone().unwrap_or_default();
-    let known = conditions.iter().position(|condition| condition.type_ == "Ready");
-    let since = known.map(|i| conditions.swap_remove(i)).filter(|known| known.status == ready);
-    conditions.push(Condition {
-        type_: "Ready".into(),
-        status: ready.into(),
-        reason: reason.into(),
-        message,
-        observed_generation: Some(generation),
-        last_transition_time: since.map_or_else(|| time(now), |known| known.last_transition_time),
-    });
-    HealthCheckStatus { observed_generation: Some(generation), conditions: Some(conditions), ..status }
 }
 
 /// A change worth a Kubernetes event: its reason and note, and whether it is a warning.
@@ -238,6 +255,9 @@ pub fn notes(before: &HealthCheckStatus, after: &HealthCheckStatus) -> Vec<Note>
             notes.push(Note { reason: "Succeeded", text: "the check succeeds".into(), warning: false });
         }
         _ => {}
+    }
+    if let Some(missed) = conditions::missed(after).filter(|missed| conditions::missed(before) != Some(*missed)) {
+        notes.push(Note { reason: "SlotMissed", text: missed.to_owned(), warning: true });
     }
     if before.remedy_triggered_at != after.remedy_triggered_at {
         let failed = after.remedy_status.as_deref() == Some(FAILED);

@@ -5,22 +5,42 @@
 //! | `GET /api/v1/me` | [`Me`] | any |
 //! | `POST /api/v1/login`, `/logout` | [`Login`] -> [`Me`] and a cookie | any |
 //! | `GET /api/v1/fleet` | [`FleetSummary`] | viewer |
-//! | `GET /api/v1/clusters` | `{items: [ClusterView]}` | viewer |
+//! | `GET /api/v1/clusters?selector=&status=&limit=&after=` | `{items: [ClusterView], next?}`, by name | viewer |
 //! | `POST /api/v1/clusters` | [`ClusterAdd`] -> [`ClusterToken`]: 201; a new token where the name exists and never connected | admin |
 //! | `GET /api/v1/clusters/{cluster}` | [`ClusterView`] | viewer |
 //! | `PATCH /api/v1/clusters/{cluster}` | [`ClusterPatch`] -> [`ClusterView`] | operator |
 //! | `DELETE /api/v1/clusters/{cluster}` | 204; its certificate is refused from then on | admin |
-//! | `GET /api/v1/checks?cluster=&namespace=&name=&status=` | `{items: [CheckView]}`, worst first | viewer |
+//! | `POST /api/v1/clusters/{cluster}/token` | [`ClusterToken`]: a new token for a cluster that is there | admin |
+//! | `POST /api/v1/clusters/{cluster}/rebind` | [`ClusterToken`]: cuts its session, voids its certificates, frees its uid | admin |
+//! | `GET /api/v1/checks?cluster=&selector=&namespace=&name=&status=&limit=&after=` | `{items: [CheckView], next?}`, worst first; pages by name | viewer |
 //! | `GET /api/v1/clusters/{cluster}/checks/{namespace}/{name}` | [`CheckView`] | viewer |
+//! | `PUT`, `DELETE /api/v1/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement` | [`AcknowledgementAdd`] -> [`CheckView`]; 204 | operator |
+//! | `GET /api/v1/incidents?all=&kind=&limit=&before=` | [`IncidentPage`]: the open ones, worst first; all of them newest first | viewer |
+//! | `GET /api/v1/windows` | `{items: [WindowView]}` | viewer |
+//! | `PUT`, `DELETE /api/v1/windows/{name}` | [`WindowSpec`](crate::care::WindowSpec) -> [`WindowView`]: 201 or 200; 204 | operator |
 //! | `GET /api/v1/runs?cluster=&namespace=&name=&kind=&outcome=&limit=&before=` | [`RunPage`], newest first | viewer |
+//! | `POST /api/v1/commands` | [`CommandRequest`] -> [`CommandReport`]: one result a cluster | operator |
+//! | `GET /api/v1/changes?from=&to=&cluster=&kind=&limit=&before=` | [`ChangePage`], newest first | viewer |
+//! | `GET /api/v1/uptime?cluster=&namespace=&name=&selector=&window=&by=&limit=` | [`UptimePage`], lowest first | viewer |
 //! | `GET /api/v1/definitions` | `{items: [DefinitionView]}` | viewer |
 //! | `GET /api/v1/definitions/{name}` | [`DefinitionView`] | viewer |
 //! | `PUT /api/v1/definitions/{name}` | `FleetHealthCheck` -> [`DefinitionView`]: 201 or 200 | operator |
 //! | `DELETE /api/v1/definitions/{name}` | 204 | operator |
 //! | `POST /api/v1/definitions/preview` | `FleetHealthCheck` -> [`Preview`]: what PUT would do | viewer |
+//! | `GET /api/v1/sources` | `{items: [SourceView]}`: the watched folder, or none | viewer |
+//! | `GET /api/v1/tokens` | `{items: [TokenView]}` | admin |
+//! | `POST /api/v1/tokens` | [`TokenAdd`] -> [`TokenSecret`]: 201; replaces one of that name | admin |
+//! | `DELETE /api/v1/tokens/{name}` | 204 | admin |
+//! | `GET /api/v1/audit?from=&to=&who=&action=&limit=&before=` | `{items: [AuditView], next?}`, newest first | admin |
+//! | `GET /api/v1/ca` | [`CaView`] | viewer |
+//! | `POST /api/v1/ca/roll` | [`CaRoll`] -> [`CaView`]: the stage after this one | admin |
+//! | `GET /api/v1/restore` | [`RestoreView`]: whether the hub came back from the past, and what it lacks | viewer |
+//! | `POST /api/v1/restore/confirm` | [`RestoreView`]; definitions are pushed again | admin |
 //! | `GET /api/v1/events` | server-sent events: [`Event`] | viewer |
 //! | `GET /api/v1/openapi.json` | the OpenAPI document | any |
-//! | `GET /metrics` | Prometheus text | viewer |
+//! | `GET /metrics?cluster=&selector=&only=` | Prometheus text of all or a part | viewer |
+//! | `GET /federate?match[]=` | Prometheus text of the series that vector selectors pick | viewer |
+//! | `GET /api/v1/sd/prometheus` | targets for Prometheus | viewer |
 //!
 //! Errors are `application/problem+json`: [`Problem`]. People and programs authenticate with `Authorization: Bearer
 //! TOKEN`, the dashboard with the cookie that login sets. An answer that changes something comes after its commit.
@@ -31,6 +51,33 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod access;
+mod authority;
+mod care;
+mod changes;
+mod commands;
+mod incident;
+mod restore;
+mod silence;
+mod source;
+mod uptime;
+
+pub use access::{AuditView, TokenAdd, TokenSecret, TokenView};
+pub use authority::{CaRoll, CaStage, CaView};
+pub use care::{AcknowledgementAdd, WindowView};
+pub use changes::{ChangeKind, ChangePage, ChangeSource, ChangeView, Placed, Position, merge};
+pub use commands::{Action, CommandOutcome, CommandReport, CommandRequest, CommandResult, in_words};
+pub use incident::{
+    Closed, Difference, Incident, IncidentCounts, IncidentKind, IncidentPage, LabelValue, MAX_SHOWN_MEMBERS, Member,
+    Prior, PriorKind, SilencedBy,
+};
+pub use restore::{Restore, RestoreDifference, RestoreView};
+pub use silence::{Silence, SilenceKind, silences};
+pub use source::{SourceState, SourceView};
+pub use uptime::{UptimePage, UptimeView};
+
+use crate::care::Care;
+use crate::health::Health;
 use crate::run::Run;
 use crate::session::frame::DefinitionResult;
 use crate::state::CheckState;
@@ -42,16 +89,38 @@ pub struct List<T> {
     pub items: Vec<T>,
 }
 
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give this back for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
 /// What a token may do; each role includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Read everything but secrets.
     Viewer,
-    /// Also change definitions and labels.
+    /// Also change definitions and labels, and give commands.
     Operator,
     /// Also add and remove clusters and tokens.
     Admin,
+}
+
+impl Role {
+    /// As in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+        }
+    }
 }
 
 /// Who the caller is.
@@ -165,6 +234,9 @@ pub struct FleetSummary {
     pub checks: BTreeMap<String, u64>,
     /// Definitions.
     pub definitions: u64,
+    /// The hub came back from the past, and nobody has confirmed it: no definition is pushed or withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 /// A cluster as the hub knows it.
@@ -198,8 +270,15 @@ pub struct ClusterView {
     pub backlog: u64,
     /// Reports that the agent's journal dropped before the hub had them: a gap in the history.
     pub dropped_reports: u64,
+    /// Checks that the hub does not take, since the cluster has more than it may.
+    #[serde(default)]
+    pub refused_checks: u64,
     /// The agent's clock minus the hub's, milliseconds, at the last heartbeat.
     pub clock_skew_ms: i64,
+    /// End of its agent's newest certificate; absent before it enrolled, and in events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub certificate_ends_at: Option<Timestamp>,
     /// Checks by status; every status is there.
     pub checks: BTreeMap<String, u64>,
 }
@@ -214,6 +293,12 @@ pub struct CheckView {
     pub status: CheckStatus,
     /// Seconds past the time when its next result was due at the latest; 0 when it is in time.
     pub overdue_seconds: u64,
+    /// How it is judged by more than its last result.
+    #[serde(default)]
+    pub health: Health,
+    /// What people say of it: maintenance, acknowledgement.
+    #[serde(default, skip_serializing_if = "Care::is_none")]
+    pub care: Care,
     /// What the agent said last.
     #[serde(flatten)]
     pub state: CheckState,
@@ -235,12 +320,31 @@ pub struct RunView {
     pub run: Run,
 }
 
+/// Reports of a cluster that never came: their journal dropped or lost them, or the hub forgot them with an older backup.
+/// Of which checks they were is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GapView {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// They lie between the run with this position and the next ones of the cluster; 0 where it is before all.
+    pub after: i64,
+    /// How many.
+    pub reports: u64,
+    /// When the hub noticed.
+    #[schema(value_type = String, format = DateTime)]
+    pub noticed_at: Timestamp,
+}
+
 /// A page of the history, newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunPage {
     /// The runs.
     pub items: Vec<RunView>,
+    /// What is missing between them, newest first, at most 1,000; whatever else the query picks runs by, of its cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<GapView>,
     /// Give this as `before` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<i64>,
@@ -300,6 +404,9 @@ pub struct DefinitionView {
     /// The FleetHealthCheck as written.
     #[schema(value_type = Object)]
     pub definition: serde_json::Value,
+    /// Why the hub cannot use it; empty when it can.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
     /// One for each cluster that it is or was meant for, by name.
     pub clusters: Vec<DefinitionClusterStatus>,
 }
@@ -386,6 +493,10 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// The maintenance windows changed.
+    Windows,
+    /// The open incidents changed.
+    Incidents,
     /// A definition, or its status in some cluster, changed.
     #[serde(rename_all = "camelCase")]
     Definition {

@@ -110,8 +110,12 @@ pub struct Seen {
     pub workflow: String,
     /// When the API server made it.
     pub created: Timestamp,
+    /// The request that it obeys, where it is no scheduled run.
+    pub run_now: Option<String>,
     /// `spec.activeDeadlineSeconds`.
     pub deadline_seconds: Option<u32>,
+    /// What was not as it should be when it was made; empty as a rule.
+    pub warning: String,
     /// Its status.
     pub status: WorkflowStatus,
 }

@@ -3,22 +3,34 @@
 //! Which calls there are, and what they say: `active_monitor_core::view`. This module only reads what the owner
 //! publishes and hands changes to it; it keeps no state of the fleet itself.
 
+pub mod access;
+pub mod ca;
+pub mod care;
+pub mod changes;
 pub mod checks;
 pub mod clusters;
+pub mod commands;
 pub mod definitions;
+pub mod discovery;
+mod document;
 pub mod events;
 pub mod extract;
 pub mod feed;
+pub mod incidents;
 pub mod problem;
+pub mod restore;
 pub mod runs;
 pub mod session;
+pub mod sources;
+pub mod unchanged;
+pub mod uptime;
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::view::Problem;
-use axum::extract::{DefaultBodyLimit, FromRef, Request};
+use axum::extract::{DefaultBodyLimit, FromRef, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -27,6 +39,7 @@ use http::{HeaderValue, header};
 use jiff::Timestamp;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -35,7 +48,7 @@ use utoipa_axum::routes;
 use crate::AppState;
 use crate::auth::limit::LoginLimit;
 use crate::auth::{Auth, COOKIE};
-use crate::metrics::{Exposition, HubMetrics};
+use crate::metrics::{Exposition, HubMetrics, Wanted};
 use crate::store::AuditEntry;
 use problem::ApiError;
 
@@ -56,6 +69,8 @@ pub struct Api {
     logins: Arc<LoginLimit>,
     feed: Arc<feed::Feed>,
     metrics: Arc<HubMetrics>,
+    /// Held while windows or acknowledgements are changed.
+    care: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl FromRef<Api> for Arc<Auth> {
@@ -65,9 +80,14 @@ impl FromRef<Api> for Arc<Auth> {
 }
 
 impl Api {
-    /// The metrics of the fleet as it is published.
-    pub fn exposition(&self) -> Exposition {
-        self.metrics.exposition(&self.app.fleet.view(), Timestamp::now())
+    /// The metrics of the fleet as it is published, as far as they are wanted.
+    pub fn exposition(&self, wanted: Wanted) -> Exposition {
+        self.metrics.exposition(&self.app.fleet.view(), Timestamp::now(), wanted)
+    }
+
+    /// Whether there is such a cluster.
+    pub(crate) fn known(&self, cluster: &str) -> Result<(), ApiError> {
+        if self.app.fleet.view().clusters.contains_key(cluster) { Ok(()) } else { Err(clusters::no_cluster(cluster)) }
     }
 
     /// Writes a change that was made to the audit log.
@@ -87,10 +107,11 @@ impl Api {
 /// events and ends when the router is dropped.
 pub fn router(app: AppState) -> Router {
     let api = Api {
-        auth: Arc::new(Auth::new(app.store.clone(), app.secure_cookies)),
+        auth: Arc::new(Auth::new(app.store.clone(), app.secure_cookies, &app.registry)),
         logins: Arc::default(),
         feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch())),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
+        care: Arc::default(),
         app,
     };
     let (routes, document) = documented().split_for_parts();
@@ -102,10 +123,18 @@ pub fn router(app: AppState) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(bound_time))
+        .layer(middleware::from_fn(unchanged::unchanged))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(protect))
         .with_state(api)
+}
+
+/// A request's span: its route, since a path names what is asked for, and never a query or a header.
+fn span(request: &Request) -> tracing::Span {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    tracing::info_span!("request", method = %request.method(), route)
 }
 
 /// The OpenAPI document of the API.
@@ -114,21 +143,42 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 fn documented() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let mut router = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(session::me))
         .routes(routes!(session::login))
         .routes(routes!(session::logout))
         .routes(routes!(clusters::fleet))
         .routes(routes!(clusters::list, clusters::add))
         .routes(routes!(clusters::read, clusters::patch, clusters::remove))
+        .routes(routes!(clusters::token))
+        .routes(routes!(clusters::rebind))
         .routes(routes!(checks::list))
         .routes(routes!(checks::read))
+        .routes(routes!(care::acknowledge, care::unacknowledge))
+        .routes(routes!(care::windows))
+        .routes(routes!(care::put_window, care::remove_window))
+        .routes(routes!(incidents::list))
         .routes(routes!(runs::list))
+        .routes(routes!(commands::command))
+        .routes(routes!(uptime::uptime))
+        .routes(routes!(changes::list))
         .routes(routes!(definitions::list))
+        .routes(routes!(restore::read))
+        .routes(routes!(restore::confirm))
         .routes(routes!(definitions::preview))
         .routes(routes!(definitions::read, definitions::put, definitions::delete))
+        .routes(routes!(sources::list))
+        .routes(routes!(access::tokens, access::add_token))
+        .routes(routes!(access::remove_token))
+        .routes(routes!(access::audit))
+        .routes(routes!(ca::read))
+        .routes(routes!(ca::roll))
         .routes(routes!(events::stream))
         .routes(routes!(crate::metrics::scrape))
+        .routes(routes!(crate::metrics::federate))
+        .routes(routes!(discovery::prometheus));
+    document::complete(router.get_openapi_mut());
+    router
 }
 
 #[derive(OpenApi)]
@@ -138,7 +188,7 @@ fn documented() -> OpenApiRouter<Api> {
         description = "The health of a fleet of Kubernetes clusters. Every error is a `Problem` (RFC 9457) and says \
                        which field is wrong and what is allowed."
     ),
-    components(schemas(Problem, active_monitor_core::view::Event)),
+    components(schemas(Problem, active_monitor_core::view::Event, crate::metrics::Only)),
     modifiers(&Security),
     security(("token" = []), ("cookie" = []))
 )]
@@ -174,7 +224,7 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 /// Headers that keep a browser from doing what the dashboard does not need.
 async fn protect(request: Request, next: Next) -> Response {
-    let is_api = request.uri().path().starts_with("/api") || request.uri().path() == "/metrics";
+    let is_api = request.uri().path().starts_with("/api") || ["/metrics", "/federate"].contains(&request.uri().path());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in [

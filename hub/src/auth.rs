@@ -15,9 +15,12 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
+use prometheus::{IntCounter, Registry};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use limit::CallLimit;
 
 use crate::api::problem::ApiError;
 use crate::store::{ApiToken, Store};
@@ -36,6 +39,12 @@ pub fn new_token() -> String {
     format!("{PREFIX}{}", hex::encode(bytes))
 }
 
+/// Whether a text can be a token: nothing weaker than what [`new_token`] makes.
+pub fn is_token(text: &str) -> bool {
+    let digits = text.strip_prefix(PREFIX).unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What is kept of a token. A plain hash is enough: nobody guesses 32 random bytes.
 pub fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
@@ -46,6 +55,8 @@ pub struct Auth {
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
     secure_cookies: bool,
+    calls: CallLimit,
+    limited: Option<IntCounter>,
 }
 
 struct Known {
@@ -54,9 +65,18 @@ struct Known {
 }
 
 impl Auth {
-    /// Reads the tokens from `store` when they are first needed.
-    pub fn new(store: Arc<dyn Store>, secure_cookies: bool) -> Auth {
-        Auth { store, known: ArcSwap::from_pointee(Known { tokens: Vec::new(), read_at: None }), secure_cookies }
+    /// Reads the tokens from `store` when they are first needed. The calls that are one too many
+    /// are counted in `registry`.
+    pub fn new(store: Arc<dyn Store>, secure_cookies: bool, registry: &Registry) -> Auth {
+        let help = "Calls of the API that were one too many for their token.";
+        let limited = IntCounter::new("activemonitor_hub_calls_limited_total", help).ok();
+        if let Some(limited) = &limited
+            && let Err(error) = registry.register(Box::new(limited.clone()))
+        {
+            tracing::debug!(%error, "a metric is registered already");
+        }
+        let known = ArcSwap::from_pointee(Known { tokens: Vec::new(), read_at: None });
+        Auth { store, known, secure_cookies, calls: CallLimit::default(), limited }
     }
 
     /// Whose token this is; `None` when nobody's.
@@ -73,6 +93,19 @@ impl Auth {
         Ok(found)
     }
 
+    /// Counts a call, and refuses one too many.
+    fn allow(&self, me: &Me) -> Result<(), ApiError> {
+        self.calls.call(&me.name, Instant::now()).map_err(|wait| {
+            self.limited.iter().for_each(IntCounter::inc);
+            ApiError::TooManyCalls(wait)
+        })
+    }
+
+    /// The tokens have changed: they are read again with the next request.
+    pub fn forget(&self) {
+        self.known.store(Arc::new(Known { tokens: Vec::new(), read_at: None }));
+    }
+
     async fn known(&self) -> Result<Arc<Known>, ApiError> {
         let known = self.known.load_full();
         if known.read_at.is_some_and(|at| at.elapsed() < TOKENS_MAX_AGE) {
@@ -80,8 +113,13 @@ impl Auth {
         }
         let read_at = Some(Instant::now());
         let fresh = Arc::new(Known { tokens: self.store.api_tokens().await?, read_at });
-        self.known.store(fresh.clone());
+        self.keep(&known, &fresh);
         Ok(fresh)
+    }
+
+    /// Keeps what was read, unless the tokens have changed since `seen` was what is known: it may be from before.
+    fn keep(&self, seen: &Arc<Known>, fresh: &Arc<Known>) {
+        self.known.compare_and_swap(seen, Arc::clone(fresh));
     }
 
     /// The cookie that a login sets; it ends with the browser's session.
@@ -97,7 +135,7 @@ impl Auth {
 
 /// A caller who may read.
 pub struct Viewer(pub Me);
-/// A caller who may also change definitions and labels.
+/// A caller who may also change definitions and labels, and give commands.
 pub struct Operator(pub Me);
 /// A caller who may also add and remove clusters.
 pub struct Admin(pub Me);
@@ -136,6 +174,7 @@ async fn caller(parts: &Parts, auth: &Auth, needed: Role) -> Result<Me, ApiError
         }
     };
     let me = me.ok_or(ApiError::Unauthenticated("the token is not known"))?;
+    auth.allow(&me)?;
     if me.role < needed {
         return Err(ApiError::Forbidden(format!(
             "this needs the role {}, the token has {}",
@@ -181,7 +220,10 @@ pub fn is_same_origin(parts: &Parts) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::store::sqlite::SqliteStore;
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::post("/api/v1/clusters");
@@ -189,6 +231,23 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).unwrap().into_parts().0
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_deleted_while_the_tokens_are_read_is_not_known_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(dir.path()).await.unwrap());
+        let auth = Auth::new(store, false, &Registry::new());
+        let token = ApiToken { name: "ann".into(), role: Role::Admin, hash: hash("x"), created_at: Timestamp::now() };
+        let read = || Arc::new(Known { tokens: vec![token.clone()], read_at: Some(Instant::now()) });
+        let seen = auth.known.load_full();
+        auth.keep(&seen, &read());
+        assert!(auth.identify("x").await.unwrap().is_some());
+
+        let seen = auth.known.load_full();
+        auth.forget();
+        auth.keep(&seen, &read());
+        assert_eq!(auth.identify("x").await.unwrap(), None);
     }
 
     #[test]

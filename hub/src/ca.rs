@@ -1,6 +1,6 @@
 //! The hub's own certification authority: it vouches for the hub's listeners and for each agent.
 //!
-//! Its key never leaves the data directory. Of a signing request only the public key counts: names and rights in a
+//! Its key never leaves the data directory, where [`authority`](crate::authority) keeps it. Of a signing request only the public key counts: names and rights in a
 //! certificate are the hub's words. Times are arguments.
 
 use std::fs;
@@ -10,12 +10,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use active_monitor_core::names::IDENTITY_PREFIX;
 use active_monitor_runtime::tls::Identity;
 use jiff::Timestamp;
 use rand::RngCore;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
@@ -23,8 +24,6 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// What the URI SAN of an agent's certificate begins with; the cluster's name follows.
-pub const IDENTITY_PREFIX: &str = "spiffe://active-monitor-fleet/cluster/";
 /// Life of an agent's certificate.
 pub const AGENT_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Life of a listener's certificate.
@@ -33,8 +32,12 @@ pub const SERVER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates begin this much earlier than they are made, for clocks that are behind.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
-const CERTIFICATE_FILE: &str = "ca.crt";
-const KEY_FILE: &str = "ca.key";
+/// Of a short life, only this part.
+const BACKDATE_PART: u32 = 4;
+/// The CA's certificate in the data directory.
+pub const CERTIFICATE_FILE: &str = "ca.crt";
+/// The CA's key in the data directory.
+pub const KEY_FILE: &str = "ca.key";
 
 /// Why the CA cannot do its work.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +52,11 @@ pub enum CaError {
         source: io::Error,
     },
     /// The certificate file is no certificate.
-    #[error("{path} is no PEM certificate")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls_pki_types::pem::Error,
-    },
+    #[error("the CA's certificate is no PEM certificate")]
+    Certificate(#[source] rustls_pki_types::pem::Error),
+    /// Key and certificate do not belong together.
+    #[error("the CA's key is not that of its certificate")]
+    Mismatch,
     /// A key or certificate cannot be made or read.
     #[error("a key or certificate cannot be made")]
     Generate(#[source] rcgen::Error),
@@ -76,6 +76,7 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+    agent_life: Duration,
 }
 
 /// A signing request whose signature was checked.
@@ -93,35 +94,35 @@ impl SigningRequest {
 
     /// SHA-256 of the public key.
     pub fn key_hash(&self) -> [u8; 32] {
-        use rcgen::PublicKeyData;
         Sha256::digest(self.0.public_key.der_bytes()).into()
     }
 }
 
 impl Ca {
-    /// Reads the CA from the data directory, or makes it where there is none.
+    /// Reads a CA from the text of its files.
     ///
     /// # Errors
-    /// Files cannot be read or written, or are no CA.
-    pub fn load_or_create(data_dir: &Path, now: Timestamp) -> Result<Ca, CaError> {
-        let (certificate_path, key_path) = (data_dir.join(CERTIFICATE_FILE), data_dir.join(KEY_FILE));
-        let file = |path: &Path| {
-            let path = path.to_owned();
-            move |source| CaError::File { path, source }
-        };
-        // The key is written first: a certificate on the disk means that both are there.
-        if !certificate_path.exists() {
-            let (certificate, key) = create(now)?;
-            write_private(&key_path, key.as_bytes()).map_err(file(&key_path))?;
-            write_private(&certificate_path, certificate.as_bytes()).map_err(file(&certificate_path))?;
+    /// They are no certificate and its key.
+    pub fn read(pem: &str, key: &str) -> Result<Ca, CaError> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(CaError::Certificate)?;
+        let key = KeyPair::from_pem(key).map_err(CaError::Generate)?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| CaError::Mismatch)?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(CaError::Mismatch);
         }
-        let pem = fs::read_to_string(&certificate_path).map_err(file(&certificate_path))?;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|source| CaError::Certificate { path: certificate_path, source })?;
-        let key = fs::read_to_string(&key_path).map_err(file(&key_path))?;
-        let key = KeyPair::from_pem(&key).map_err(CaError::Generate)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Generate)?;
-        Ok(Ca { issuer, certificate, pem })
+        Ok(Ca { issuer, certificate, pem: pem.to_owned(), agent_life: AGENT_LIFE })
+    }
+
+    /// The same CA, whose certificates for agents last so long.
+    #[must_use]
+    pub fn with_agent_life(self, agent_life: Duration) -> Ca {
+        Ca { agent_life, ..self }
+    }
+
+    /// Life of an agent's certificate.
+    pub fn agent_life(&self) -> Duration {
+        self.agent_life
     }
 
     /// The CA's certificate.
@@ -134,6 +135,13 @@ impl Ca {
         &self.pem
     }
 
+    /// When the CA ends.
+    pub fn not_after(&self) -> Timestamp {
+        let parsed = X509Certificate::from_der(&self.certificate).ok();
+        let seconds = parsed.map(|(_, parsed)| parsed.validity().not_after.timestamp());
+        seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
+    }
+
     /// SHA-256 of the CA's certificate (DER), in hex: what tokens carry.
     pub fn fingerprint(&self) -> String {
         hex::encode(Sha256::digest(&self.certificate))
@@ -144,7 +152,7 @@ impl Ca {
     /// # Errors
     /// The name cannot stand in a certificate.
     pub fn issue_agent(&self, cluster: &str, request: &SigningRequest, now: Timestamp) -> Result<String, CaError> {
-        let mut params = params(cluster, now, AGENT_LIFE);
+        let mut params = params(cluster, now, self.agent_life);
         params.subject_alt_names = vec![SanType::URI(ia5(&format!("{IDENTITY_PREFIX}{cluster}"))?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&request.0.public_key, &self.issuer).map_err(CaError::Generate)?;
@@ -173,7 +181,7 @@ impl Ca {
     }
 }
 
-/// Who presents a certificate. That it is by this CA and in time has been checked by TLS.
+/// Who presents a certificate. That it is by this CA has been checked by TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentIdentity {
     /// Name of the cluster.
@@ -182,6 +190,8 @@ pub struct AgentIdentity {
     pub issued_at: Timestamp,
     /// When it ends.
     pub not_after: Timestamp,
+    /// SHA-256 of its public key.
+    pub key_hash: [u8; 32],
 }
 
 /// Reads the identity from an agent's certificate: its only URI SAN. None for any other certificate.
@@ -191,11 +201,14 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<AgentIdentity> {
     let [GeneralName::URI(uri)] = names.as_slice() else { return None };
     let cluster = uri.strip_prefix(IDENTITY_PREFIX).filter(|name| !name.is_empty())?;
     let validity = parsed.validity();
-    let begins = Timestamp::from_second(validity.not_before.timestamp()).ok()?;
+    let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let span = Duration::from_secs(u64::try_from(ends.checked_sub(begins)?).ok()?);
+    let backdate = BACKDATE.min(Duration::from_secs(span.as_secs() / u64::from(BACKDATE_PART + 1)));
     Some(AgentIdentity {
         cluster: cluster.to_owned(),
-        issued_at: begins.checked_add(BACKDATE).ok()?,
-        not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
+        issued_at: Timestamp::from_second(begins).ok()?.checked_add(backdate).ok()?,
+        not_after: Timestamp::from_second(ends).ok()?,
+        key_hash: Sha256::digest(&parsed.public_key().subject_public_key.data).into(),
     })
 }
 
@@ -209,7 +222,8 @@ fn params(common_name: &str, now: Timestamp, life: Duration) -> CertificateParam
     params.distinguished_name.push(DnType::CommonName, common_name);
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
-    params.not_before = epoch + now.saturating_sub(BACKDATE);
+    let backdate = BACKDATE.min(Duration::from_secs(life.as_secs() / u64::from(BACKDATE_PART)));
+    params.not_before = epoch + now.saturating_sub(backdate);
     params.not_after = epoch + now + life;
     let mut serial = [0_u8; 16];
     rand::rng().fill_bytes(&mut serial);
@@ -221,7 +235,8 @@ fn params(common_name: &str, now: Timestamp, life: Duration) -> CertificateParam
     params
 }
 
-fn create(now: Timestamp) -> Result<(String, String), CaError> {
+/// A new CA: certificate and key, as PEM.
+pub(crate) fn create(now: Timestamp) -> Result<(String, String), CaError> {
     let key = KeyPair::generate().map_err(CaError::Generate)?;
     let mut params = params("Active-Monitor Fleet CA", now, CA_LIFE);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -243,8 +258,6 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn request() -> SigningRequest {
@@ -255,27 +268,34 @@ mod tests {
         SigningRequest::parse(der.der()).unwrap()
     }
 
+    fn new_ca(now: Timestamp) -> Ca {
+        let (pem, key) = create(now).unwrap();
+        Ca::read(&pem, &key).unwrap()
+    }
+
     #[test]
-    fn the_ca_is_made_once_and_its_key_is_private() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_key_of_another_ca_is_not_taken() {
         let now = Timestamp::now();
-        let first = Ca::load_or_create(dir.path(), now).unwrap();
-        let again = Ca::load_or_create(dir.path(), now).unwrap();
-        assert_eq!(first.fingerprint(), again.fingerprint());
-        let mode = fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let ((pem, _), (_, key)) = (create(now).unwrap(), create(now).unwrap());
+        assert!(matches!(Ca::read(&pem, &key), Err(CaError::Mismatch)));
     }
 
     #[test]
     fn of_a_request_only_the_key_is_taken() {
-        let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let ca = Ca::load_or_create(dir.path(), now).unwrap();
-        let pem = ca.issue_agent("berlin-1", &request(), now).unwrap();
+        let ca = new_ca(now);
+        let request = request();
+        let pem = ca.issue_agent("berlin-1", &request, now).unwrap();
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
         let found = identity(&der).unwrap();
         assert_eq!((found.cluster.as_str(), found.issued_at), ("berlin-1", now));
         assert_eq!(found.not_after.as_second() - now.as_second(), 24 * 3600);
+        assert_eq!(found.key_hash, request.key_hash());
+        let ca = ca.with_agent_life(Duration::from_secs(62));
+        let pem = ca.issue_agent("berlin-1", &request, now).unwrap();
+        let der_of_short = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let short = identity(&der_of_short).unwrap();
+        assert_eq!((short.issued_at, short.not_after.as_second() - now.as_second()), (now, 62));
         let (_, parsed) = X509Certificate::from_der(&der).unwrap();
         assert!(!parsed.is_ca());
         let usage = parsed.extended_key_usage().unwrap().unwrap().value;

@@ -13,8 +13,16 @@ const ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.rs"));
 const INDEX: &str = "/index.html";
 
 /// The addresses of the pages, all of them the same document: `dashboard/src/route.svelte.ts` tells them apart.
-const PAGES: [&str; 4] =
-    ["/grid", "/definitions", "/clusters/{cluster}", "/clusters/{cluster}/checks/{namespace}/{check}"];
+const PAGES: [&str; 8] = [
+    "/grid",
+    "/changes",
+    "/windows",
+    "/definitions",
+    "/checks/{namespace}/{check}",
+    "/clusters/{cluster}",
+    "/clusters/{cluster}/checks/{namespace}/{check}",
+    "/clusters/{cluster}/checks/{namespace}/{check}/runs/{run}",
+];
 
 /// The dashboard at `/`. Any path that no route of the hub knows gets the document too, with status 404: the page then
 /// says so in words. Call it once: it leaks the decompressed files.
@@ -56,7 +64,16 @@ mod tests {
         let (status, _, index) = get("/", &[]).await;
         assert_eq!(status, StatusCode::OK);
         assert!(index.contains("<title>Fleet health"), "{index}");
-        for path in ["/grid", "/definitions", "/clusters/eu-1", "/clusters/eu-1/checks/kube-system/dns"] {
+        for path in [
+            "/grid",
+            "/changes",
+            "/windows",
+            "/definitions",
+            "/checks/kube-system/dns",
+            "/clusters/eu-1",
+            "/clusters/eu-1/checks/kube-system/dns",
+            "/clusters/eu-1/checks/kube-system/dns/runs/7",
+        ] {
             let (status, headers, body) = get(path, &[]).await;
             assert_eq!((status, &body), (StatusCode::OK, &index), "{path}");
             assert_eq!(headers[header::CACHE_CONTROL], "no-cache");

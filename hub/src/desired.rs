@@ -8,22 +8,35 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::definition::{FleetHealthCheck, names, parse, validate};
+use active_monitor_core::definition::{FleetHealthCheck, parse, validate};
 use active_monitor_core::fleet::Change;
+use active_monitor_core::names;
 use active_monitor_core::session::frame::{DefinitionStatus, MAX_HUB_FRAME_BYTES};
-use active_monitor_core::view::{ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, Event};
+use active_monitor_core::view::{
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, Event, Restore,
+};
 use jiff::Timestamp;
+use prometheus::IntGauge;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
-use crate::store::{ClusterRecord, EnrolmentToken, Store, StoreError};
+use crate::revocations::Subject;
+use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
+use crate::trust;
 use rendered::Rendered;
 
 mod rendered;
+mod replace;
 
+pub(crate) use replace::Replacement;
+
+/// Requests that share one round of storing statuses.
+const BATCH: usize = 64;
+/// What is said of each definition while none is given out.
+const HELD_BACK: &str = "the hub came back from the past: it is held back until `fleetcheck hub confirm-restore`";
 /// How long a token may be used.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -36,22 +49,41 @@ pub(crate) enum Request {
     RemoveCluster(String, Answer<()>),
     PutDefinition(Box<FleetHealthCheck>, Answer<(Arc<DefinitionView>, bool)>),
     DeleteDefinition(String, Answer<()>),
+    Replace(Replacement, Answer<()>),
     /// What the agent of a cluster said of all its definitions.
     Statuses(String, Vec<DefinitionStatus>),
     /// The definitions of a cluster.
-    Subscribe(String, oneshot::Sender<watch::Receiver<DefinitionSet>>),
+    Subscribe(String, oneshot::Sender<watch::Receiver<Option<DefinitionSet>>>),
     /// A cluster has enrolled.
     Bound {
         cluster: String,
         uid: String,
+        key: AgentKey,
         answer: oneshot::Sender<()>,
+    },
+    /// A certificate is about to be given out for this key.
+    Issued {
+        cluster: String,
+        key: AgentKey,
+        answer: Answer<()>,
+    },
+    /// The store came back from the past.
+    Restored(Restore, Answer<()>),
+    /// A person knows of it.
+    ConfirmRestore(Answer<()>),
+    /// A new token for a cluster that is there.
+    NewToken {
+        name: String,
+        rebind: bool,
+        answer: Answer<ClusterToken>,
     },
 }
 
 /// A definition and its place in time.
 struct Stored {
     generation: u64,
-    definition: FleetHealthCheck,
+    /// Or why this version of the hub cannot read it.
+    definition: Result<FleetHealthCheck, String>,
     /// As written.
     value: serde_json::Value,
 }
@@ -65,7 +97,12 @@ pub(crate) struct Desired {
     rendered: Rendered,
     /// Cluster, then definition.
     statuses: BTreeMap<String, BTreeMap<String, DefinitionStatus>>,
-    sets: BTreeMap<String, watch::Sender<DefinitionSet>>,
+    /// Clusters whose statuses the store does not have yet.
+    unsaved: BTreeSet<String>,
+    sets: BTreeMap<String, watch::Sender<Option<DefinitionSet>>>,
+    /// The store came back from the past and nobody has confirmed it: no set is given out.
+    restore: Option<Restore>,
+    unconfirmed: IntGauge,
     published_records: watch::Sender<Arc<Records>>,
     published: watch::Sender<Arc<Definitions>>,
 }
@@ -77,49 +114,62 @@ pub(crate) async fn run(
     fleet: FleetHandle,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
-            request = requests.recv() => match request {
-                Some(request) => desired.handle(request, &fleet).await,
-                None => return Ok(()),
-            },
+            count = requests.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
             () = stop.cancelled() => return Ok(()),
         }
+        for request in batch.drain(..) {
+            desired.handle(request, &fleet).await;
+        }
+        desired.keep_statuses(&fleet).await;
     }
 }
 
 impl Desired {
-    /// Reads what is stored. A definition that this version cannot read is left out, and said so.
+    /// Reads what is stored. A definition that this version cannot read is kept and shown; the clusters keep what they
+    /// have of it.
     pub(crate) async fn load(store: Arc<dyn Store>, terms: Terms) -> Result<Desired, StoreError> {
         let records: Records =
             store.clusters().await?.into_iter().map(|record| (record.name.clone(), record)).collect();
         let mut stored = BTreeMap::new();
         for record in store.definitions().await? {
-            match parse::from_value(record.definition.clone()) {
-                Ok(definition) => {
-                    let entry = Stored { generation: record.generation, definition, value: record.definition };
-                    stored.insert(record.name, entry);
-                }
-                Err(error) => tracing::error!(definition = record.name, %error, "stored definition not read"),
+            let definition = parse::from_value(record.definition.clone()).map_err(|error| error.to_string());
+            if let Err(error) = &definition {
+                tracing::error!(definition = record.name, error, "stored definition not read");
             }
+            let entry = Stored { generation: record.generation, definition, value: record.definition };
+            stored.insert(record.name, entry);
         }
         let mut statuses = BTreeMap::<String, BTreeMap<_, _>>::new();
         for (cluster, status) in store.definition_statuses().await? {
             statuses.entry(cluster).or_default().insert(status.name.clone(), status);
         }
+        let restore = store.restore().await?;
+        let unconfirmed = terms.restore_unconfirmed.clone();
+        unconfirmed.set(restore.is_some().into());
         let mut desired = Desired {
             store,
+            restore,
+            unconfirmed,
             terms,
             published_records: watch::Sender::new(Arc::new(records.clone())),
             records,
             stored,
             rendered: Rendered::default(),
             statuses,
+            unsaved: BTreeSet::new(),
             sets: BTreeMap::new(),
             published: watch::Sender::default(),
         };
         for (name, stored) in &desired.stored {
-            desired.rendered.put(name, stored.generation, &stored.definition, desired.records.values());
+            if stored.definition.is_err() {
+                desired.rendered.put_unreadable(name);
+            }
+        }
+        for record in desired.records.values() {
+            desired.rendered.put_cluster(record, readable(&desired.stored));
         }
         let views = desired.stored.keys().filter_map(|name| Some((name.clone(), desired.view(name)?)));
         let views: Definitions = views.map(|(name, view)| (name, Arc::new(view))).collect();
@@ -130,6 +180,44 @@ impl Desired {
     /// How many definitions there are.
     pub(crate) fn count(&self) -> u64 {
         self.stored.len() as u64
+    }
+
+    /// That the store came back from the past, where nobody has confirmed it.
+    pub(crate) fn restore(&self) -> Option<&Restore> {
+        self.restore.as_ref()
+    }
+
+    /// What a cluster gets; nothing while that is held back.
+    fn set(&self, cluster: &str) -> Option<DefinitionSet> {
+        self.restore.is_none().then(|| self.rendered.set(cluster))
+    }
+
+    async fn restored(&mut self, restore: Restore, fleet: &FleetHandle) -> Result<(), ChangeError> {
+        if self.restore.is_some() {
+            return Ok(());
+        }
+        tracing::error!(reason = restore.reason, "this hub came back from the past: definitions are held back");
+        // Held back whether or not that can be stored: the next agent tells it again.
+        let stored = self.store.put_restore(&restore).await.map_err(ChangeError::Store);
+        self.restore = Some(restore);
+        self.publish_restore(fleet).await?;
+        stored
+    }
+
+    async fn confirm_restore(&mut self, fleet: &FleetHandle) -> Result<(), ChangeError> {
+        if self.restore.is_none() {
+            return Err(ChangeError::Conflict("there is no restore to confirm".to_owned()));
+        }
+        self.store.confirm_restore(Timestamp::now()).await.map_err(ChangeError::Store)?;
+        self.restore = None;
+        self.publish_restore(fleet).await
+    }
+
+    async fn publish_restore(&mut self, fleet: &FleetHandle) -> Result<(), ChangeError> {
+        self.unconfirmed.set(self.restore.is_some().into());
+        fleet.change(Change::Restore(self.restore.clone())).await?;
+        self.republish(fleet).await;
+        Ok(())
     }
 
     /// The published definitions.
@@ -154,15 +242,24 @@ impl Desired {
                 drop(answer.send(self.put_definition(*definition, fleet).await));
             }
             Request::DeleteDefinition(name, answer) => drop(answer.send(self.delete_definition(&name, fleet).await)),
-            Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses, fleet).await,
+            Request::Replace(replacement, answer) => drop(answer.send(self.replace(replacement, fleet).await)),
+            Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses),
             Request::Subscribe(cluster, answer) => {
-                let set = self.rendered.set(&cluster);
+                let set = self.set(&cluster);
                 let sender = self.sets.entry(cluster).or_insert_with(|| watch::Sender::new(set));
                 drop(answer.send(sender.subscribe()));
             }
-            Request::Bound { cluster, uid, answer } => {
+            Request::Restored(restore, answer) => drop(answer.send(self.restored(restore, fleet).await)),
+            Request::ConfirmRestore(answer) => drop(answer.send(self.confirm_restore(fleet).await)),
+            Request::Issued { cluster, key, answer } => drop(answer.send(self.issued(&cluster, key).await)),
+            Request::NewToken { name, rebind, answer } => {
+                drop(answer.send(self.new_token(&name, rebind, fleet).await));
+            }
+            Request::Bound { cluster, uid, key, answer } => {
                 if let Some(record) = self.records.get_mut(&cluster) {
                     record.cluster_uid = Some(uid);
+                    record.valid_from = Some(key.issued_at);
+                    record.agent_keys = vec![key];
                     let record = record.clone();
                     self.publish_record(&record, fleet).await;
                 }
@@ -176,12 +273,18 @@ impl Desired {
         names::dns_label(&name).map_err(|rule| ChangeError::Invalid(format!("name {rule}")))?;
         let now = Timestamp::now();
         let mut record = match self.records.get(&name) {
-            None => ClusterRecord { name: name.clone(), created_at: now, ..ClusterRecord::default() },
+            None => {
+                let created_at = self.terms.revocations.addition(&name, now);
+                ClusterRecord { name: name.clone(), created_at, ..ClusterRecord::default() }
+            }
             Some(record) => {
                 let view = fleet.view();
                 let pending = view.clusters.get(&name).is_some_and(|entry| entry.view.status == ClusterStatus::Pending);
                 if !pending {
-                    let text = format!("the cluster {name} has connected; remove it first to add it again");
+                    let text = format!(
+                        "the cluster {name} is there and has connected; `fleetcheck cluster token {name}` makes a new \
+                         token for it"
+                    );
                     return Err(ChangeError::Conflict(text));
                 }
                 record.clone()
@@ -190,21 +293,52 @@ impl Desired {
         record.labels.extend(labels);
         record.annotations.extend(annotations);
         check_metadata(&record)?;
+        self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
+        let token = self.make_token(&name, now).await?;
+        self.set_record(record, fleet).await;
+        Ok(token)
+    }
+
+    async fn new_token(&mut self, name: &str, rebind: bool, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
+        let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
+        let now = Timestamp::now();
+        if rebind {
+            let unbound = self.store.unbind_cluster(name, now);
+            self.terms.revocations.revoke(Subject::Binding(name), now, unbound).await?;
+            record.cluster_uid = None;
+            record.agent_keys = Vec::new();
+            record.valid_from = Some(now);
+            self.records.insert(name.to_owned(), record.clone());
+            self.publish_record(&record, fleet).await;
+            fleet.cut(name, "the cluster was bound anew").await?;
+        }
+        self.make_token(name, now).await
+    }
+
+    async fn make_token(&self, name: &str, now: Timestamp) -> Result<ClusterToken, ChangeError> {
         let mut secret = [0_u8; 32];
         rand::rng().fill_bytes(&mut secret);
         let secret = hex::encode(secret);
         let expires_at = now.checked_add(TOKEN_LIFE).unwrap_or(Timestamp::MAX);
         let token = EnrolmentToken { hash: Sha256::digest(secret.as_bytes()).into(), expires_at, spent_by: None };
-        self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
-        self.store.put_enrolment_token(&name, &token).await.map_err(ChangeError::Store)?;
-        self.set_record(record, fleet).await;
+        self.store.put_enrolment_token(name, &token).await.map_err(ChangeError::Store)?;
         Ok(ClusterToken {
-            token: format!("{name}.{secret}.{}", self.terms.ca_fingerprint),
-            cluster: name,
+            token: format!("{name}.{secret}.{}", self.terms.authority.trust().ca.fingerprint()),
+            cluster: name.to_owned(),
             expires_at,
             agent_address: self.terms.agent_address.clone(),
             enrolment_address: self.terms.enrolment_address.clone(),
         })
+    }
+
+    /// Keeps the key of the newest certificate.
+    async fn issued(&mut self, cluster: &str, key: AgentKey) -> Result<(), ChangeError> {
+        let record = self.records.get_mut(cluster).ok_or_else(|| not_found("cluster", cluster))?;
+        let keys = trust::keys_with(record, key);
+        self.store.put_agent_keys(cluster, &keys).await.map_err(ChangeError::Store)?;
+        record.agent_keys = keys;
+        self.published_records.send_replace(Arc::new(self.records.clone()));
+        Ok(())
     }
 
     async fn patch_cluster(&mut self, name: &str, patch: ClusterPatch, fleet: &FleetHandle) -> Result<(), ChangeError> {
@@ -222,7 +356,8 @@ impl Desired {
         if !self.records.contains_key(name) {
             return Err(not_found("cluster", name));
         }
-        self.store.remove_cluster(name).await.map_err(ChangeError::Store)?;
+        let removed = self.store.remove_cluster(name);
+        self.terms.revocations.revoke(Subject::Cluster(name), Timestamp::now(), removed).await?;
         self.records.remove(name);
         self.statuses.remove(name);
         self.sets.remove(name);
@@ -244,7 +379,7 @@ impl Desired {
         if self.stored.get(&name).is_none_or(|stored| stored.value != value) {
             let mut rendered = self.rendered.clone();
             rendered.put(&name, 0, &definition, self.records.values());
-            if let Some((cluster, bytes)) = rendered.largest().filter(|(_, bytes)| *bytes > MAX_HUB_FRAME_BYTES) {
+            if let Some((cluster, bytes)) = rendered.outgrown(&self.rendered) {
                 let text = format!(
                     "the definitions of cluster {cluster} would be {bytes} bytes together, the limit is \
                      {MAX_HUB_FRAME_BYTES}"
@@ -253,7 +388,7 @@ impl Desired {
             }
             let generation = self.store.put_definition(&name, &value).await.map_err(ChangeError::Store)?;
             self.rendered.put(&name, generation, &definition, self.records.values());
-            self.stored.insert(name.clone(), Stored { generation, definition, value });
+            self.stored.insert(name.clone(), Stored { generation, definition: Ok(definition), value });
             self.republish(fleet).await;
         }
         match self.published.borrow().get(&name) {
@@ -267,36 +402,64 @@ impl Desired {
             return Err(not_found("definition", name));
         }
         self.store.delete_definition(name).await.map_err(ChangeError::Store)?;
+        self.forget(name);
+        self.republish(fleet).await;
+        Ok(())
+    }
+
+    fn forget(&mut self, name: &str) {
         self.stored.remove(name);
         self.rendered.remove_definition(name);
         for statuses in self.statuses.values_mut() {
             statuses.remove(name);
         }
-        self.republish(fleet).await;
-        Ok(())
     }
 
-    async fn put_statuses(&mut self, cluster: String, statuses: Vec<DefinitionStatus>, fleet: &FleetHandle) {
+    /// Takes what an agent said of all its definitions; [`Desired::keep_statuses`] stores and publishes it.
+    fn put_statuses(&mut self, cluster: String, statuses: Vec<DefinitionStatus>) {
         if !self.records.contains_key(&cluster) {
             return;
         }
-        let known: BTreeMap<_, _> = statuses
-            .into_iter()
-            .filter(|status| self.stored.contains_key(&status.name))
-            .map(|status| (status.name.clone(), status))
-            .collect();
-        if self.statuses.get(&cluster) == Some(&known) {
+        let old = self.statuses.get(&cluster);
+        let mut known = BTreeMap::new();
+        for status in statuses {
+            let status = match self.stored.get(&status.name) {
+                None => continue,
+                // Of what the hub did not send, the answer to what it did send once says more.
+                Some(stored) if stored.definition.is_err() => old.and_then(|old| old.get(&status.name)).cloned(),
+                Some(_) => Some(status),
+            };
+            known.extend(status.map(|status| (status.name.clone(), status)));
+        }
+        if old != Some(&known) {
+            self.statuses.insert(cluster.clone(), known);
+            self.unsaved.insert(cluster);
+        }
+    }
+
+    /// Stores the statuses that changed, all in one commit or few, and publishes them. What cannot be stored is tried
+    /// again with the next request.
+    async fn keep_statuses(&mut self, fleet: &FleetHandle) {
+        if self.unsaved.is_empty() {
             return;
         }
-        if let Err(error) = self.store.put_definition_statuses(&cluster, known.values().cloned().collect()).await {
+        let (store, statuses, records) = (&self.store, &self.statuses, &self.records);
+        let kept = std::mem::take(&mut self.unsaved).into_iter().filter(|cluster| records.contains_key(cluster));
+        let writes = kept.map(async |cluster| {
+            let of_cluster = statuses.get(&cluster).map(|known| known.values().cloned().collect()).unwrap_or_default();
+            let written = store.put_definition_statuses(&cluster, of_cluster).await;
+            written.err().map(|error| (cluster, error))
+        });
+        let failed: Vec<_> = futures::future::join_all(writes).await.into_iter().flatten().collect();
+        for (cluster, error) in failed {
             tracing::warn!(cluster, %error, "definition statuses not stored");
+            self.unsaved.insert(cluster);
         }
-        self.statuses.insert(cluster, known);
         self.republish(fleet).await;
     }
 
     async fn set_record(&mut self, record: ClusterRecord, fleet: &FleetHandle) {
-        self.rendered.put_cluster(&record, self.stored.iter().map(|(name, s)| (name, s.generation, &s.definition)));
+        self.rendered.put_cluster(&record, readable(&self.stored));
         self.records.insert(record.name.clone(), record.clone());
         self.publish_record(&record, fleet).await;
         self.republish(fleet).await;
@@ -312,7 +475,7 @@ impl Desired {
     /// Publishes what changed: the sets to the sessions, the definitions to people.
     async fn republish(&mut self, fleet: &FleetHandle) {
         for (cluster, sender) in &self.sets {
-            let set = self.rendered.set(cluster);
+            let set = self.set(cluster);
             sender.send_if_modified(|current| {
                 let changed = *current != set;
                 *current = set;
@@ -348,9 +511,19 @@ impl Desired {
             name: name.to_owned(),
             generation: stored.generation,
             definition: stored.value.clone(),
+            message: match &stored.definition {
+                Ok(_) if self.restore.is_some() => HELD_BACK.to_owned(),
+                Ok(_) => String::new(),
+                Err(why) => format!("this hub cannot read it, the clusters keep what they have: {why}"),
+            },
             clusters: self.rendered.statuses(name, stored.generation, &self.statuses),
         })
     }
+}
+
+/// Name, generation and definition of each that can be read.
+fn readable(stored: &BTreeMap<String, Stored>) -> impl Iterator<Item = (&String, u64, &FleetHealthCheck)> {
+    stored.iter().filter_map(|(name, stored)| Some((name, stored.generation, stored.definition.as_ref().ok()?)))
 }
 
 fn not_found(kind: &'static str, name: &str) -> ChangeError {

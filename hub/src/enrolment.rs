@@ -1,4 +1,5 @@
-//! Where a cluster gets its first certificate: a one-time token for a signed key.
+//! Where a cluster gets its first certificate: a one-time token for a signed key; and where one whose certificate has
+//! expired gets the next, by proving its key.
 //!
 //! Whoever has no valid token learns nothing here, not even which clusters there are.
 
@@ -6,23 +7,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use active_monitor_core::definition::names;
-use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment};
+use active_monitor_core::names;
+use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment, RenewRequest};
+use active_monitor_runtime::tls::Connection;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status};
 
 use crate::auth::limit::LoginLimit;
-use crate::ca::{Ca, CaError, SigningRequest};
-use crate::owner::FleetHandle;
+use crate::ca::{self, CaError, SigningRequest};
+use crate::refusals::{Refusals, Refused};
 use crate::store::{AuditEntry, EnrolmentToken, Spend, Store};
+use crate::trust::{self, Distrust, Issuer};
 
 /// What a connection of the agents' listeners says of its peer.
-pub(crate) type PeerInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+pub(crate) type PeerInfo = <Connection as Connected>::ConnectInfo;
 
 /// The longest uid of a cluster; Kubernetes makes 36 characters.
 const MAX_UID_BYTES: usize = 64;
@@ -42,6 +43,10 @@ enum EnrolError {
     Used,
     #[error("the name is bound to another cluster (its kube-system namespace has another uid)")]
     OtherUid,
+    #[error("no certificate of a cluster was shown")]
+    NoCertificate,
+    #[error(transparent)]
+    Distrusted(Distrust),
     #[error("the certificate cannot be made")]
     Certificate(#[source] CaError),
     #[error("the hub cannot store it")]
@@ -56,9 +61,9 @@ impl From<EnrolError> for Status {
         match error {
             EnrolError::TooMany(_) => Status::resource_exhausted(text),
             EnrolError::BadRequest(_) => Status::invalid_argument(text),
-            EnrolError::NoSuchToken => Status::unauthenticated(text),
+            EnrolError::NoSuchToken | EnrolError::NoCertificate => Status::unauthenticated(text),
             EnrolError::Expired | EnrolError::Used => Status::failed_precondition(text),
-            EnrolError::OtherUid => Status::permission_denied(text),
+            EnrolError::OtherUid | EnrolError::Distrusted(_) => Status::permission_denied(text),
             EnrolError::Certificate(CaError::Request(_)) => Status::invalid_argument(text),
             EnrolError::Certificate(_) | EnrolError::Store(_) => Status::internal(text),
             EnrolError::Stopping => Status::unavailable(text),
@@ -68,16 +73,16 @@ impl From<EnrolError> for Status {
 
 /// The enrolment service.
 pub struct EnrolmentService {
-    ca: Arc<Ca>,
+    issuer: Issuer,
     store: Arc<dyn Store>,
-    fleet: FleetHandle,
+    refusals: Refusals,
     limit: LoginLimit,
 }
 
 impl EnrolmentService {
     /// The service over this CA and store.
-    pub fn new(ca: Arc<Ca>, store: Arc<dyn Store>, fleet: FleetHandle) -> EnrolmentService {
-        EnrolmentService { ca, store, fleet, limit: LoginLimit::default() }
+    pub(crate) fn new(issuer: Issuer, store: Arc<dyn Store>, refusals: Refusals) -> EnrolmentService {
+        EnrolmentService { issuer, store, refusals, limit: LoginLimit::default() }
     }
 
     async fn try_enrol(&self, request: EnrolRequest) -> Result<CertificateReply, EnrolError> {
@@ -93,18 +98,20 @@ impl EnrolmentService {
         }
         let request = SigningRequest::parse(&csr).map_err(EnrolError::Certificate)?;
         // Made before the token is spent: a token must not be lost to a name that no certificate takes.
-        let certificate = self.ca.issue_agent(&cluster, &request, now).map_err(EnrolError::Certificate)?;
-        let spend = self.store.spend_enrolment_token(&cluster, known.hash, request.key_hash(), &cluster_uid).await;
+        let trust = self.issuer.authority.trust();
+        let certificate = trust.ca.issue_agent(&cluster, &request, now).map_err(EnrolError::Certificate)?;
+        let key = Issuer::key(&trust, &request, now);
+        let spend = self.store.spend_enrolment_token(&cluster, known.hash, &key, &cluster_uid).await;
         match spend.map_err(EnrolError::Store)? {
             Spend::Spent => {}
             Spend::Taken => return Err(EnrolError::Used),
             Spend::OtherUid => return Err(EnrolError::OtherUid),
         }
-        self.fleet.bound(&cluster, &cluster_uid).await.map_err(|_| EnrolError::Stopping)?;
+        self.issuer.fleet.bound(&cluster, &cluster_uid, key).await.map_err(|_| EnrolError::Stopping)?;
         tracing::info!(cluster, cluster_uid, "enrolled");
         let entry = AuditEntry { at: now, who: "enrolment".into(), action: "cluster.enrol".into(), object: cluster };
         self.store.audit(&entry).await.map_err(EnrolError::Store)?;
-        Ok(CertificateReply { certificate, ca: self.ca.pem().to_owned() })
+        Ok(CertificateReply { certificate, ca: trust.bundle() })
     }
 
     /// The token of the cluster if the secret is its. Takes as long for a name that is not known.
@@ -123,6 +130,7 @@ impl Enrolment for EnrolmentService {
         let peer = peer_address(request.extensions());
         let now = Instant::now();
         if let Some(wait) = peer.and_then(|peer| self.limit.wait(peer, now)) {
+            self.refusals.count(Refused::TooManyTries);
             return Err(EnrolError::TooMany(wait.as_secs() + 1).into());
         }
         let request = request.into_inner();
@@ -133,15 +141,31 @@ impl Enrolment for EnrolmentService {
                 if let (EnrolError::NoSuchToken, Some(peer)) = (&error, peer) {
                     self.limit.failed(peer, now);
                 }
-                tracing::warn!(
-                    cluster = active_monitor_core::run::clean_message(&cluster),
-                    ?peer,
-                    ?error,
-                    "not enrolled"
-                );
+                self.refusals.count(Refused::Enrolment);
+                let cluster = active_monitor_core::run::clean_message(&cluster);
+                tracing::warn!(cluster, ?peer, ?error, "not enrolled");
                 Err(error.into())
             }
         }
+    }
+
+    async fn recover(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
+        let now = Timestamp::now();
+        let certificates = request.extensions().get::<PeerInfo>().and_then(|info| info.peer_certs());
+        let identity = certificates.as_ref().and_then(|chain| chain.first()).and_then(ca::identity);
+        let admitted = identity.ok_or(EnrolError::NoCertificate).and_then(|identity| {
+            let records = self.issuer.fleet.records();
+            let admitted = trust::admit_expired(records.get(&identity.cluster), &identity, now);
+            admitted.map(|()| identity).map_err(EnrolError::Distrusted)
+        });
+        let identity = admitted.map_err(|error| {
+            self.refusals.count(Refused::Certificate);
+            tracing::warn!(?error, "no new certificate");
+            Status::from(error)
+        })?;
+        let reply = self.issuer.next(&identity, &request.into_inner().csr).await?;
+        tracing::info!(cluster = identity.cluster, expired = %identity.not_after, "certificate recovered");
+        Ok(Response::new(reply))
     }
 }
 

@@ -9,16 +9,23 @@ use std::time::Duration;
 use active_monitor_proto::{CertificateReply, Fleet, RenewRequest, v1};
 use active_monitor_runtime::tasks::Tasks;
 use futures::Stream;
-use jiff::Timestamp;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
-use crate::ca::{self, AgentIdentity, Ca, SigningRequest};
+use crate::ca::{self, AgentIdentity};
 use crate::enrolment::PeerInfo;
+use crate::marks::Marks;
 use crate::owner::FleetHandle;
+use crate::refusals::{Refusals, Refused};
 use crate::store::Store;
+use crate::trust::{self, Issuer};
+pub use figures::Figures;
+use paces::Paces;
 
+mod figures;
+mod paces;
 mod session;
 
 /// Frames that may wait for a slow agent.
@@ -26,7 +33,7 @@ const OUTGOING: usize = 64;
 
 /// The fleet service.
 pub struct FleetService {
-    ca: Arc<Ca>,
+    issuer: Issuer,
     shared: Arc<Shared>,
     tasks: Tasks,
 }
@@ -36,13 +43,49 @@ struct Shared {
     fleet: FleetHandle,
     store: Arc<dyn Store>,
     lease: Duration,
+    refusals: Refusals,
+    marks: Marks,
+    figures: Figures,
+    paces: Paces,
     stop: CancellationToken,
+}
+
+impl Shared {
+    /// Shows when the newest certificate of a cluster ends.
+    fn show_certificate(&self, cluster: &str) {
+        let records = self.fleet.records();
+        if let Some(newest) = records.get(cluster).and_then(|record| record.agent_keys.last()) {
+            self.figures.certified(cluster, newest.not_after);
+        }
+    }
 }
 
 impl FleetService {
     /// The service; its sessions are among `tasks` and end with a GoAway when those are asked to stop.
-    pub fn new(ca: Arc<Ca>, store: Arc<dyn Store>, fleet: FleetHandle, lease: Duration, tasks: Tasks) -> FleetService {
-        FleetService { ca, shared: Arc::new(Shared { fleet, store, lease, stop: tasks.stop_token() }), tasks }
+    pub(crate) fn new(
+        issuer: Issuer,
+        store: Arc<dyn Store>,
+        lease: Duration,
+        refusals: Refusals,
+        marks: Marks,
+        figures: Figures,
+        tasks: Tasks,
+    ) -> FleetService {
+        let fleet = issuer.fleet.clone();
+        FleetService {
+            issuer,
+            shared: Arc::new(Shared {
+                fleet,
+                store,
+                lease,
+                refusals,
+                marks,
+                figures,
+                paces: Paces::new(),
+                stop: tasks.stop_token(),
+            }),
+            tasks,
+        }
     }
 
     /// Who calls, if it is the agent of a cluster that is known, with a certificate made for this one and not for a
@@ -50,18 +93,17 @@ impl FleetService {
     fn caller(&self, extensions: &tonic::Extensions) -> Result<AgentIdentity, Status> {
         let certificates = extensions.get::<PeerInfo>().and_then(|info| info.peer_certs());
         let leaf = certificates.as_ref().and_then(|chain| chain.first());
-        let identity = leaf
-            .and_then(ca::identity)
-            .ok_or_else(|| Status::unauthenticated("the client certificate is not one of an agent"))?;
+        let Some(identity) = leaf.and_then(ca::identity) else {
+            self.shared.refusals.count(Refused::Certificate);
+            return Err(Status::unauthenticated("the client certificate is not one of an agent"));
+        };
         let records = self.shared.fleet.records();
-        let known = records.get(&identity.cluster);
-        match known {
-            Some(record) if identity.issued_at.as_second() >= record.created_at.as_second() => Ok(identity),
-            Some(_) | None => {
-                tracing::warn!(cluster = identity.cluster, "refused: removed or unknown");
-                Err(Status::permission_denied("the hub does not know this cluster, or removed it"))
-            }
-        }
+        trust::admit(records.get(&identity.cluster), &identity).map_err(|distrust| {
+            self.shared.refusals.count(Refused::Certificate);
+            tracing::warn!(cluster = identity.cluster, %distrust, "certificate refused");
+            Status::permission_denied(distrust.to_string())
+        })?;
+        Ok(identity)
     }
 }
 
@@ -78,19 +120,16 @@ impl Fleet for FleetService {
         }
         let (outgoing, frames) = tokio::sync::mpsc::channel(OUTGOING);
         let shared = Arc::clone(&self.shared);
-        self.tasks.spawn(session::run(shared, identity, request.into_inner(), outgoing));
+        let span = tracing::info_span!("session", cluster = identity.cluster);
+        self.tasks.spawn(session::run(shared, identity, request.into_inner(), outgoing).instrument(span));
         Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
         let identity = self.caller(request.extensions())?;
-        let request = SigningRequest::parse(&request.into_inner().csr)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let certificate = self.ca.issue_agent(&identity.cluster, &request, Timestamp::now()).map_err(|error| {
-            tracing::error!(cluster = identity.cluster, ?error, "certificate not renewed");
-            Status::internal(error.to_string())
-        })?;
+        let reply = self.issuer.next(&identity, &request.into_inner().csr).await?;
+        self.shared.show_certificate(&identity.cluster);
         tracing::info!(cluster = identity.cluster, "certificate renewed");
-        Ok(Response::new(CertificateReply { certificate, ca: self.ca.pem().to_owned() }))
+        Ok(Response::new(reply))
     }
 }

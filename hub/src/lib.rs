@@ -3,20 +3,32 @@
 //! Agents come in through [`enrolment`] and [`ingest`], one task ([`owner`]) owns the fleet's state, [`store`] keeps what
 //! must survive, and people read it all over HTTP.
 
+pub mod alerts;
 pub mod api;
 pub mod auth;
+pub mod authority;
+pub mod backup;
 pub mod ca;
 pub mod config;
 pub mod dashboard;
 pub mod enrolment;
+pub mod incidents;
 pub mod ingest;
 pub mod metrics;
 pub mod owner;
+pub mod refusals;
+pub mod remote_write;
+pub mod retention;
+pub mod revocations;
 pub mod serve;
+pub mod source;
 pub mod store;
 
 mod desired;
+mod marks;
+mod recorder;
 mod saver;
+mod trust;
 
 use std::sync::Arc;
 
@@ -27,6 +39,12 @@ pub struct AppState {
     pub fleet: owner::FleetHandle,
     /// History, API tokens and the audit log.
     pub store: Arc<dyn store::Store>,
+    /// The open incidents.
+    pub incidents: incidents::OpenIncidents,
+    /// The hub's CA.
+    pub authority: Arc<authority::Authority>,
+    /// The watched folder, and what is Git's.
+    pub source: Arc<source::Source>,
     /// The hub's own metrics, which `/metrics` shows after those of the fleet.
     pub registry: prometheus::Registry,
     /// Whether people reach the hub over TLS: the cookie is then never sent in the clear.

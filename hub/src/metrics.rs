@@ -1,29 +1,37 @@
-//! `GET /metrics`: the whole fleet as Prometheus text, then the hub's own process.
+//! `GET /metrics`: the whole fleet, or a part of it, as Prometheus text, then the hub's own process; `GET /federate`: the
+//! series that are asked for.
 //!
 //! The text is written straight from the published view, a chunk at a time: a fleet of a million series is never one
 //! string in memory. The fleet's series have no registry, because what is published is the only truth there is.
 
 mod custom;
 mod families;
+mod selection;
 mod text;
 
 use std::convert::Infallible;
 
-use active_monitor_core::fleet::FleetView;
+use active_monitor_core::fleet::{ClusterEntry, FleetView};
+use active_monitor_core::samples::is_built_in;
 use active_monitor_core::view::Problem;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use http::header;
+use http::{StatusCode, header};
 use jiff::Timestamp;
+use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use prometheus::{IntCounterVec, Opts, Registry};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::Api;
+use crate::api::extract::{Query, Selector};
 use crate::api::problem::ApiError;
 use crate::auth::Viewer;
 use custom::Custom;
 use families::{FAMILIES, Rows};
+use selection::Selection;
 use text::Text;
 
 /// Bytes after which a chunk is sent.
@@ -51,19 +59,79 @@ impl HubMetrics {
         HubMetrics { registry, dropped }
     }
 
-    /// The series of `view` at `now`, as chunks.
-    pub fn exposition(&self, view: &FleetView, now: Timestamp) -> Exposition {
+    /// Shows the same, and counts nothing: what it drops is counted where people and Prometheus ask.
+    pub(crate) fn uncounted(registry: Registry) -> HubMetrics {
+        HubMetrics { registry, dropped: None }
+    }
+
+    /// The series of `view` at `now` that are wanted, as chunks.
+    pub fn exposition(&self, view: &FleetView, now: Timestamp, wanted: Wanted) -> Exposition {
         let own = self.registry.gather();
-        let is_taken = |name: &str| families::is_built_in(name) || own.iter().any(|family| family.name() == name);
-        let rows = Rows::new(view, now);
+        let is_taken = |name: &str| is_built_in(name) || own.iter().any(|family| family.name() == name);
+        let rows = Rows::new(view, now, |entry| wanted.clusters.picks(entry));
         let custom = Custom::new(&rows, is_taken);
         for (cluster, count) in rows.dropped.iter().chain(&custom.dropped) {
             if let Some(dropped) = &self.dropped {
                 dropped.with_label_values(&[cluster]).inc_by(*count);
             }
         }
-        Exposition { rows, custom, registry: self.registry.clone(), position: Position::Family(0, 0) }
+        let Wanted { clusters: _, own: with_own, series } = wanted;
+        // Again: what was dropped is counted by now.
+        let mut own = self.registry.gather();
+        own.retain_mut(|family| with_own && pick_own(family, &series));
+        Exposition { rows, custom, own, wanted: series, position: Position::Family(0, 0) }
     }
+}
+
+/// Which part of the exposition is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    clusters: Clusters,
+    /// The metrics of the hub itself.
+    own: bool,
+    series: Selection,
+}
+
+/// Which clusters.
+#[derive(Clone, Debug)]
+enum Clusters {
+    All,
+    None,
+    Picked { name: Option<String>, selector: Option<Selector> },
+}
+
+impl Clusters {
+    fn picks(&self, entry: &ClusterEntry) -> bool {
+        match self {
+            Clusters::All => true,
+            Clusters::None => false,
+            Clusters::Picked { name, selector } => {
+                name.as_ref().is_none_or(|name| *name == entry.view.name)
+                    && selector.as_ref().is_none_or(|selector| selector.picks(&entry.view.labels))
+            }
+        }
+    }
+}
+
+impl Wanted {
+    /// The whole fleet and the hub itself.
+    pub fn all() -> Wanted {
+        Wanted { clusters: Clusters::All, own: true, series: Selection::All }
+    }
+}
+
+/// Leaves what is wanted in a family of the hub itself; false where that is nothing. The parts of a histogram are picked
+/// by their own names too, and then come together.
+fn pick_own(family: &mut MetricFamily, wanted: &Selection) -> bool {
+    let base = family.name().to_owned();
+    let parts = ["", "_bucket", "_sum", "_count"].map(|part| format!("{base}{part}"));
+    let parts = if family.get_field_type() == MetricType::HISTOGRAM { &parts[..] } else { &parts[..1] };
+    family.mut_metric().retain(|metric| {
+        let label =
+            |name: &str| metric.get_label().iter().find(|pair| pair.name() == name).map_or("", LabelPair::value);
+        parts.iter().any(|part| wanted.picks(part, label))
+    });
+    !family.get_metric().is_empty()
 }
 
 /// A collector that is there already, because the hub's main made it, is no error.
@@ -77,7 +145,8 @@ fn register(registry: &Registry, collector: Box<dyn prometheus::core::Collector>
 pub struct Exposition {
     rows: Rows,
     custom: Custom,
-    registry: Registry,
+    own: Vec<MetricFamily>,
+    wanted: Selection,
     position: Position,
 }
 
@@ -100,7 +169,7 @@ impl Iterator for Exposition {
                 Position::Family(family, row) => self.family(&mut text, family, row),
                 Position::Custom(family, series) => self.custom(&mut text, family, series),
                 Position::Process => {
-                    text.process(&self.registry);
+                    text.process(&self.own);
                     Position::End
                 }
                 Position::End => break,
@@ -113,10 +182,13 @@ impl Iterator for Exposition {
 impl Exposition {
     fn family(&self, text: &mut Text, index: usize, row: usize) -> Position {
         let Some(family) = FAMILIES.get(index) else { return Position::Custom(0, 0) };
+        if !self.wanted.picks_family(family.name) {
+            return Position::Family(index + 1, 0);
+        }
         if row == 0 {
             text.head(family.name, family.help, family.kind);
         }
-        if family.write_row(&self.rows, row, text) {
+        if family.write_row(&self.rows, row, &self.wanted, text) {
             Position::Family(index, row + 1)
         } else {
             Position::Family(index + 1, 0)
@@ -125,13 +197,18 @@ impl Exposition {
 
     fn custom(&self, text: &mut Text, index: usize, series: usize) -> Position {
         let Some((name, family)) = self.custom.families.get(index) else { return Position::Process };
+        if !self.wanted.picks_family(name) {
+            return Position::Custom(index + 1, 0);
+        }
         if series == 0 {
             text.head(name, &family.help, "gauge");
         }
         match family.series.get(series) {
             Some(at) => {
                 let (labels, sample) = self.rows.sample(*at);
-                text.series(name, labels, sample.value);
+                if self.wanted.picks(name, |label| self.rows.checks[at.check].label(label)) {
+                    text.series(name, labels, sample.value);
+                }
                 Position::Custom(index, series + 1)
             }
             None => Position::Custom(index + 1, 0),
@@ -139,20 +216,85 @@ impl Exposition {
     }
 }
 
-/// The fleet's health for Prometheus.
+/// Which part of the fleet; all of it, and the hub itself, where nothing is given.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Part {
+    /// Only this cluster, without the hub's own metrics.
+    cluster: Option<String>,
+    /// Only clusters with these labels, as kubectl writes them, without the hub's own metrics.
+    #[param(value_type = Option<String>)]
+    selector: Option<Selector>,
+    /// `hub`: only the hub's own metrics.
+    only: Option<Only>,
+}
+
+/// What stands alone.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Only {
+    /// The hub's own metrics.
+    Hub,
+}
+
+/// The fleet's health for Prometheus. A cluster that there is not is not found, so that its scrape fails.
 #[utoipa::path(
-    get, path = "/metrics", operation_id = "metrics", tag = "metrics",
+    get, path = "/metrics", operation_id = "metrics", tag = "metrics", params(Part),
     responses(
         (status = 200, body = String, content_type = "text/plain; version=0.0.4"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn scrape(_: Viewer, State(api): State<Api>, Query(part): Query<Part>) -> Result<Response, ApiError> {
+    let Part { cluster, selector, only } = part;
+    if let Some(name) = &cluster {
+        api.known(name)?;
+    }
+    let wanted = match (only, &cluster, &selector) {
+        (Some(Only::Hub), None, None) => Wanted { clusters: Clusters::None, ..Wanted::all() },
+        (Some(Only::Hub), _, _) => {
+            return Err(ApiError::Unreadable(StatusCode::BAD_REQUEST, "only=hub goes with no other part".to_owned()));
+        }
+        (None, None, None) => Wanted::all(),
+        (None, _, _) => Wanted { clusters: Clusters::Picked { name: cluster, selector }, own: false, ..Wanted::all() },
+    };
+    answer(api, wanted).await
+}
+
+/// The series that any `match[]`, a PromQL vector selector such as `{cluster="prod-eu-1"}`, picks, for the federation of
+/// a central Prometheus.
+#[utoipa::path(
+    get, path = "/federate", operation_id = "federate", tag = "metrics",
+    params(("match[]" = Vec<String>, Query, description = "Vector selectors; at least one")),
+    responses(
+        (status = 200, body = String, content_type = "text/plain; version=0.0.4"),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn scrape(_: Viewer, State(api): State<Api>) -> Result<Response, ApiError> {
+pub async fn federate(
+    _: Viewer,
+    State(api): State<Api>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let refused = |why| ApiError::Unreadable(StatusCode::BAD_REQUEST, why);
+    if let Some((other, _)) = pairs.iter().find(|(name, _)| name != "match[]") {
+        return Err(refused(format!("unknown field `{other}`, expected `match[]`")));
+    }
+    let texts: Vec<String> = pairs.into_iter().map(|(_, text)| text).collect();
+    let series = Selection::parse(&texts).map_err(refused)?;
+    answer(api, Wanted { series, ..Wanted::all() }).await
+}
+
+async fn answer(api: Api, wanted: Wanted) -> Result<Response, ApiError> {
     // Grouping the samples of a large fleet takes long enough to be in the way of other requests.
-    let exposition = tokio::task::spawn_blocking(move || api.exposition()).await.map_err(|_| ApiError::Internal)?;
-    let chunks = stream::iter(exposition.map(Ok::<Bytes, Infallible>));
+    let exposition = tokio::task::spawn_blocking(move || api.exposition(wanted)).await;
+    let chunks = stream::iter(exposition.map_err(|_| ApiError::Internal)?.map(Ok::<Bytes, Infallible>));
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], Body::from_stream(chunks)).into_response())
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

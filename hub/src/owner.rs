@@ -7,17 +7,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::care::{Window, WindowSpec};
+use active_monitor_core::command::{Answer, Command};
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::fleet::{Change, Fleet, FleetView, KnownCluster, Refusal, Said};
 use active_monitor_core::session::frame::{Definition, DefinitionStatus, Hello};
-use active_monitor_core::view::{ClusterAdd, ClusterPatch, ClusterToken, ClusterView, DefinitionView, Event};
+use active_monitor_core::view::{
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, Event, Restore,
+};
 use active_monitor_runtime::tasks::Tasks;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::desired::{self, Desired, Request};
-use crate::saver;
-use crate::store::{ClusterRecord, Store, StoreError};
+use crate::authority::Authority;
+use crate::desired::{self, Desired, Replacement, Request};
+use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
+use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
+use crate::{recorder, saver};
 
 mod run;
 
@@ -48,6 +54,9 @@ pub enum ChangeError {
     /// The store failed: nothing was changed.
     #[error("the change could not be stored")]
     Store(#[source] StoreError),
+    /// It could not be kept that something is revoked: nothing was changed.
+    #[error("the revocation could not be kept")]
+    Revocation(#[source] RevocationError),
     /// The hub is stopping.
     #[error("the hub is stopping")]
     Stopping,
@@ -67,12 +76,33 @@ pub type Published = (u64, Arc<Event>);
 pub struct Terms {
     /// Silence after which a cluster is Unreachable.
     pub lease: Duration,
-    /// SHA-256 of the CA's certificate (DER), in hex.
-    pub ca_fingerprint: String,
+    /// Its CA, whose fingerprint is in tokens.
+    pub authority: Arc<Authority>,
     /// `host:port` that agents dial for the session.
     pub agent_address: String,
     /// `host:port` that agents dial to enrol.
     pub enrolment_address: String,
+    /// What was revoked.
+    pub revocations: Arc<Revocations>,
+    /// Shows whether the hub came back from the past and nobody has confirmed it.
+    pub restore_unconfirmed: prometheus::IntGauge,
+}
+
+#[cfg(test)]
+impl Terms {
+    /// Those of a hub whose data directory is this one.
+    pub(crate) fn of_a_test(data: &std::path::Path) -> Terms {
+        let authority = Authority::load(data, crate::ca::AGENT_LIFE, Timestamp::now()).unwrap();
+        let revocations = Revocations::load(&data.join(crate::revocations::FILE_NAME)).unwrap();
+        Terms {
+            lease: Duration::from_secs(15),
+            authority: Arc::new(authority),
+            agent_address: "hub:7443".to_owned(),
+            enrolment_address: "hub:7444".to_owned(),
+            restore_unconfirmed: prometheus::IntGauge::new("unconfirmed", "1 or 0").unwrap(),
+            revocations: Arc::new(revocations),
+        }
+    }
 }
 
 /// A session that the owner has opened.
@@ -82,11 +112,37 @@ pub struct Opened {
     pub epoch: u64,
     /// Answers when the session must end, with the reason.
     pub cut: oneshot::Receiver<&'static str>,
+    /// What people ask of the cluster.
+    pub commands: mpsc::Receiver<Given>,
+}
+
+/// A command on its way, and who waits for the answer.
+#[derive(Debug)]
+pub struct Given {
+    /// The command.
+    pub command: Command,
+    /// For the answer; dropped where none will come.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// Why an agent gave no answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    /// There is no session: nothing was sent.
+    #[error("its agent is not connected")]
+    NotConnected,
+    /// The session ended first.
+    #[error("the connection closed before the answer; it may be done all the same")]
+    Closed,
 }
 
 enum Message {
     Open(Box<Hello>, oneshot::Sender<Result<Opened, Refusal>>),
     Change(Change),
+    /// Hands a command to the open session of a cluster.
+    Command(String, Given),
+    /// Ends the open session of a cluster, for this reason.
+    Cut(String, &'static str),
     Announce(Event),
     /// Answered when everything before it is published.
     Settle(oneshot::Sender<()>),
@@ -101,6 +157,7 @@ pub struct FleetHandle {
     definitions: watch::Receiver<Arc<Definitions>>,
     records: watch::Receiver<Arc<Records>>,
     events: broadcast::Sender<Published>,
+    revocations: Arc<Revocations>,
 }
 
 /// Reads what is stored and starts the tasks that own the fleet from here on.
@@ -109,28 +166,55 @@ pub struct FleetHandle {
 /// The store cannot be read.
 pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result<FleetHandle, StoreError> {
     let now = Timestamp::now();
+    let revocations = Arc::clone(&terms.revocations);
     let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
     for record in store.clusters().await? {
         let checks = store.check_states(&record.name).await?;
         fleet.restore(now, known(&record), checks);
     }
+    for (key, acknowledgement) in store.acknowledgements().await? {
+        let CheckKey { cluster, namespace, name } = key;
+        let acknowledgement = Some(acknowledgement);
+        fleet.apply(now, Change::Acknowledge { cluster, namespace, name, acknowledgement });
+    }
+    fleet.apply(now, Change::Windows(windows(store.as_ref()).await?));
     let (messages, queue) = mpsc::channel(QUEUE);
     let (requests, wanted) = mpsc::channel(REQUESTS);
     let (events, _) = broadcast::channel(EVENTS);
     let desired = Desired::load(Arc::clone(&store), terms).await?;
     fleet.apply(now, Change::Definitions(desired.count()));
+    fleet.apply(now, Change::Restore(desired.restore().cloned()));
     let (view_sender, view) = watch::channel(fleet.publish());
     let (definitions, records) = (desired.definitions(), desired.records());
-    let handle = FleetHandle { messages, requests, view: view.clone(), definitions, records, events: events.clone() };
+    let handle = FleetHandle {
+        messages,
+        requests,
+        view: view.clone(),
+        definitions,
+        records,
+        events: events.clone(),
+        revocations,
+    };
     tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
     tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
+    tasks.supervise("recorder", recorder::run(Arc::clone(&store), view.clone(), now, tasks.stop_token()));
     tasks.supervise("saver", saver::run(store, view, tasks.stop_token()));
     Ok(handle)
 }
 
+/// The maintenance windows as they are stored. One that cannot be read any more opens for nobody, and is in the log.
+pub(crate) async fn windows(store: &dyn Store) -> Result<Vec<Window>, StoreError> {
+    let parse = |spec: WindowSpec| {
+        let name = spec.name.clone();
+        Window::parse(spec).inspect_err(|why| tracing::error!(name, why, "maintenance window left out")).ok()
+    };
+    Ok(store.windows().await?.into_iter().filter_map(parse).collect())
+}
+
 /// What the fleet's state takes from a record.
 pub(crate) fn known(record: &ClusterRecord) -> KnownCluster {
-    let ClusterRecord { name, labels, annotations, cluster_uid, created_at: _ } = record.clone();
+    let ClusterRecord { name, labels, annotations, cluster_uid, created_at: _, valid_from: _, agent_keys: _ } =
+        record.clone();
     KnownCluster { name, labels, annotations, cluster_uid }
 }
 
@@ -153,6 +237,11 @@ impl FleetHandle {
     /// The durable half of the clusters.
     pub fn records(&self) -> Arc<Records> {
         self.records.borrow().clone()
+    }
+
+    /// Follows the durable half of the clusters.
+    pub(crate) fn watch_records(&self) -> watch::Receiver<Arc<Records>> {
+        self.records.clone()
     }
 
     /// What changes from here on. An event is sent after the view that has it was published. A receiver that lags must
@@ -215,6 +304,15 @@ impl FleetHandle {
         self.settled().await
     }
 
+    /// Makes many changes as one.
+    ///
+    /// # Errors
+    /// Other than the store's: nothing was changed.
+    pub(crate) async fn replace(&self, replacement: Replacement) -> Result<(), ChangeError> {
+        self.request(|answer| Request::Replace(replacement, answer)).await??;
+        self.settled().await
+    }
+
     /// Opens a session; the one before it is cut.
     ///
     /// # Errors
@@ -235,13 +333,25 @@ impl FleetHandle {
         self.messages.send(Message::Change(change)).await.map_err(|_| ChangeError::Stopping)
     }
 
+    /// Applies a change to the fleet's state; it is in the published view when this returns.
+    ///
+    /// # Errors
+    /// The hub is stopping.
+    pub(crate) async fn apply(&self, change: Change) -> Result<(), ChangeError> {
+        self.change(change).await?;
+        self.settled().await
+    }
+
     /// Publishes an event of a state that is not in the view.
     pub(crate) async fn announce(&self, event: Event) -> Result<(), ChangeError> {
         self.messages.send(Message::Announce(event)).await.map_err(|_| ChangeError::Stopping)
     }
 
-    /// The definitions meant for a cluster, from here on.
-    pub(crate) async fn definition_set(&self, cluster: &str) -> Result<watch::Receiver<DefinitionSet>, ChangeError> {
+    /// The definitions meant for a cluster, from here on; nothing while they are held back.
+    pub(crate) async fn definition_set(
+        &self,
+        cluster: &str,
+    ) -> Result<watch::Receiver<Option<DefinitionSet>>, ChangeError> {
         self.request(|answer| Request::Subscribe(cluster.to_owned(), answer)).await
     }
 
@@ -255,11 +365,74 @@ impl FleetHandle {
         self.requests.send(request).await.map_err(|_| ChangeError::Stopping)
     }
 
-    /// A cluster has enrolled: the store has bound it to this uid.
-    pub(crate) async fn bound(&self, cluster: &str, cluster_uid: &str) -> Result<(), ChangeError> {
+    /// Makes a new token for a cluster that is there. With `rebind` the name is free for a rebuilt cluster: its session
+    /// is cut, and what was issued for it is void.
+    ///
+    /// # Errors
+    /// There is no such cluster.
+    pub async fn new_token(&self, name: &str, rebind: bool) -> Result<ClusterToken, ChangeError> {
+        let token = self.request(|answer| Request::NewToken { name: name.to_owned(), rebind, answer }).await??;
+        self.settled().await?;
+        Ok(token)
+    }
+
+    /// A cluster has enrolled: the store has bound it to this uid and this key.
+    pub(crate) async fn bound(&self, cluster: &str, cluster_uid: &str, key: AgentKey) -> Result<(), ChangeError> {
         let (cluster, uid) = (cluster.to_owned(), cluster_uid.to_owned());
-        self.request(|answer| Request::Bound { cluster, uid, answer }).await?;
+        self.request(|answer| Request::Bound { cluster, uid, key, answer }).await?;
         self.settled().await
+    }
+
+    /// Keeps the key of a certificate that is about to be given out.
+    pub(crate) async fn issued(&self, cluster: &str, key: AgentKey) -> Result<(), ChangeError> {
+        self.request(|answer| Request::Issued { cluster: cluster.to_owned(), key, answer }).await?
+    }
+
+    /// The store came back from the past: definitions are held back until [`FleetHandle::confirm_restore`].
+    pub(crate) async fn restored(&self, restore: Restore) -> Result<(), ChangeError> {
+        self.request(|answer| Request::Restored(restore, answer)).await??;
+        self.settled().await
+    }
+
+    /// Definitions are pushed and withdrawn again.
+    ///
+    /// # Errors
+    /// There is nothing to confirm.
+    pub async fn confirm_restore(&self) -> Result<(), ChangeError> {
+        self.request(Request::ConfirmRestore).await??;
+        self.settled().await
+    }
+
+    /// Deletes or replaces an API token, and keeps it from coming back with an older store.
+    ///
+    /// # Errors
+    /// It cannot be kept, or the store fails.
+    pub(crate) async fn revoke_token<T>(
+        &self,
+        hash: [u8; 32],
+        deed: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, ChangeError> {
+        self.revocations.revoke(Revoked::Token(hash), Timestamp::now(), deed).await
+    }
+
+    /// Gives a command to the agent of a cluster and waits for its answer, however long that takes.
+    ///
+    /// # Errors
+    /// No answer will come.
+    pub async fn command(&self, cluster: &str, command: Command) -> Result<Answer, Undelivered> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Command(cluster.to_owned(), Given { command, answer });
+        let view = self.view();
+        if view.clusters.get(cluster).is_none_or(|entry| entry.view.status != ClusterStatus::Connected) {
+            return Err(Undelivered::NotConnected);
+        }
+        self.messages.send(message).await.map_err(|_| Undelivered::NotConnected)?;
+        answered.await.map_err(|_| Undelivered::Closed)
+    }
+
+    /// Ends the open session of a cluster.
+    pub(crate) async fn cut(&self, cluster: &str, reason: &'static str) -> Result<(), ChangeError> {
+        self.messages.send(Message::Cut(cluster.to_owned(), reason)).await.map_err(|_| ChangeError::Stopping)
     }
 
     async fn request<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ChangeError> {

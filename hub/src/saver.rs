@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::fleet::{Checks, FleetView};
+use active_monitor_core::health::Health;
 use active_monitor_core::state::CheckState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,11 +58,12 @@ async fn save(store: &dyn Store, saved: &FleetView, current: &FleetView) -> bool
     all_saved
 }
 
-fn difference(before: &Checks, after: &Checks) -> (Vec<CheckState>, Vec<String>) {
+fn difference(before: &Checks, after: &Checks) -> (Vec<(CheckState, Health)>, Vec<String>) {
+    // What changes in the memory of a check comes with a change of its state.
     let changed = after.iter().filter(|(key, check)| {
         !before.get(*key).is_some_and(|old| Arc::ptr_eq(old, check) || old.state == check.state)
     });
-    let changed = changed.map(|(_, check)| check.state.clone()).collect();
+    let changed = changed.map(|(_, check)| (check.state.clone(), check.health.clone())).collect();
     let removed = before.iter().filter(|(key, old)| after.get(*key).is_none_or(|new| new.state.uid != old.state.uid));
     (changed, removed.map(|(_, old)| old.state.uid.clone()).collect())
 }

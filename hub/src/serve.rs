@@ -1,44 +1,78 @@
 //! Puts the hub together: store, CA, owner and the three listeners. It decides nothing.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::session::frame::MAX_AGENT_FRAME_BYTES;
+use active_monitor_core::session::frame::{MAX_AGENT_FRAME_BYTES, MAX_HUB_FRAME_BYTES};
 use active_monitor_core::view::Role;
 use active_monitor_proto::{EnrolmentServer, FleetServer};
 use active_monitor_runtime::admin::{self, Readiness};
 use active_monitor_runtime::http;
 use active_monitor_runtime::tasks::Tasks;
-use active_monitor_runtime::tls::{self, ALPN_H2, ALPN_HTTP_1, TlsError, TlsIncoming};
+use active_monitor_runtime::tls::files::{Change, FilesError, IdentityFiles};
+use active_monitor_runtime::tls::{
+    self, ALPN_H2, ALPN_HTTP_1, Clients, Limits, Refusals as Turned, TlsError, TlsIncoming,
+};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::ca::{self, Ca, CaError};
+use crate::alerts::{self, AlertMetrics, RoutesError};
+use crate::authority::{Authority, Trust};
+use crate::ca::{self, CaError};
 use crate::config::{ConfigError, ServeArgs};
 use crate::enrolment::EnrolmentService;
-use crate::ingest::FleetService;
+use crate::incidents::{self, IncidentMetrics, OpenIncidents};
+use crate::ingest::{Figures, FleetService};
+use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
-use crate::store::sqlite::SqliteStore;
+use crate::refusals::Refusals;
+use crate::remote_write::{RemoteWrite, RemoteWriteMetrics, SenderError};
+use crate::retention::{self, Pruning};
+use crate::revocations::{RevocationError, Revocations};
+use crate::source::{self, Source};
+use crate::store::location::{LocationError, Opened};
 use crate::store::{ApiToken, Store, StoreError};
+use crate::trust::Issuer;
 use crate::{AppState, api, auth};
 
 /// File in the data directory with the first admin token.
 pub const ADMIN_TOKEN_FILE: &str = "admin-token";
 /// Streams on one agent's connection: a session, a renewal, and room for both again.
 const MAX_STREAMS: u32 = 8;
+/// The largest head of a request of an agent, bytes.
+const MAX_HEAD_BYTES: u32 = 16 * 1024;
+/// What one agent's connection may send ahead of what the hub has taken, bytes; so much memory it can cost.
+const AGENT_WINDOW: u32 = 256 * 1024;
+/// Time for a request that is no stream, and for the head of the answer of one that is.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections of agents. One of them is enough for an agent, but two replicas share a certificate, and a connection that
+/// was cut is seen late.
+const AGENTS: Limits = Limits { connections: 10_000, per_caller: 8 };
+/// Connections that enrol. Many agents may be behind one address.
+const ENROLMENT: Limits = Limits { connections: 1_024, per_caller: 128 };
+/// Connections of people. Many people may be behind one address.
+const PEOPLE: Limits = Limits { connections: 1_024, per_caller: 256 };
 /// The largest request to enrol.
 const MAX_ENROLMENT_BYTES: usize = 64 * 1024;
+/// How long an enrolment's connection may last: nobody has to be known to open one.
+const ENROLMENT_AGE: Duration = Duration::from_secs(60);
 /// Time that connections have to end after the stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// A peer that does not answer a ping for so long is gone.
+/// What people's listener speaks.
+const PEOPLE_ALPN: [&[u8]; 2] = [ALPN_H2, ALPN_HTTP_1];
+/// How often the files of people's certificate are looked at.
+const FILES_EVERY: Duration = Duration::from_secs(5);
+/// Between two pings; at least so long a peer may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Why the hub does not start.
@@ -50,15 +84,39 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error("the data directory cannot be used")]
     DataDir(#[source] io::Error),
+    /// It is not told where the store is.
+    #[error("--store")]
+    Location(#[from] LocationError),
     /// The store does not open.
     #[error("the store does not open")]
     Store(#[from] StoreError),
+    /// The file with the admin's token cannot be read, or holds none.
+    #[error("--admin-token-file: {path} must hold amf_ and 64 hex digits")]
+    AdminToken {
+        /// The file.
+        path: PathBuf,
+        /// What the system said, where it could not be read.
+        #[source]
+        source: Option<io::Error>,
+    },
+    /// The routes of alerts cannot be used.
+    #[error("the routes of alerts cannot be used")]
+    Routes(#[from] RoutesError),
+    /// What was revoked is not known.
+    #[error("what was revoked is not known")]
+    Revocations(#[from] RevocationError),
     /// The CA cannot be used.
     #[error("the CA cannot be used")]
     Ca(#[from] CaError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    /// The certificate for people cannot be used.
+    #[error("--tls-cert-file, --tls-key-file: the certificate for people cannot be used")]
+    People(#[from] FilesError),
+    /// Remote write cannot be set up.
+    #[error("remote write cannot be set up")]
+    RemoteWrite(#[from] SenderError),
     /// An address cannot be listened on.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -84,6 +142,14 @@ pub struct Hub {
     pub fleet: FleetHandle,
     /// The store.
     pub store: Arc<dyn Store>,
+    /// The open incidents.
+    pub incidents: OpenIncidents,
+    /// The CA.
+    pub authority: Arc<Authority>,
+    /// What was refused.
+    pub refusals: Refusals,
+    /// Connections that were refused.
+    pub turned: Turned,
 }
 
 /// The TLS configurations, which are replaced before their certificate ends.
@@ -91,6 +157,8 @@ struct Listeners {
     agents: Arc<ArcSwap<ServerConfig>>,
     enrolment: Arc<ArcSwap<ServerConfig>>,
     people: Arc<ArcSwap<ServerConfig>>,
+    /// Where people's certificate comes from, where it is not the hub's CA.
+    files: Option<IdentityFiles>,
 }
 
 /// Starts the hub's tasks and returns once all listeners are open.
@@ -99,57 +167,122 @@ struct Listeners {
 /// See [`ServeError`]; nothing is left running that `tasks` does not hold.
 pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     args.check()?;
+    let routes = args.routes_file.as_deref().map(alerts::read).transpose()?.unwrap_or_default();
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
-    let store = SqliteStore::open(&args.data_dir).await?;
-    for collector in store.collectors() {
+    let Opened { store, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
+    if let Some(hold) = claim {
+        tasks.supervise("store", hold(tasks.stop_token()));
+    }
+    let metrics_error = |error: prometheus::Error| StoreError::Metrics(error.to_string());
+    let refusals = Refusals::new().map_err(metrics_error)?;
+    let pruning = Pruning::new().map_err(metrics_error)?;
+    let incident_metrics = IncidentMetrics::new().map_err(metrics_error)?;
+    let alert_metrics = AlertMetrics::new().map_err(metrics_error)?;
+    let turned = Turned::new("activemonitor_hub_connections_refused_total").map_err(metrics_error)?;
+    let figures = Figures::new().map_err(metrics_error)?;
+    let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
+    let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?);
+    let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
+    for collector in collectors.into_iter().chain(own).chain(pruning.collectors()) {
         if let Err(error) = prometheus::default_registry().register(collector) {
             tracing::debug!(%error, "metric not registered");
         }
     }
-    let store: Arc<dyn Store> = Arc::new(store);
-    first_token(&args.data_dir, store.as_ref()).await?;
-    let ca = Arc::new(Ca::load_or_create(&args.data_dir, Timestamp::now())?);
+    let revocations = Arc::new(Revocations::load(&args.revocations.path(&args.data_dir))?);
+    // First of all: where no admin's token is left, the first start makes one.
+    revocations.enforce(store.as_ref()).await?;
+    match &args.admin_token_file {
+        Some(path) => given_token(path, store.as_ref()).await?,
+        None => first_token(&args.data_dir, store.as_ref()).await?,
+    }
+    let authority = Authority::load(&args.data_dir, args.agent_certificate_life(), Timestamp::now())?;
+    let authority = Arc::new(authority);
 
     let (agents, agents_address) = listen(args.agents_listen).await?;
     let (enrolment, enrolment_address) = listen(args.enrolment_listen).await?;
     let (people, people_address) = listen(args.people_listen).await?;
+    let restore_unconfirmed = IntGauge::new(
+        "activemonitor_hub_restore_unconfirmed",
+        "1 where the hub came back from the past and nobody has confirmed it: definitions are held back.",
+    );
+    let restore_unconfirmed = restore_unconfirmed.map_err(metrics_error)?;
+    if let Err(error) = prometheus::default_registry().register(Box::new(restore_unconfirmed.clone())) {
+        tracing::debug!(%error, "metric not registered");
+    }
     let terms = Terms {
+        revocations,
+        restore_unconfirmed,
         lease: args.lease(),
-        ca_fingerprint: ca.fingerprint(),
+        authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),
         enrolment_address: args.enrolment_advertise.clone().unwrap_or_else(|| enrolment_address.to_string()),
     };
     let fleet = owner::start(Arc::clone(&store), terms, tasks).await?;
-    let listeners = Listeners::new(&ca, &args.names())?;
+    let open_incidents = incidents::start(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?;
+    alerts::start(routes, open_incidents.clone(), fleet.clone(), store.as_ref(), &alert_metrics, tasks).await?;
+    tasks.supervise("retention", retention::run(Arc::clone(&store), args.retention(), pruning, tasks.stop_token()));
+    if args.git.git_folder.is_some() {
+        let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
+        tasks.supervise("source", run);
+    }
+    let listeners = Listeners::new(&authority.trust(), &args.names(), args.people_identity())?;
 
-    let fleet_service =
-        FleetService::new(Arc::clone(&ca), Arc::clone(&store), fleet.clone(), args.lease(), tasks.clone());
-    let fleet_service = FleetServer::new(fleet_service).max_decoding_message_size(MAX_AGENT_FRAME_BYTES);
-    let incoming = accept(agents, &listeners.agents, tasks, args.agents_listen)?;
-    let served = grpc().add_service(fleet_service);
+    let issuer = Issuer { authority: Arc::clone(&authority), fleet: fleet.clone() };
+    let marks = Marks::load(store.as_ref()).await?;
+    let fleet_service = FleetService::new(
+        issuer.clone(),
+        Arc::clone(&store),
+        args.lease(),
+        refusals.clone(),
+        marks,
+        figures,
+        tasks.clone(),
+    );
+    let fleet_service = FleetServer::new(fleet_service)
+        .max_decoding_message_size(MAX_AGENT_FRAME_BYTES)
+        .max_encoding_message_size(MAX_HUB_FRAME_BYTES);
+    let incoming = accept(agents, &listeners.agents, ("agents", AGENTS), &turned, tasks, args.agents_listen)?;
+    let mut server =
+        grpc(args.lease()).initial_stream_window_size(AGENT_WINDOW).initial_connection_window_size(AGENT_WINDOW);
+    let served = server.add_service(fleet_service);
     let served = served.serve_with_incoming_shutdown(incoming, tasks.stop_token().cancelled_owned());
     tasks.supervise("agents", drained(served, tasks.stop_token()));
 
-    let enrolment_service = EnrolmentService::new(Arc::clone(&ca), Arc::clone(&store), fleet.clone());
-    let incoming = accept(enrolment, &listeners.enrolment, tasks, args.enrolment_listen)?;
+    let enrolment_service = EnrolmentService::new(issuer, Arc::clone(&store), refusals.clone());
+    let incoming =
+        accept(enrolment, &listeners.enrolment, ("enrolment", ENROLMENT), &turned, tasks, args.enrolment_listen)?;
     let enrolment_service = EnrolmentServer::new(enrolment_service).max_decoding_message_size(MAX_ENROLMENT_BYTES);
-    let served = grpc().add_service(enrolment_service);
+    let mut server = grpc(args.lease()).max_connection_age(ENROLMENT_AGE).max_connection_age_grace(DRAIN);
+    let served = server.add_service(enrolment_service);
     let served = served.serve_with_incoming_shutdown(incoming, tasks.stop_token().cancelled_owned());
     tasks.supervise("enrolment", drained(served, tasks.stop_token()));
 
     let app = AppState {
         fleet: fleet.clone(),
         store: Arc::clone(&store),
+        incidents: open_incidents.clone(),
+        authority: Arc::clone(&authority),
+        source,
         registry: prometheus::default_registry().clone(),
         secure_cookies: !args.people_plaintext,
     };
     let router = api::router(app);
+    let remote = RemoteWriteMetrics::new().map_err(|error| StoreError::Metrics(error.to_string()))?;
+    let registry = prometheus::default_registry();
+    if let Some(writer) = RemoteWrite::new(&args.remote_write, remote.clone(), registry.clone())? {
+        for collector in remote.collectors() {
+            if let Err(error) = registry.register(collector) {
+                tracing::debug!(%error, "metric not registered");
+            }
+        }
+        tasks.supervise("remote-write", writer.run(fleet.clone(), tasks.stop_token()));
+    }
     if args.people_plaintext {
         tasks.supervise("people", http::serve_plain(people, router, tasks.stop_token()));
     } else {
-        let incoming = accept(people, &listeners.people, tasks, args.people_listen)?;
+        let incoming = accept(people, &listeners.people, ("people", PEOPLE), &turned, tasks, args.people_listen)?;
         tasks.supervise("people", http::serve_tls(incoming, router, tasks.stop_token()));
     }
     let admin = match args.admin_listen {
@@ -160,10 +293,26 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         }
         None => None,
     };
-    tasks.supervise("certificates", listeners.renew(ca, args.names(), tasks.stop_token()));
+    let files = listeners.follow_files(tasks.stop_token())?;
+    tasks.supervise("certificate files", async move {
+        files.await;
+        Ok::<(), Infallible>(())
+    });
+    tasks.supervise("certificates", listeners.renew(Arc::clone(&authority), args.names(), tasks.stop_token()));
     readiness.set(true);
     tracing::info!(agents = %agents_address, enrolment = %enrolment_address, people = %people_address, "hub serves");
-    Ok(Hub { agents: agents_address, enrolment: enrolment_address, people: people_address, admin, fleet, store })
+    Ok(Hub {
+        agents: agents_address,
+        enrolment: enrolment_address,
+        people: people_address,
+        admin,
+        fleet,
+        store,
+        incidents: open_incidents,
+        authority,
+        refusals,
+        turned,
+    })
 }
 
 /// Makes an API token and returns its text.
@@ -177,15 +326,33 @@ pub async fn create_token(store: &dyn Store, name: &str, role: Role) -> Result<S
     Ok(text)
 }
 
-/// Where there is no token yet, an admin's is left in the data directory: a file, since a log is read by many.
+/// Where there is no admin's token, one is left in the data directory: a file, since a log is read by many.
 async fn first_token(data_dir: &Path, store: &dyn Store) -> Result<(), ServeError> {
-    if !store.api_tokens().await?.is_empty() {
+    if store.api_tokens().await?.iter().any(|token| token.role == Role::Admin) {
         return Ok(());
     }
     let path = data_dir.join(ADMIN_TOKEN_FILE);
     let text = create_token(store, "admin", Role::Admin).await?;
     ca::write_private(&path, format!("{text}\n").as_bytes()).map_err(ServeError::DataDir)?;
     tracing::info!(path = %path.display(), "admin token written");
+    Ok(())
+}
+
+/// The admin's token is the one in the file from now on.
+async fn given_token(path: &Path, store: &dyn Store) -> Result<(), ServeError> {
+    let refused = |source| ServeError::AdminToken { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(|source| refused(Some(source)))?;
+    let text = text.trim();
+    if !auth::is_token(text) {
+        return Err(refused(None));
+    }
+    let (name, role, hash) = ("admin".to_owned(), Role::Admin, auth::hash(text));
+    let known = store.api_tokens().await?;
+    if known.iter().any(|token| token.name == name && token.role == role && token.hash == hash) {
+        return Ok(());
+    }
+    store.put_api_token(&ApiToken { name, role, hash, created_at: Timestamp::now() }).await?;
+    tracing::info!(path = %path.display(), "admin token taken over");
     Ok(())
 }
 
@@ -199,10 +366,12 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeE
 fn accept(
     listener: TcpListener,
     config: &Arc<ArcSwap<ServerConfig>>,
+    (name, limits): (&'static str, Limits),
+    turned: &Turned,
     tasks: &Tasks,
     address: SocketAddr,
 ) -> Result<TlsIncoming, ServeError> {
-    tls::serve_tls(listener, Arc::clone(config), tasks.stop_token())
+    tls::serve_tls(listener, Arc::clone(config), (name, limits), turned.clone(), tasks.stop_token())
         .map_err(|source| ServeError::Listen { address, source })
 }
 
@@ -218,41 +387,113 @@ async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: Cancellat
     }
 }
 
-fn grpc() -> Server {
+/// A peer may leave a ping unanswered for as long as it may be silent: a pause within the lease ends no session.
+fn grpc(lease: Duration) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE.max(lease)))
         .max_concurrent_streams(Some(MAX_STREAMS))
+        .http2_max_header_list_size(MAX_HEAD_BYTES)
+        .timeout(REQUEST_TIMEOUT)
 }
 
 impl Listeners {
-    fn new(ca: &Ca, names: &[String]) -> Result<Listeners, ServeError> {
-        let [agents, enrolment, people] = configs(ca, names)?.map(|config| Arc::new(ArcSwap::from_pointee(config)));
-        Ok(Listeners { agents, enrolment, people })
+    fn new(trust: &Trust, names: &[String], files: Option<IdentityFiles>) -> Result<Listeners, ServeError> {
+        let [agents, enrolment, people] = configs(trust, names)?.map(|config| Arc::new(ArcSwap::from_pointee(config)));
+        if let Some(files) = &files {
+            people.store(Arc::new(files.load(&PEOPLE_ALPN)?));
+        }
+        Ok(Listeners { agents, enrolment, people, files })
     }
 
-    /// Replaces the certificates at two thirds of their life.
-    async fn renew(self, ca: Arc<Ca>, names: Vec<String>, stop: CancellationToken) -> Result<(), ServeError> {
+    /// Follows the files of people's certificate, where there are some.
+    fn follow_files(&self, stop: CancellationToken) -> Result<impl Future<Output = ()> + use<>, ServeError> {
+        let reloads = IntCounterVec::new(
+            Opts::new("activemonitor_hub_tls_reloads_total", "Changes of --tls-cert-file and --tls-key-file."),
+            &["result"],
+        );
+        let reloads = reloads.map_err(|error| StoreError::Metrics(error.to_string()))?;
+        let [taken, refused] = ["replaced", "refused"].map(|result| reloads.with_label_values(&[result]));
+        let (files, people) = (self.files.clone(), Arc::clone(&self.people));
+        if files.is_some()
+            && let Err(error) = prometheus::default_registry().register(Box::new(reloads))
+        {
+            tracing::debug!(%error, "metric not registered");
+        }
+        let changed = move |change| match change {
+            Change::Replaced => {
+                taken.inc();
+                tracing::info!("people's certificate replaced");
+            }
+            Change::Refused(error) => {
+                refused.inc();
+                let error = anyhow::Error::from(error);
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "people's new certificate is no good, the one before stays"
+                );
+            }
+        };
+        Ok(async move {
+            match files {
+                Some(files) => files.follow(&PEOPLE_ALPN, FILES_EVERY, people, changed, stop).await,
+                None => stop.cancelled().await,
+            }
+        })
+    }
+
+    /// Replaces the certificates at two thirds of their life, and when the CA changes.
+    async fn renew(
+        self,
+        authority: Arc<Authority>,
+        names: Vec<String>,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let mut changes = authority.changes();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(ca::SERVER_LIFE * 2 / 3) => {}
+                changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 () = stop.cancelled() => return Ok(()),
             }
-            let [agents, enrolment, people] = configs(&ca, &names)?.map(Arc::new);
+            let [agents, enrolment, people] = configs(&authority.trust(), &names)?.map(Arc::new);
             self.agents.store(agents);
             self.enrolment.store(enrolment);
-            self.people.store(people);
+            if self.files.is_none() {
+                self.people.store(people);
+            }
             tracing::info!("certificates of the listeners replaced");
         }
     }
 }
 
-/// Configurations for agents (client certificates required), enrolment and people.
-fn configs(ca: &Ca, names: &[String]) -> Result<[ServerConfig; 3], ServeError> {
+/// Configurations for agents (client certificates required), enrolment (an expired one proves a key) and people.
+fn configs(trust: &Trust, names: &[String]) -> Result<[ServerConfig; 3], ServeError> {
     let now = Timestamp::now();
-    let client_ca = [ca.certificate().clone()];
-    let agents = tls::server_config(ca.issue_server(names, now)?, Some(&client_ca), &[ALPN_H2])?;
-    let enrolment = tls::server_config(ca.issue_server(names, now)?, None, &[ALPN_H2])?;
-    let people = tls::server_config(ca.issue_server(names, now)?, None, &[ALPN_H2, ALPN_HTTP_1])?;
+    let (ca, client_ca) = (&trust.ca, trust.client_roots());
+    let agents = tls::server_config(ca.issue_server(names, now)?, Clients::Certified(&client_ca), &[ALPN_H2])?;
+    let enrolment = tls::server_config(ca.issue_server(names, now)?, Clients::Expired(&client_ca), &[ALPN_H2])?;
+    let people = tls::server_config(ca.issue_server(names, now)?, Clients::Anonymous, &PEOPLE_ALPN)?;
     Ok([agents, enrolment, people])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+
+    #[tokio::test]
+    async fn a_start_without_an_admins_token_leaves_one_whatever_other_tokens_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).await.unwrap();
+        create_token(&store, "watcher", Role::Viewer).await.unwrap();
+        first_token(dir.path(), &store).await.unwrap();
+        let written = || std::fs::read_to_string(dir.path().join(ADMIN_TOKEN_FILE)).unwrap();
+        let first = written();
+        let tokens = store.api_tokens().await.unwrap();
+        let admin = tokens.iter().find(|token| token.role == Role::Admin).unwrap();
+        assert_eq!((tokens.len(), admin.hash), (2, auth::hash(first.trim())));
+        first_token(dir.path(), &store).await.unwrap();
+        assert_eq!(written(), first);
+    }
 }

@@ -2,13 +2,35 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says by a panic what is wrong")]
 
+#[path = "session/certificates.rs"]
+mod certificates;
+#[path = "session/commands.rs"]
+mod commands;
+#[path = "session/hostile.rs"]
+mod hostile;
+#[path = "session/incidents.rs"]
+mod incidents;
+#[path = "session/limits.rs"]
+mod limits;
+#[path = "session/on_postgres.rs"]
+mod on_postgres;
+#[path = "store/postgres.rs"]
+#[expect(dead_code, reason = "the tests of the store need more of it")]
+mod postgres;
+#[path = "session/restore.rs"]
+mod restore;
+#[path = "session/traces.rs"]
+mod traces;
+#[path = "session/versions.rs"]
+mod versions;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use active_monitor_core::definition::parse;
+use active_monitor_core::definition::{FleetHealthCheck, parse};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{
     AgentFrame, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome,
@@ -54,11 +76,16 @@ struct Running {
 
 impl Running {
     async fn start(dir: &Path) -> Running {
+        Running::start_with(dir, &[]).await
+    }
+
+    async fn start_with(dir: &Path, more: &[&str]) -> Running {
         tls::install_crypto_provider();
         let flags = ["--agents-listen", "--enrolment-listen", "--people-listen"];
         let flags = flags.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]);
         let data = dir.display().to_string();
         let cli = ["hub"].into_iter().chain(flags).chain(["--data-dir", &data, "--lease-seconds", "2"]);
+        let cli = cli.chain(more.iter().copied());
         let args: ServeArgs = Cli::try_parse_from(cli).unwrap().serve;
         // The hub before may still be closing its files.
         within("start of the hub", async {
@@ -139,6 +166,24 @@ impl Agent {
         Ok(Agent { ca: reply.ca, certificate: reply.certificate, key: key.serialize_pem() })
     }
 
+    /// Asks for the next certificate with the present one, which may have expired.
+    async fn recover(&self, hub: &Running) -> Result<Agent, Status> {
+        let identity = Identity::from_pem(&self.certificate, &self.key);
+        let mut client = EnrolmentClient::new(channel(hub.hub.enrolment, &self.ca, Some(identity)).await);
+        let key = KeyPair::generate().unwrap();
+        let request = RenewRequest { csr: signing_request(&key) };
+        let reply = within("recovery", client.recover(request)).await?.into_inner();
+        Ok(Agent { ca: reply.ca, certificate: reply.certificate, key: key.serialize_pem() })
+    }
+
+    /// Renews the certificate with the present one.
+    async fn renew(&self, hub: &Running) -> Agent {
+        let key = KeyPair::generate().unwrap();
+        let request = RenewRequest { csr: signing_request(&key) };
+        let reply = within("renewal", self.client(hub).await.renew(request)).await.unwrap().into_inner();
+        Agent { ca: reply.ca, certificate: reply.certificate, key: key.serialize_pem() }
+    }
+
     async fn client(&self, hub: &Running) -> FleetClient<Channel> {
         let identity = Identity::from_pem(&self.certificate, &self.key);
         FleetClient::new(channel(hub.hub.agents, &self.ca, Some(identity)).await)
@@ -185,7 +230,7 @@ impl Session {
                 HubFrame::Definitions { nonce, definitions } => {
                     return (nonce, definitions.into_iter().map(|definition| definition.health_check).collect());
                 }
-                HubFrame::Ack(_) => {}
+                HubFrame::Ack(_) | HubFrame::Command(_) | HubFrame::Mark(_) => {}
                 other @ (HubFrame::Welcome(_) | HubFrame::GoAway { .. }) => panic!("{other:?}"),
             }
         }
@@ -196,7 +241,7 @@ impl Session {
         loop {
             match self.next().await {
                 HubFrame::Ack(seq) => return seq,
-                HubFrame::Definitions { .. } => {}
+                HubFrame::Definitions { .. } | HubFrame::Command(_) | HubFrame::Mark(_) => {}
                 other @ (HubFrame::Welcome(_) | HubFrame::GoAway { .. }) => panic!("{other:?}"),
             }
         }
@@ -206,7 +251,11 @@ impl Session {
         loop {
             match self.next().await {
                 HubFrame::GoAway { reason, .. } => return reason,
-                HubFrame::Ack(_) | HubFrame::Definitions { .. } | HubFrame::Welcome(_) => {}
+                HubFrame::Ack(_)
+                | HubFrame::Definitions { .. }
+                | HubFrame::Command(_)
+                | HubFrame::Welcome(_)
+                | HubFrame::Mark(_) => {}
             }
         }
     }
@@ -223,6 +272,8 @@ fn hello(cluster: &str, uid: &str, incarnation: &str) -> Hello {
         next_seq: 1,
         sent_at: Timestamp::now(),
         dropped_reports: 0,
+        journal_id: "j".into(),
+        hub_mark: String::new(),
     }
 }
 
@@ -242,6 +293,10 @@ fn check(name: &str) -> CheckState {
         remedy: None,
         remedy_status: String::new(),
         samples: Vec::new(),
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     }
 }
@@ -259,6 +314,8 @@ fn report(seq: u64) -> Report {
         message: String::new(),
         started_at: slot,
         finished_at: slot,
+        warning: String::new(),
+        log_tail: String::new(),
     };
     Report { seq, run }
 }
@@ -273,7 +330,7 @@ async fn an_ack_means_recorded_and_a_run_sent_again_counts_once() {
     let (mut session, welcome) = agent.connect(&hub, "berlin", vec![check("dns")]).await;
     assert!(welcome.session_epoch > 0 && welcome.lease_ms == 2000 && welcome.heartbeat_ms < 1000);
     eventually("a green check", || hub.check_status("berlin", "dns") == Some(CheckStatus::Succeeded)).await;
-    session.send(AgentFrame::Reports(vec![report(1), report(2)])).await;
+    session.send(AgentFrame::reports(vec![report(1), report(2)])).await;
     assert_eq!(session.ack().await, 2);
     assert_eq!(hub.history("berlin").await, [report(2).run, report(1).run]);
     drop(session);
@@ -281,10 +338,52 @@ async fn an_ack_means_recorded_and_a_run_sent_again_counts_once() {
 
     let (mut session, second) = agent.connect(&hub, "berlin", vec![check("dns")]).await;
     assert!(second.session_epoch > welcome.session_epoch);
-    session.send(AgentFrame::Reports(vec![report(2), report(3)])).await;
+    session.send(AgentFrame::reports(vec![report(2), report(3)])).await;
     assert_eq!(session.ack().await, 3);
     assert_eq!(hub.history("berlin").await.len(), 3);
     drop(session);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn reports_that_never_came_are_a_gap_at_their_place_in_the_history() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let page = async |hub: &Running| {
+        let query = RunQuery { cluster: Some("berlin".into()), limit: 100, ..RunQuery::default() };
+        hub.hub.store.runs(&query).await.unwrap()
+    };
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    session.send(AgentFrame::reports(vec![report(1), report(2)])).await;
+    assert_eq!(session.ack().await, 2);
+    // The journal was full and dropped 3 to 5; then 8 was lost to a flipped bit.
+    drop(session);
+    hub.stop().await;
+    let hub = Running::start(dir.path()).await;
+    let dropped = Hello { oldest_seq: 6, next_seq: 10, dropped_reports: 3, ..hello("berlin", "uid-1", "i1") };
+    let mut session = agent.dial(&hub, dropped.clone()).await.unwrap();
+    assert!(matches!(session.next().await, HubFrame::Welcome(_)));
+    session.send(AgentFrame::Snapshot { checks: vec![], last: true }).await;
+    session.send(AgentFrame::reports(vec![report(6), report(7), report(9)])).await;
+    while session.ack().await < 9 {}
+    let found = page(&hub).await;
+    let places: Vec<_> = found.gaps.iter().map(|gap| (gap.after, gap.reports)).collect();
+    let ids: Vec<i64> = found.items.iter().map(|run| run.id).collect();
+    assert_eq!(places, [(ids[1], 1), (ids[3], 3)], "{ids:?}: between 7 and 9, and between 2 and 6");
+    drop(session);
+    // The same Hello again, and one of a journal that was made anew, add none.
+    let again = Hello { oldest_seq: 10, ..dropped };
+    let fresh = Hello { journal_id: "k".into(), ..hello("berlin", "uid-1", "i2") };
+    for (hello, seq) in [(again, 10), (fresh, 1)] {
+        let mut session = agent.dial(&hub, hello).await.unwrap();
+        assert!(matches!(session.next().await, HubFrame::Welcome(_)));
+        session.send(AgentFrame::Snapshot { checks: vec![], last: true }).await;
+        session.send(AgentFrame::reports(vec![report(seq)])).await;
+        assert_eq!(session.ack().await, seq);
+    }
+    assert_eq!(page(&hub).await.gaps, found.gaps);
     hub.stop().await;
 }
 
@@ -456,6 +555,95 @@ async fn definitions_follow_the_labels_and_their_statuses_are_shown() {
     drop(session);
     hub.stop().await;
 }
+
+fn definition(name: &str, description: &str) -> FleetHealthCheck {
+    parse::from_value(serde_json::json!({
+        "apiVersion": "fleet.activemonitor.keikoproj.io/v1alpha1",
+        "kind": "FleetHealthCheck",
+        "metadata": {"name": name},
+        "spec": {
+            "clusterSelector": {"matchLabels": {"env": "prod"}},
+            "template": {"metadata": {"namespace": "health"}, "spec": {"repeatAfterSec": 60, "description": description}},
+        },
+    }))
+    .unwrap()
+}
+
+fn env(value: &str) -> ClusterPatch {
+    let labels = BTreeMap::from([("env".to_owned(), Some(value.to_owned()))]);
+    ClusterPatch { labels, ..ClusterPatch::default() }
+}
+
+#[tokio::test]
+async fn a_stored_definition_that_cannot_be_read_is_withdrawn_from_nobody_and_shown() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    hub.hub.fleet.patch_cluster("berlin", env("prod")).await.unwrap();
+    hub.hub.fleet.put_definition(definition("dns", "x")).await.unwrap();
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    let (nonce, pushed) = session.definitions().await;
+    assert!(pushed[0].contains("HealthCheck"));
+    let status =
+        |generation, result| DefinitionStatus { name: "dns".into(), generation, result, message: String::new() };
+    let statuses = vec![status(1, DefinitionResult::Applied)];
+    session.send(AgentFrame::DefinitionsStatus { nonce, statuses }).await;
+    eventually("a status", || {
+        hub.hub.fleet.definitions()["dns"].clusters.first().is_some_and(|cluster| cluster.result.is_some())
+    })
+    .await;
+    drop(session);
+    // As a hub of another version would have written it.
+    hub.hub.store.put_definition("dns", &serde_json::json!({"kind": "FleetHealthCheck", "spec": 7})).await.unwrap();
+    hub.stop().await;
+
+    let hub = Running::start(dir.path()).await;
+    let shown = hub.hub.fleet.definitions()["dns"].clone();
+    assert!(shown.message.contains("cannot read it"), "{}", shown.message);
+    assert_eq!((shown.clusters[0].cluster.as_str(), shown.clusters[0].result), ("berlin", None));
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    let (nonce, pushed) = session.definitions().await;
+    assert_eq!(pushed, [""], "the set names it, so that the agent keeps what it has");
+    session.send(AgentFrame::DefinitionsStatus { nonce, statuses: vec![status(0, DefinitionResult::Refused)] }).await;
+    let (view, _) = hub.hub.fleet.put_definition(definition("dns", "mended")).await.unwrap();
+    assert_eq!(view.message, "");
+    assert!(session.definitions().await.1[0].contains("mended"));
+    hub.hub.fleet.delete_definition("dns").await.unwrap();
+    assert!(session.definitions().await.1.is_empty());
+    drop(session);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_set_that_a_label_makes_too_large_is_shown_and_changes_nothing_in_the_cluster() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let large = "x".repeat(200 << 10);
+    for index in 0..21 {
+        hub.hub.fleet.put_definition(definition(&format!("d{index:02}"), &large)).await.unwrap();
+    }
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    assert!(session.definitions().await.1.is_empty());
+    hub.hub.fleet.patch_cluster("berlin", env("prod")).await.unwrap();
+    let (_, pushed) = session.definitions().await;
+    assert!(pushed.len() == 21 && pushed.iter().all(String::is_empty), "held, not sent and not withdrawn");
+    let shown = hub.hub.fleet.definitions()["d07"].clusters[0].clone();
+    assert!(shown.result.is_none() && shown.message.contains("the limit is 4194304"), "{}", shown.message);
+    let refused = hub.hub.fleet.put_definition(definition("d99", "small")).await.unwrap_err();
+    assert!(refused.to_string().contains("cluster berlin"), "{refused}");
+    // What makes it smaller is taken.
+    hub.hub.fleet.put_definition(definition("d07", "small")).await.unwrap();
+    assert!(session.definitions().await.1.iter().all(|check| check.contains("HealthCheck")));
+    assert_eq!(hub.hub.fleet.definitions()["d08"].clusters[0].message, "");
+    drop(session);
+    hub.stop().await;
+}
+
+/// Life of a certificate in tests about its end.
+const SHORT: [&str; 2] = ["--agent-certificate-seconds", "4"];
 
 #[tokio::test]
 async fn a_new_session_takes_over_from_the_old_one() {

@@ -2,9 +2,11 @@
 //!
 //! Towards the wire they cannot fail: texts for people that are too long are cut, so that one odd check never ends a
 //! session. From the wire everything is checked, and the error names the field: the peer may be of another version, or
-//! no friend at all.
+//! no friend at all. What only a newer version can mean costs no session: fields are passed over, a frame of an unknown
+//! kind is to be ignored, and an unknown number in an enum costs what it stands in, as docs/versions.md says.
 
 mod check;
+mod command;
 mod frame;
 mod run;
 
@@ -15,8 +17,14 @@ use thiserror::Error;
 pub const MAX_TEXT_BYTES: usize = 4096;
 /// The longest message of a run, check or definition, bytes.
 pub const MAX_MESSAGE_BYTES: usize = active_monitor_core::run::MAX_MESSAGE_BYTES;
+/// The longest log tail of a run, bytes.
+pub const MAX_LOG_TAIL_BYTES: usize = active_monitor_core::run::MAX_LOG_TAIL_BYTES;
 /// The most custom metrics of one check.
 pub const MAX_SAMPLES: usize = 50;
+/// The most pauses that concern one check: of either subject, one of its own, its namespace's and its cluster's.
+pub const MAX_PAUSES: usize = 6;
+/// Checks that a check may depend on.
+pub const MAX_DEPENDENCIES: usize = active_monitor_core::dependency::MAX_PARENTS;
 /// The largest HealthCheck of a definition, bytes of JSON.
 pub const MAX_HEALTH_CHECK_BYTES: usize = 256 * 1024;
 
@@ -63,9 +71,23 @@ pub enum WireError {
         /// `Message.field`.
         field: &'static str,
     },
-    /// The frame is of a kind that this version does not know, or empty.
+    /// The frame is of a kind that this version does not know, or empty. It is to be ignored and counted.
     #[error("the frame is of an unknown kind")]
     UnknownFrame,
+}
+
+impl WireError {
+    /// Whether a newer peer may well have meant it: an enum has a number that is not known here.
+    pub fn is_of_a_newer_version(&self) -> bool {
+        match self {
+            WireError::Unknown { value, .. } => *value > 0,
+            WireError::UnknownFrame => true,
+            WireError::Missing { .. }
+            | WireError::TooLong { .. }
+            | WireError::TooMany { .. }
+            | WireError::OutOfRange { .. } => false,
+        }
+    }
 }
 
 /// The wire's form of an instant.
@@ -115,6 +137,15 @@ fn identity(field: &'static str, value: String) -> Result<String, WireError> {
 fn cut(mut value: String, limit: usize) -> String {
     value.truncate(value.floor_char_boundary(limit));
     value
+}
+
+/// The items that this version can read: what only a newer one knows is left out, anything else that is wrong is refused.
+fn known<T, U>(items: Vec<T>) -> Result<Vec<U>, WireError>
+where
+    U: TryFrom<T, Error = WireError>,
+{
+    let read = items.into_iter().map(U::try_from);
+    read.filter(|item| !item.as_ref().is_err_and(WireError::is_of_a_newer_version)).collect()
 }
 
 fn list<T, U>(items: Vec<T>) -> Result<Vec<U>, WireError>

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use active_monitor_core::command::{Answer, Command, Layer, Order, Pause, Refusal, Scope, Subject};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{
     AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Report, Welcome,
 };
-use active_monitor_core::state::{CheckState, DefinitionRef, Phase, Running, Sample, Totals};
+use active_monitor_core::state::{CheckState, DefinitionRef, Phase, RemedyBudget, Running, Sample, Totals};
 use active_monitor_proto::convert::{MAX_MESSAGE_BYTES, MAX_SAMPLES, MAX_TEXT_BYTES, from_wire_time, to_wire_time};
 use active_monitor_proto::{WireError, v1};
 use jiff::Timestamp;
@@ -35,17 +36,11 @@ fn kind() -> impl Strategy<Value = RunKind> {
 fn run() -> impl Strategy<Value = Run> {
     let outcome = prop_oneof![Just(Outcome::Succeeded), Just(Outcome::Failed)];
     let reason = option::of(proptest::sample::select(Reason::ALL.to_vec()));
-    ((id(), kind(), time()), id(), id(), option::of(id()), outcome, reason, text(), time(), time()).prop_map(
-        |((check_uid, kind, slot), namespace, name, workflow, outcome, reason, message, started_at, finished_at)| Run {
-            key: RunKey { check_uid, kind, slot },
-            namespace,
-            name,
-            workflow,
-            outcome,
-            reason,
-            message,
-            started_at,
-            finished_at,
+    let key = (id(), kind(), time()).prop_map(|(check_uid, kind, slot)| RunKey { check_uid, kind, slot });
+    let texts = (text(), text(), text());
+    (key, id(), id(), option::of(id()), outcome, reason, texts, time(), time()).prop_map(
+        |(key, namespace, name, workflow, outcome, reason, (message, warning, log_tail), started_at, finished_at)| {
+            Run { key, namespace, name, workflow, outcome, reason, message, started_at, finished_at, warning, log_tail }
         },
     )
 }
@@ -55,17 +50,61 @@ fn totals() -> impl Strategy<Value = Totals> {
         .prop_map(|(succeeded, failed, started_at, finished_at)| Totals { succeeded, failed, started_at, finished_at })
 }
 
+fn subject() -> impl Strategy<Value = Subject> {
+    prop_oneof![Just(Subject::Checks), Just(Subject::Remedies)]
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    option::of((id(), option::of(id()))).prop_map(|scope| match scope {
+        None => Scope::default(),
+        Some((namespace, name)) => Scope { namespace: Some(namespace), name },
+    })
+}
+
+fn pause() -> impl Strategy<Value = Pause> {
+    (id(), subject(), scope(), time(), text(), text()).prop_map(|(id, subject, scope, until, reason, by)| Pause {
+        id,
+        subject,
+        scope,
+        until,
+        reason,
+        by,
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let pause = (subject(), any::<u64>(), text(), text()).prop_map(|(subject, seconds, reason, by)| Order::Pause {
+        subject,
+        seconds,
+        reason,
+        by,
+    });
+    let order = prop_oneof![Just(Order::RunNow), pause, subject().prop_map(|subject| Order::Resume { subject })];
+    (id(), scope(), order).prop_map(|(id, scope, order)| Command { id, scope, order })
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let refusal = (proptest::sample::select(Layer::ALL.to_vec()), text())
+        .prop_map(|(layer, reason)| Err(Refusal { layer, reason }));
+    (id(), prop_oneof![text().prop_map(Ok), refusal]).prop_map(|(id, verdict)| Answer { id, verdict })
+}
+
 fn check() -> impl Strategy<Value = CheckState> {
     let running = (kind(), time(), id()).prop_map(|(kind, slot, workflow)| Running { kind, slot, workflow });
     let sample = (id(), text(), -1e300..1e300).prop_map(|(metric, help, value)| Sample { metric, help, value });
     let definition = (id(), any::<u64>()).prop_map(|(name, generation)| DefinitionRef { name, generation });
     let phase = proptest::sample::select(Phase::ALL.to_vec());
+    let budget = (any::<u32>(), any::<u32>(), option::of(time())).prop_map(|(limit, left, resets_at)| RemedyBudget {
+        limit,
+        left,
+        resets_at,
+    });
     (
         (id(), id(), id(), text(), phase, text(), text(), option::of(running)),
         (option::of(time()), any::<u64>(), totals(), option::of(totals()), text(), vec(sample, 0..5)),
-        option::of(definition),
+        (option::of(definition), any::<u64>(), vec(pause(), 0..3), option::of(budget), vec(text(), 0..3)),
     )
-        .prop_map(|(a, b, definition)| {
+        .prop_map(|(a, b, (definition, refused_samples, pauses, remedy_budget, depends_on))| {
             let (uid, namespace, name, description, phase, message, schedule, running) = a;
             let (next_slot, timeout_seconds, check, remedy, remedy_status, samples) = b;
             CheckState {
@@ -83,14 +122,30 @@ fn check() -> impl Strategy<Value = CheckState> {
                 remedy,
                 remedy_status,
                 samples,
+                refused_samples,
+                depends_on,
+                pauses,
+                remedy_budget,
                 definition,
             }
         })
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (id(), id(), id(), text(), text(), any::<u64>(), any::<u64>(), time(), any::<u64>()).prop_map(
-        |(cluster, cluster_uid, incarnation, agent_version, kubernetes_version, oldest_seq, next_seq, sent_at, n)| {
+    (id(), id(), id(), text(), text(), any::<u64>(), any::<u64>(), time(), (any::<u64>(), text())).prop_map(
+        |(
+            cluster,
+            cluster_uid,
+            incarnation,
+            agent_version,
+            kubernetes_version,
+            oldest_seq,
+            next_seq,
+            sent_at,
+            rest,
+        )| {
+            let (n, journal_id) = rest;
+            let hub_mark = format!("mark of {journal_id}");
             Hello {
                 cluster,
                 cluster_uid,
@@ -101,6 +156,8 @@ fn hello() -> impl Strategy<Value = Hello> {
                 next_seq,
                 sent_at,
                 dropped_reports: n,
+                journal_id,
+                hub_mark,
             }
         },
     )
@@ -133,10 +190,11 @@ fn agent_frame() -> impl Strategy<Value = AgentFrame> {
         (vec(check(), 0..4), any::<bool>()).prop_map(|(checks, last)| AgentFrame::Snapshot { checks, last }),
         check().prop_map(|check| AgentFrame::CheckUpsert(Box::new(check))),
         id().prop_map(AgentFrame::CheckRemoved),
-        vec(report, 0..4).prop_map(AgentFrame::Reports),
+        vec(report, 0..4).prop_map(AgentFrame::reports),
         heartbeat.prop_map(AgentFrame::Heartbeat),
         (any::<u64>(), vec(status(), 0..4))
             .prop_map(|(nonce, statuses)| AgentFrame::DefinitionsStatus { nonce, statuses }),
+        answer().prop_map(AgentFrame::CommandAnswer),
     ]
 }
 
@@ -160,6 +218,8 @@ fn hub_frame() -> impl Strategy<Value = HubFrame> {
         any::<u64>().prop_map(HubFrame::Ack),
         (any::<u64>(), vec(definition, 0..4))
             .prop_map(|(nonce, definitions)| HubFrame::Definitions { nonce, definitions }),
+        command().prop_map(HubFrame::Command),
+        id().prop_map(HubFrame::Mark),
         (text(), any::<u32>()).prop_map(|(reason, retry_after_ms)| HubFrame::GoAway { reason, retry_after_ms }),
     ]
 }
@@ -208,6 +268,8 @@ fn a_run() -> Run {
         message: String::new(),
         started_at: Timestamp::UNIX_EPOCH,
         finished_at: Timestamp::UNIX_EPOCH,
+        warning: String::new(),
+        log_tail: String::new(),
     }
 }
 
@@ -227,6 +289,10 @@ fn a_check() -> CheckState {
         remedy: None,
         remedy_status: String::new(),
         samples: Vec::new(),
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     }
 }
@@ -248,6 +314,8 @@ fn the_error_names_the_field() {
     assert_eq!(Run::try_from(wire), Err(WireError::Unknown { field: "Run.kind", value: 7 }));
     let wire = v1::Run { message: "m".repeat(1025), ..a_run().into() };
     assert_eq!(Run::try_from(wire), Err(WireError::TooLong { field: "Run.message", bytes: 1025, limit: 1024 }));
+    let wire = v1::Run { log_tail: "m".repeat(4097), ..a_run().into() };
+    assert_eq!(Run::try_from(wire), Err(WireError::TooLong { field: "Run.log_tail", bytes: 4097, limit: 4096 }));
     let wire = v1::Run { check_uid: String::new(), ..a_run().into() };
     assert_eq!(Run::try_from(wire), Err(WireError::Missing { field: "Run.check_uid" }));
     let wire = v1::Run { started_at: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }), ..a_run().into() };
@@ -257,6 +325,11 @@ fn the_error_names_the_field() {
     let error = WireError::TooMany { field: "CheckState.samples", count: 51, limit: 50 };
     assert_eq!(CheckState::try_from(wire), Err(error));
     assert_eq!(HubFrame::try_from(v1::HubFrame { frame: None }), Err(WireError::UnknownFrame));
+    let order = Some(v1::command::Order::RunNow(v1::RunNow {}));
+    let command = v1::Command { id: "1".into(), namespace: String::new(), name: "dns".into(), order };
+    assert_eq!(Command::try_from(command.clone()), Err(WireError::Missing { field: "Command.namespace" }));
+    let newer = v1::Command { order: None, ..command };
+    assert_eq!(Command::try_from(newer), Err(WireError::UnknownFrame), "a newer hub's order is ignored");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The endpoints for whoever runs the process: `/healthz`, `/readyz` and `/metrics` (of this process).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
@@ -12,38 +13,62 @@ use prometheus::{Encoder, TextEncoder};
 
 /// Whether the process is ready for work. Clones share it; it starts as not ready.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness {
+    ready: Arc<AtomicBool>,
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
 
 impl Readiness {
     /// Says whether the process is ready.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Says something about one topic to whoever asks `/readyz`, until it is taken back with `None`.
+    pub fn note(&self, topic: &'static str, text: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) => drop(notes.insert(topic, text)),
+            None => drop(notes.remove(topic)),
+        }
+    }
+
+    fn notes(&self) -> String {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|(topic, text)| format!("{topic}: {text}\n")).collect()
     }
 
     /// Whether it is.
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Relaxed)
     }
 }
 
-/// `/healthz` answers 200 while the process can answer at all, `/readyz` 200 or 503, `/metrics` the default registry.
+/// All of them, for a process with one listener: [`probes`] and [`metrics`].
 pub fn router(readiness: Readiness) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(|| async { metrics() }))
-        .with_state(readiness)
+    probes(readiness).merge(metrics())
+}
+
+/// `/healthz` answers 200 while the process can answer at all, `/readyz` 200 or 503 with the notes.
+pub fn probes(readiness: Readiness) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(readiness)
+}
+
+/// `/metrics` answers with the default registry.
+pub fn metrics() -> Router {
+    Router::new().route("/metrics", get(|| async { exposition() }))
 }
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
+    let notes = readiness.notes();
     if readiness.get() {
-        "ready\n".into_response()
+        format!("ready\n{notes}").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{notes}")).into_response()
     }
 }
 
-fn metrics() -> Response {
+fn exposition() -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&prometheus::gather(), &mut text) {

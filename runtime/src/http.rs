@@ -24,6 +24,12 @@ use crate::tls::TlsIncoming;
 const MAX_CONNECTIONS: usize = 1024;
 /// Time for the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest head of a request, bytes.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Requests at the same time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// A peer that leaves a ping unanswered for so long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Time that open requests have after the stop.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Pause after the system refused to accept.
@@ -99,8 +105,9 @@ impl Server {
         self.connections.spawn(async move {
             let _place = place;
             let mut builder = Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+            builder.http2().timer(TokioTimer::new()).keep_alive_interval(KEEPALIVE).keep_alive_timeout(KEEPALIVE);
+            builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES as u32);
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
             tokio::pin!(connection);

@@ -6,3 +6,4 @@ pub mod http;
 pub mod logging;
 pub mod tasks;
 pub mod tls;
+pub mod traces;

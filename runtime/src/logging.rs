@@ -1,7 +1,11 @@
-//! Logging to standard error, filtered by `RUST_LOG`.
+//! Logging to standard error, filtered by `RUST_LOG`, and spans to a collector.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use crate::traces::{self, Traces};
 
 /// Shape of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,20 +29,29 @@ impl std::str::FromStr for LogFormat {
     }
 }
 
-/// Starts logging; `default_filter` counts where `RUST_LOG` is not set. A second call changes nothing, so that tests may
-/// call it each.
-pub fn init(format: LogFormat, default_filter: &str) {
+/// Starts logging; `default_filter` counts where `RUST_LOG` is not set. Spans go to the collector, where there is one, as
+/// those of `service`. A second call changes nothing, so that tests may call it each. Must be called inside a tokio runtime.
+pub fn init(format: LogFormat, default_filter: &str, service: &'static str, collector: Option<String>) -> Traces {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE)
-        .with_target(true);
-    let started = match format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    // Spans are the collector's: a line has all its fields itself.
+    let filter = filter.and(filter_fn(|metadata| metadata.is_event()));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let spans = collector.map(|collector| traces::layer(service, collector)).transpose();
+    let (spans, traces, failure) = match spans {
+        Ok(Some((spans, traces))) => (Some(spans), traces, None),
+        Ok(None) => (None, Traces::default(), None),
+        Err(error) => (None, Traces::default(), Some(error)),
+    };
+    let started = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+    if let Some(error) = failure {
+        tracing::error!(%error, "no spans are sent: OTEL_EXPORTER_OTLP_ENDPOINT must be http://host:port");
+    }
+    traces
 }

@@ -1,7 +1,9 @@
 //! TLS 1.3 listeners whose certificates can be replaced while they run.
 //!
-//! A handshake has its own task and a deadline, and their number is bounded: a silent or hostile caller costs a place for
-//! a few seconds, not the listener.
+//! A handshake has its own task and a deadline, and their number is bounded, as is that of connections: a silent or hostile
+//! caller costs a place for a few seconds, not the listener.
+
+pub mod files;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,19 +14,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::Stream;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-/// Time a caller has for its handshake.
+pub use self::admission::{Connection, Limits, MAX_HANDSHAKES, Refusals, Refused};
+use self::admission::{Gate, Handshake};
+
+mod admission;
+
+/// Time a caller has for its handshake, and again for its first bytes behind it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; further callers wait in the system's backlog.
-const MAX_HANDSHAKES: usize = 256;
 /// Connections that are through the handshake and not yet taken.
 const ACCEPTED_QUEUE: usize = 64;
 /// Pause after the system refused to accept: out of descriptors, for example.
@@ -64,27 +72,86 @@ pub struct Identity {
     pub key: PrivateKeyDer<'static>,
 }
 
+/// Which certificates clients show.
+#[derive(Clone, Copy, Debug)]
+pub enum Clients<'a> {
+    /// None.
+    Anonymous,
+    /// One of these CAs, within its time.
+    Certified(&'a [CertificateDer<'static>]),
+    /// None, or one of these CAs, also when its time is over: who asks for a new one proves his key by the old one.
+    Expired(&'a [CertificateDer<'static>]),
+}
+
+/// Takes certificates whose time is over, and none that was never good.
+#[derive(Debug)]
+struct AnyAge(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AnyAge {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.0.verify_client_cert(end_entity, intermediates, now) {
+            // Judged as of its last second: everything but its age has to be right.
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                self.0.verify_client_cert(end_entity, intermediates, not_after)
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+fn verifier(certificates: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(TlsError::ClientCa)?;
+    }
+    WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(TlsError::Verifier)
+}
+
 /// A server's configuration: TLS 1.3 only, no resumption, so that each connection is judged by today's certificates.
-/// With `client_ca` a client certificate of one of those CAs is required.
 ///
 /// # Errors
 /// The identity or the CA cannot be used.
-pub fn server_config(
-    identity: Identity,
-    client_ca: Option<&[CertificateDer<'static>]>,
-    alpn: &[&[u8]],
-) -> Result<ServerConfig, TlsError> {
+pub fn server_config(identity: Identity, clients: Clients<'_>, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13]);
-    let builder = match client_ca {
-        Some(certificates) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates {
-                roots.add(certificate.clone()).map_err(TlsError::ClientCa)?;
-            }
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(TlsError::Verifier)?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
+    let builder = match clients {
+        Clients::Anonymous => builder.with_no_client_auth(),
+        Clients::Certified(ca) => builder.with_client_cert_verifier(verifier(ca)?),
+        Clients::Expired(ca) => builder.with_client_cert_verifier(Arc::new(AnyAge(verifier(ca)?))),
     };
     let mut config = builder.with_single_cert(identity.chain, identity.key).map_err(TlsError::Identity)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -96,25 +163,28 @@ pub fn server_config(
 /// Accepted connections, handshake done: a stream for tonic, a listener for axum.
 #[derive(Debug)]
 pub struct TlsIncoming {
-    accepted: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    accepted: mpsc::Receiver<(Connection, SocketAddr)>,
     local_addr: SocketAddr,
 }
 
-/// Accepts TLS connections until `stop`. Each handshake uses the configuration of its moment, so replacing it needs no
-/// restart and cuts nobody.
+/// Accepts TLS connections until `stop`, as many as `limits` allow. Each handshake uses the configuration of its moment, so
+/// replacing it needs no restart and cuts nobody. `name` is the listener's in the counters of `refusals`.
 ///
 /// # Errors
 /// The listener's own address cannot be read.
 pub fn serve_tls(
     listener: TcpListener,
     config: Arc<ArcSwap<ServerConfig>>,
+    (name, limits): (&'static str, Limits),
+    refusals: Refusals,
     stop: CancellationToken,
 ) -> io::Result<TlsIncoming> {
     let local_addr = listener.local_addr()?;
     let (sender, accepted) = mpsc::channel(ACCEPTED_QUEUE);
+    let gate = Arc::new(Gate::new(name, limits, refusals));
     tokio::spawn(async move {
         tokio::select! {
-            () = accept_all(listener, config, sender.clone()) => {}
+            () = accept_all(listener, config, gate, sender.clone()) => {}
             () = stop.cancelled() => {}
             () = sender.closed() => {}
         }
@@ -125,11 +195,10 @@ pub fn serve_tls(
 async fn accept_all(
     listener: TcpListener,
     config: Arc<ArcSwap<ServerConfig>>,
-    accepted: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+    gate: Arc<Gate>,
+    accepted: mpsc::Sender<(Connection, SocketAddr)>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {
@@ -139,24 +208,50 @@ async fn accept_all(
             }
         };
         let acceptor = TlsAcceptor::from(config.load_full());
-        let accepted = accepted.clone();
+        // Further callers wait in the system's backlog meanwhile.
+        let handshake = gate.begin().await;
+        let (gate, accepted) = (Arc::clone(&gate), accepted.clone());
         tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, %peer, "no TCP_NODELAY");
-            }
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            match shake_hands(stream, peer, acceptor, handshake).await {
                 // The receiver is gone when the server stops: the connection is dropped with it.
-                Ok(Ok(stream)) => drop(accepted.send((stream, peer)).await),
-                Ok(Err(error)) => tracing::info!(%error, %peer, "TLS handshake failed"),
-                Err(_) => tracing::info!(%peer, "TLS handshake timed out"),
+                Ok(connection) => drop(accepted.send((connection, peer)).await),
+                Err(refused) => gate.count(refused),
             }
         });
     }
 }
 
+async fn shake_hands(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    handshake: Handshake,
+) -> Result<Connection, Refused> {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "no TCP_NODELAY");
+    }
+    let displaced = handshake.displaced.clone();
+    let timed = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let stream = match displaced.run_until_cancelled(timed).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(error))) => {
+            tracing::info!(%error, %peer, "TLS handshake failed");
+            return Err(Refused::Handshake);
+        }
+        Some(Err(_)) => {
+            tracing::info!(%peer, "TLS handshake timed out");
+            return Err(Refused::Slow);
+        }
+        None => {
+            tracing::info!(%peer, "TLS handshake gave way to a newer one");
+            return Err(Refused::Displaced);
+        }
+    };
+    handshake.done(stream, peer.ip()).inspect_err(|refused| tracing::warn!(?refused, %peer, "connection refused"))
+}
+
 impl Stream for TlsIncoming {
-    type Item = io::Result<TlsStream<TcpStream>>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.accepted.poll_recv(context).map(|next| next.map(|(stream, _)| Ok(stream)))
@@ -170,7 +265,7 @@ impl TlsIncoming {
     }
 
     /// The next connection and its peer; None when the listener has stopped.
-    pub async fn accept(&mut self) -> Option<(TlsStream<TcpStream>, SocketAddr)> {
+    pub async fn accept(&mut self) -> Option<(Connection, SocketAddr)> {
         self.accepted.recv().await
     }
 }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
+use crate::netns::Netns;
 use crate::port::PortLease;
 use crate::process::Process;
 use crate::run_dir::RunDir;
@@ -38,16 +39,39 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not built: run `cargo build --workspace --bins`"))
 }
 
+fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
+    let data = dir.join("hub");
+    std::fs::create_dir_all(&data)?;
+    Ok(data)
+}
+
+fn args(data: &Path, [agents, enrolment, people]: &[String; 3], more: &[&str]) -> Vec<String> {
+    let fixed = [
+        ("--data-dir", data.display().to_string()),
+        ("--agents-listen", agents.clone()),
+        ("--enrolment-listen", enrolment.clone()),
+        ("--people-listen", people.clone()),
+    ];
+    let fixed = fixed.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+    fixed.chain(more.iter().map(|arg| (*arg).to_owned())).collect()
+}
+
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10))
+}
+
 /// A hub with its embedded store; people's side is plain HTTP on loopback. Dropping it kills it.
 pub struct Hub {
     /// Where people reach it.
     pub url: String,
     /// An admin's token.
     pub token: String,
+    /// `host:port` of its listener for agents.
+    pub agents_address: String,
     /// Its process.
     pub process: Process,
     http: reqwest::Client,
-    _ports: [PortLease; 3],
+    _ports: Vec<PortLease>,
 }
 
 impl Hub {
@@ -56,33 +80,58 @@ impl Hub {
     /// # Errors
     /// When it does not get ready; with the end of its log.
     pub async fn start(run: &Arc<RunDir>, dir: &Path) -> anyhow::Result<Hub> {
+        Hub::start_with(run, dir, &[]).await
+    }
+
+    /// As [`Hub::start`], with further arguments.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_with(run: &Arc<RunDir>, dir: &Path, more: &[&str]) -> anyhow::Result<Hub> {
         crate::init();
         let ports = [PortLease::take()?, PortLease::take()?, PortLease::take()?];
-        let address = |i: usize| format!("127.0.0.1:{}", ports[i].number());
-        let data = dir.join("hub");
-        std::fs::create_dir_all(&data)?;
-        let process = Process::new(run, dir, "hub", binary("active-monitor-hub")?).args([
-            "--data-dir".to_owned(),
-            data.display().to_string(),
-            "--agents-listen".to_owned(),
-            address(0),
-            "--enrolment-listen".to_owned(),
-            address(1),
-            "--people-listen".to_owned(),
-            address(2),
-            "--people-plaintext".to_owned(),
-        ]);
+        let addresses = [0, 1, 2].map(|i: usize| format!("127.0.0.1:{}", ports[i].number()));
+        let data = data_dir(dir)?;
+        let process = Process::new(run, dir, "hub", binary("active-monitor-hub")?)
+            .args(args(&data, &addresses, more))
+            .args(["--people-plaintext"]);
+        let client = http_client();
+        Hub::ready(process, &data, &addresses, "http", client.build()?, ports.into()).await
+    }
+
+    /// As [`Hub::start_with`], on a host of its own: agents reach it over the link that can be made bad.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_in(netns: &Netns, run: &Arc<RunDir>, dir: &Path, more: &[&str]) -> anyhow::Result<Hub> {
+        crate::init();
+        let (agents, people) = (netns.faulty_address(), netns.good_address());
+        let addresses = [format!("{agents}:7443"), format!("{agents}:7444"), format!("{people}:8443")];
+        let data = data_dir(dir)?;
+        let process = Process::new(run, dir, "hub", "ip")
+            .args(netns.exec(&binary("active-monitor-hub")?))
+            .args(args(&data, &addresses, more));
         process.start()?;
-        let mut hub = Hub {
-            url: format!("http://{}", address(2)),
-            token: String::new(),
-            process,
-            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build()?,
-            _ports: ports,
-        };
+        let ca = data.join("ca.crt");
+        let ca = process.until("CA", START_LIMIT, || async { Ok(std::fs::read(&ca).ok()) }).await?;
+        let client = http_client().tls_certs_only([reqwest::Certificate::from_pem(&ca)?]);
+        Hub::ready(process, &data, &addresses, "https", client.build()?, Vec::new()).await
+    }
+
+    async fn ready(
+        process: Process,
+        data: &Path,
+        [agents, _, people]: &[String; 3],
+        scheme: &str,
+        http: reqwest::Client,
+        ports: Vec<PortLease>,
+    ) -> anyhow::Result<Hub> {
+        process.start()?;
         let token = data.join("admin-token");
         let read = || async { Ok(std::fs::read_to_string(&token).ok().filter(|text| !text.trim().is_empty())) };
-        hub.token = hub.process.until("admin token", START_LIMIT, read).await?.trim().to_owned();
+        let token = process.until("admin token", START_LIMIT, read).await?.trim().to_owned();
+        let (url, agents_address) = (format!("{scheme}://{people}"), agents.clone());
+        let hub = Hub { url, token, agents_address, process, http, _ports: ports };
         hub.wait_until_ready().await?;
         Ok(hub)
     }
@@ -214,6 +263,8 @@ pub struct Agent {
     pub process: Process,
     /// Where its `/metrics` is.
     pub metrics_url: String,
+    /// Where its `/readyz` is.
+    pub ready_url: String,
     /// Where its state is.
     pub state_dir: PathBuf,
     _ports: [PortLease; 2],
@@ -229,8 +280,9 @@ impl Agent {
             Crd::Ours => project().join("deploy/crds/healthchecks.yaml"),
             Crd::Upstream => upstream().context("no ../shared/upstream")?.join("crd-healthchecks.yaml"),
         };
-        for file in [crd, project().join("deploy/agent/rbac.yaml"), project().join("deploy/agent/remedies-health.yaml")]
-        {
+        let rights = ["rbac.yaml", "remedies-health.yaml", "logs-health.yaml"];
+        let rights = rights.map(|file| project().join("deploy/agent").join(file));
+        for file in [crd].into_iter().chain(rights) {
             cluster.apply_yaml(&std::fs::read_to_string(&file)?).await.with_context(|| file.display().to_string())?;
         }
         let wait = ["wait", "--for=condition=Established", "crd/healthchecks.activemonitor.keikoproj.io"];
@@ -271,6 +323,23 @@ impl Agent {
         join: Option<&ClusterToken>,
         more: &[&str],
     ) -> anyhow::Result<Agent> {
+        Agent::spawn_by(&[], run, dir, kubeconfig, name, join, more)
+    }
+
+    /// As [`Agent::spawn`], by a program that becomes the agent after it has changed what it runs under, such as `env`
+    /// or `prlimit`.
+    ///
+    /// # Errors
+    /// As [`Agent::spawn`].
+    pub fn spawn_by(
+        launcher: &[&str],
+        run: &Arc<RunDir>,
+        dir: &Path,
+        kubeconfig: &Path,
+        name: &str,
+        join: Option<&ClusterToken>,
+        more: &[&str],
+    ) -> anyhow::Result<Agent> {
         let ports = [PortLease::take()?, PortLease::take()?];
         let state_dir = dir.join(format!("agent-{name}"));
         let mut args: Vec<String> = vec![
@@ -291,10 +360,17 @@ impl Agent {
             args.extend(["--token".into(), token.token.clone()]);
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        let process = Process::new(run, dir, &format!("agent-{name}"), binary("active-monitor-agent")?).args(args);
+        let binary = binary("active-monitor-agent")?;
+        let log = format!("agent-{name}");
+        let process = match launcher {
+            [] => Process::new(run, dir, &log, binary),
+            [program, options @ ..] => Process::new(run, dir, &log, program).args(options).args([binary]),
+        };
+        let process = process.args(args);
         process.start()?;
         let metrics_url = format!("http://127.0.0.1:{}/metrics", ports[0].number());
-        Ok(Agent { name: name.to_owned(), process, metrics_url, state_dir, _ports: ports })
+        let ready_url = format!("http://127.0.0.1:{}/readyz", ports[1].number());
+        Ok(Agent { name: name.to_owned(), process, metrics_url, ready_url, state_dir, _ports: ports })
     }
 
     /// Installs, adds the cluster to the hub and starts the agent.

@@ -4,11 +4,16 @@
 //! that owns it, however that ends. The programs are built once from Go modules into a cache ([`Programs`]).
 //! This crate may touch its cache folder, its run folders under the temporary folder, and loopback ports.
 
+pub mod api_proxy;
 pub mod audit;
+pub mod bench;
+pub mod charts;
 pub mod cluster;
 pub mod daemon;
 pub mod demo;
+mod docs;
 pub mod fleet;
+pub mod netns;
 pub mod node;
 pub mod port;
 pub mod process;

@@ -25,6 +25,7 @@ use tokio::process::Command;
 
 use self::lock::NodeLock;
 pub use self::{
+    image::DNS_IMAGE,
     lock::LockError,
     requirements::{Missing, PACKAGES, requirements},
 };
@@ -49,11 +50,20 @@ pub struct Node {
     _namespaces: Process,
     _inside: Vec<Process>,
     _outside: Vec<Process>,
-    _run: Arc<RunDir>,
+    run: Arc<RunDir>,
     _lock: NodeLock,
 }
 
 impl Node {
+    /// Gives the node the image of a target of `deploy/Dockerfile`, `agent` or `hub`, with the binary that is built.
+    ///
+    /// # Errors
+    /// When the binary is not built, or the image cannot be made of it.
+    pub async fn add_image(&self, target: &str) -> anyhow::Result<()> {
+        let registry = image::Registry::new(&config::registry_url())?;
+        image::push_own(&self.run, &self.dir.join("own-images"), target, &registry).await
+    }
+
     /// Ends the node, with all its pods, and removes it from the cluster.
     ///
     /// # Errors
@@ -98,7 +108,7 @@ pub async fn join(cluster: &Cluster, programs: &Programs) -> anyhow::Result<Node
     inside.push(parts.kubelet(&namespaces, &client).await?);
 
     let nodes = Api::all(client);
-    Ok(Node { name, dir, nodes, _namespaces: namespaces, _inside: inside, _outside: outside, _run: run, _lock: lock })
+    Ok(Node { name, dir, nodes, _namespaces: namespaces, _inside: inside, _outside: outside, run, _lock: lock })
 }
 
 /// What the parts of one node are made from.
@@ -169,7 +179,7 @@ impl Parts<'_> {
         registry.start()?;
         let client = image::Registry::new(&config::registry_url())?;
         registry.until("answer of the image registry", LIMIT, || client.answers()).await?;
-        image::push_all(self.run, &self.dir.join("images"), &self.programs.path(Program::Argoexec), &client).await?;
+        image::push_all(self.run, &self.dir.join("images"), self.programs, &client).await?;
         Ok(registry)
     }
 

@@ -15,7 +15,6 @@ use std::{
 use anyhow::anyhow;
 use rand::Rng as _;
 
-const RANGE: std::ops::Range<u16> = 20_000..32_000;
 const TRIES: usize = 200;
 
 /// One loopback TCP port, held until dropped.
@@ -26,6 +25,9 @@ pub struct PortLease {
 }
 
 impl PortLease {
+    /// Where the ports are.
+    pub const RANGE: std::ops::Range<u16> = 20_000..32_000;
+
     /// Takes a free port.
     ///
     /// # Errors
@@ -33,8 +35,8 @@ impl PortLease {
     pub fn take() -> anyhow::Result<Self> {
         let mut rng = rand::rng();
         (0..TRIES)
-            .find_map(|_| Self::try_take(rng.random_range(RANGE)))
-            .ok_or_else(|| anyhow!("no free loopback port in {RANGE:?} after {TRIES} tries"))
+            .find_map(|_| Self::try_take(rng.random_range(Self::RANGE)))
+            .ok_or_else(|| anyhow!("no free loopback port in {:?} after {TRIES} tries", Self::RANGE))
     }
 
     /// The port's number.
@@ -42,7 +44,8 @@ impl PortLease {
         self.port
     }
 
-    fn try_take(port: u16) -> Option<Self> {
+    /// Takes this port; `None` where it is held or in use.
+    pub fn try_take(port: u16) -> Option<Self> {
         let name = SocketAddr::from_abstract_name(format!("active-monitor-testbed-port-{port}")).ok()?;
         let held = UnixListener::bind_addr(&name).ok()?;
         // Bound without SO_REUSEADDR tricks and dropped at once: it only shows that no other program listens there.
@@ -59,7 +62,7 @@ mod tests {
     fn a_port_is_held_by_one() {
         let lease = PortLease::take().unwrap();
         let port = lease.number();
-        assert!(RANGE.contains(&port));
+        assert!(PortLease::RANGE.contains(&port));
         assert!(PortLease::try_take(port).is_none());
         drop(lease);
         assert!(PortLease::try_take(port).is_some());
@@ -67,8 +70,10 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused() {
-        let (listener, port) =
-            RANGE.rev().find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, port))).unwrap();
+        let (listener, port) = PortLease::RANGE
+            .rev()
+            .find_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, port)))
+            .unwrap();
         assert!(PortLease::try_take(port).is_none());
         drop(listener);
     }

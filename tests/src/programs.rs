@@ -18,6 +18,8 @@ use indicatif::ProgressBar;
 pub const KUBERNETES_VERSION: &str = "v1.36.3";
 /// The release of Argo Workflows that is built.
 pub const ARGO_VERSION: &str = "v3.7.14";
+/// The release of Helm that is built.
+pub const HELM_VERSION: &str = "v4.2.4";
 
 /// A program that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Program {
     Kubelet,
     /// Argo's executor, linked statically to run in a container.
     Argoexec,
+    /// `helm`
+    Helm,
 }
 
 impl Program {
@@ -46,6 +50,9 @@ impl Program {
         &[Self::Etcd, Self::ApiServer, Self::ControllerManager, Self::Kubectl, Self::WorkflowController];
     /// What a node needs besides.
     pub const NODE: &[Self] = &[Self::Scheduler, Self::Kubelet, Self::Argoexec];
+
+    /// What installs the charts.
+    pub const CHARTS: &[Self] = &[Self::Helm];
 
     /// The name of its file in the cache.
     pub fn file_name(self) -> &'static str {
@@ -58,6 +65,7 @@ impl Program {
             Self::Scheduler => "kube-scheduler",
             Self::Kubelet => "kubelet",
             Self::Argoexec => "argoexec",
+            Self::Helm => "helm",
         }
     }
 }

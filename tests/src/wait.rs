@@ -5,7 +5,10 @@ use std::{future::Future, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::time::Instant;
 
+/// The least time between two questions. One that takes longer is followed by a pause as long as itself, so that waiting
+/// takes no more than half a core from what is waited for.
 const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks `check` again and again until it gives a value; an error counts as "not yet".
 ///
@@ -19,6 +22,7 @@ where
     let deadline = Instant::now() + limit;
     let mut last = anyhow!("the condition does not hold");
     loop {
+        let asked = Instant::now();
         // A check that hangs (a paused server) must not outlive the deadline.
         match tokio::time::timeout_at(deadline, check()).await {
             Ok(Ok(Some(value))) => return Ok(value),
@@ -28,7 +32,7 @@ where
         if Instant::now() >= deadline {
             return Err(last).with_context(|| format!("no {what} within {limit:?}"));
         }
-        tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+        tokio::time::sleep_until(deadline.min(Instant::now() + asked.elapsed().clamp(PAUSE, LONGEST_PAUSE))).await;
     }
 }
 

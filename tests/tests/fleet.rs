@@ -1,14 +1,50 @@
 //! The whole product on real control planes: hub, agents and the people in front of them. Each module is a scenario with
-//! clusters of its own; they run one after the other (`--test-threads=1`), since each takes both cores.
+//! clusters of its own. tests/run says which run side by side.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
 
+#[path = "fleet/admission.rs"]
+mod admission;
 #[path = "fleet/agent.rs"]
 mod agent;
+#[path = "fleet/argo.rs"]
+mod argo;
 #[path = "fleet/bad_input.rs"]
 mod bad_input;
+#[path = "fleet/capacity.rs"]
+mod capacity;
+#[path = "fleet/clock.rs"]
+mod clock;
+#[path = "fleet/day.rs"]
+mod day;
+#[path = "fleet/events.rs"]
+mod events;
+#[path = "fleet/examples.rs"]
+mod examples;
+#[path = "fleet/failover.rs"]
+mod failover;
+#[path = "fleet/failures.rs"]
+mod failures;
+#[path = "fleet/faults.rs"]
+mod faults;
+#[path = "fleet/hub.rs"]
+mod hub;
+#[path = "fleet/install.rs"]
+mod install;
+#[path = "fleet/limits.rs"]
+mod limits;
 #[path = "fleet/load.rs"]
 mod load;
+#[path = "fleet/manifests.rs"]
+mod manifests;
+#[path = "fleet/moving.rs"]
+mod moving;
+#[path = "fleet/network.rs"]
+mod network;
+#[path = "fleet/options.rs"]
+mod options;
+#[path = "fleet/rights.rs"]
+mod rights;
 #[path = "fleet/together.rs"]
 mod together;
 #[path = "fleet/upstream.rs"]
@@ -16,15 +52,26 @@ mod upstream;
 
 use std::time::Duration;
 
-use active_monitor_tests::Cluster;
+use active_monitor_tests::{Cluster, wait};
 use jiff::Timestamp;
 
 /// What any single thing may take on a machine that is busy with three clusters.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How long an API server is away, or a process stands still; `ACTIVE_MONITOR_OUTAGE_SECONDS` (`make soak` gives 600).
+fn outage() -> Duration {
+    let seconds = std::env::var("ACTIVE_MONITOR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(3))
+}
+
 /// A HealthCheck that needs no pod: its workflow waits for a second.
 fn waiting_check(name: &str, timing: &str) -> String {
     check(name, timing, &[r#"entrypoint: wait"#, "templates:", "- name: wait", r#"  suspend: {duration: "1s"}"#])
+}
+
+/// The same check with more time for a run than its interval: a busy machine must not look like a failure.
+fn patient(check: String) -> String {
+    check.replacen("  workflow:\n", "  workflow:\n    workflowtimeout: 60\n", 1)
 }
 
 /// A HealthCheck whose workflow never ends by itself, and fails by its deadline after a second.
@@ -61,6 +108,19 @@ struct Created {
     workflow: String,
     /// When the request came in.
     at: Timestamp,
+}
+
+/// Returns once the API server answers creates of HealthChecks as it will from then on: for two seconds after a CRD was
+/// established it holds them back, for the other API servers' sake (apiextensions-apiserver, customresource_handler.go),
+/// and before that it may still be making the storage. No promise of ours can be kept meanwhile.
+async fn takes_creates(cluster: &Cluster) {
+    let check = waiting_check("probe", "repeatAfterSec: 600");
+    let args = ["create", "--dry-run=server", "-f", "-"];
+    wait::until("an answer to a create", PATIENCE, || async {
+        cluster.kubectl_as(&cluster.kubeconfig, &args, &check).await.map(Some)
+    })
+    .await
+    .expect("the API server takes HealthChecks");
 }
 
 /// Every successful create of a Workflow by the agent.

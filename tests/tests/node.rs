@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "node/install.rs"]
+mod install;
+#[path = "node/library.rs"]
+mod library;
 #[path = "node/upstream.rs"]
 mod upstream;
 
@@ -74,7 +78,9 @@ async fn a_node_runs_the_pods_of_workflows() {
     let Some(mut testbed) = start_or_skip().await else { return };
     let cluster = &testbed.clusters[0];
     workflows_run(cluster).await;
+    library::checks_run(cluster).await;
     upstream::examples_run(TEST, cluster).await;
+    install::product_runs_in_pods(cluster, testbed.node.as_ref().unwrap()).await;
 
     let again = node::join(cluster, &cluster.programs).await.err().expect("a machine has one node at a time");
     assert!(again.to_string().contains(&format!("process {}", std::process::id())), "{again:#}");

@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use active_monitor_core::names::IDENTITY_PREFIX;
 use jiff::{SignedDuration, Timestamp};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -17,7 +19,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::link::dial::{self, DialError};
 
 const FILE: &str = "identity.json";
-const SPIFFE_PREFIX: &str = "spiffe://active-monitor-fleet/cluster/";
 
 /// Who the agent is to the hub, and whom it takes for the hub. The key is in here: no `Debug`, no log.
 #[derive(Clone)]
@@ -56,6 +57,9 @@ pub enum IdentityError {
     /// The certificate names no cluster of this fleet.
     #[error("the certificate names no cluster")]
     Name,
+    /// No key can be made.
+    #[error("the key could not be made")]
+    Key(#[source] rcgen::Error),
 }
 
 impl Identity {
@@ -77,20 +81,14 @@ impl Identity {
         }
     }
 
+    /// An identity in the form of the file.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Identity, IdentityError> {
+        Identity::read(serde_json::from_slice(bytes)?)
+    }
+
     /// Replaces what `dir` holds. Only the owner can read it, at every moment.
-    pub(super) fn store(&self, dir: &Path) -> Result<(), IdentityError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let half_made = dir.join("identity.tmp");
-        match fs::remove_file(&half_made) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half_made)?;
-        file.write_all(&serde_json::to_vec(&self.stored)?)?;
-        file.sync_all()?;
-        fs::rename(&half_made, dir.join(FILE))?;
-        fs::File::open(dir)?.sync_all()?;
-        Ok(())
+    pub(crate) fn store(&self, dir: &Path) -> Result<(), IdentityError> {
+        Ok(write_private(dir, FILE, &serde_json::to_vec(&self.stored)?)?)
     }
 
     /// The name in the certificate.
@@ -114,6 +112,11 @@ impl Identity {
 
     pub(crate) fn token_digest(&self) -> &str {
         &self.stored.token_sha256
+    }
+
+    /// Tells this certificate from every other: SHA-256 of its PEM, hex.
+    pub(super) fn digest(&self) -> String {
+        hex::encode(Sha256::digest(self.stored.certificate.as_bytes()))
     }
 
     /// TLS as this identity, trusting its CAs and no others.
@@ -142,6 +145,21 @@ impl Identity {
     }
 }
 
+/// Writes a file as a whole, on disk when this returns, for nobody but its owner.
+pub(super) fn write_private(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let half_made = dir.join(format!("{name}.tmp"));
+    match fs::remove_file(&half_made) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half_made)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&half_made, dir.join(name))?;
+    fs::File::open(dir)?.sync_all()
+}
+
 fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
 }
@@ -154,5 +172,5 @@ fn cluster_name(certificate: &X509Certificate<'_>) -> Option<String> {
         Some(*uri)
     });
     let (uri, None) = (uris.next()?, uris.next()) else { return None };
-    uri.strip_prefix(SPIFFE_PREFIX).filter(|name| !name.is_empty()).map(str::to_owned)
+    uri.strip_prefix(IDENTITY_PREFIX).filter(|name| !name.is_empty()).map(str::to_owned)
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use active_monitor_core::names;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 const SECRET_BYTES: usize = 32;
-const MAX_NAME_BYTES: usize = 63;
 
 /// A token, taken apart.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum TokenError {
     #[error("a token is CLUSTER.SECRET.FINGERPRINT")]
     Parts,
     /// The first part is no cluster's name.
-    #[error("its first part is no DNS label of at most {MAX_NAME_BYTES} characters")]
+    #[error("its first part is no DNS label")]
     Cluster,
     /// The second part is no secret.
     #[error("its second part is not {SECRET_BYTES} bytes in hex")]
@@ -45,7 +45,7 @@ impl Token {
         else {
             return Err(TokenError::Parts);
         };
-        if !is_label(cluster) {
+        if names::dns_label(cluster).is_err() {
             return Err(TokenError::Cluster);
         }
         if hex::decode(secret).map(|bytes| bytes.len()) != Ok(SECRET_BYTES) {
@@ -66,14 +66,6 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("cluster", &self.cluster).finish_non_exhaustive()
     }
-}
-
-fn is_label(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=MAX_NAME_BYTES).contains(&text.len())
-        && text.chars().all(allowed)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Records and their form on disk: `AMJ1`, the payload's length, a CRC32 of length and payload (both little-endian
 //! u32), the payload as JSON. The marker lets a reader find the next record behind a damaged one.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use active_monitor_core::run::{Run, RunKey};
 use jiff::Timestamp;
@@ -24,6 +27,8 @@ pub(super) enum Record {
     Last { run: Box<Run>, slots: Vec<Timestamp> },
     /// A workflow is about to be created. `created` is only set in a checkpoint.
     Intended { intent: Intent, created: bool },
+    /// Part of a checkpoint: the last request for a run out of schedule that was obeyed.
+    RanNow { check_uid: String, token: String },
     /// The workflow was created.
     Created { key: RunKey },
     /// The workflow was not created.
@@ -61,8 +66,8 @@ fn checksum(length: &[u8], payload: &[u8]) -> u32 {
 /// What a reader meets in a file.
 #[derive(Debug, PartialEq)]
 pub(super) enum Item {
-    /// A sound record.
-    Record(Box<Record>),
+    /// A sound record, and where it begins.
+    Record(Box<Record>, usize),
     /// Damaged bytes between sound records, or at the end where they are no cut-off record.
     Corrupt(Range<usize>),
     /// A record that a crash cut off; nothing follows it.
@@ -75,7 +80,7 @@ pub(super) fn scan(bytes: &[u8]) -> Vec<Item> {
     let mut at = 0;
     while at < bytes.len() {
         if let Some((record, next)) = decode(bytes, at) {
-            items.push(Item::Record(Box::new(record)));
+            items.push(Item::Record(Box::new(record), at));
             at = next;
             continue;
         }
@@ -93,6 +98,31 @@ pub(super) fn scan(bytes: &[u8]) -> Vec<Item> {
         }
     }
     items
+}
+
+/// Reads the record that begins at `offset` of a file; `None` where none does, an error where the disk does not say.
+pub(super) fn read_at(file: &File, offset: u64) -> io::Result<Option<Record>> {
+    let mut header = [0; HEADER_BYTES];
+    if !reads(file, &mut header, offset)? {
+        return Ok(None);
+    }
+    let [_, _, _, _, a, b, c, d, ..] = header;
+    let Some(length) = usize::try_from(u32::from_le_bytes([a, b, c, d])).ok().filter(|it| *it <= MAX_PAYLOAD_BYTES)
+    else {
+        return Ok(None);
+    };
+    let mut bytes = header.to_vec();
+    bytes.resize(HEADER_BYTES + length, 0);
+    let whole = reads(file, &mut bytes[HEADER_BYTES..], offset + HEADER_BYTES as u64)?;
+    Ok(decode(&bytes, 0).filter(|_| whole).map(|(record, _)| record))
+}
+
+/// Fills `bytes` from `offset` on; `false` where the file ends before.
+fn reads(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
+    match file.read_exact_at(bytes, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
 }
 
 fn decode(bytes: &[u8], at: usize) -> Option<(Record, usize)> {

@@ -26,13 +26,37 @@ fn run(check_uid: &str, minute: i64) -> Run {
         message: String::new(),
         started_at: key.slot,
         finished_at: key.slot,
+        warning: String::new(),
+        log_tail: String::new(),
         key,
     }
 }
 
+#[tokio::test]
+async fn an_obeyed_request_is_known_after_a_restart_and_forgotten_where_it_came_to_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = |minute: i64, token: &str| Intent { run_now: Some(token.to_owned()), ..intent("a", minute) };
+    let journal = Journal::open(dir.path(), DEFAULT_MAX_BYTES).await.unwrap();
+    assert_eq!(journal.ran_now("a"), None);
+    journal.intend(asked(1, "one")).await.unwrap();
+    journal.intend(asked(2, "two")).await.unwrap();
+    journal.abandon(&asked(2, "two").key);
+    journal.intend(intent("a", 3)).await.unwrap();
+    assert_eq!(journal.ran_now("a"), None, "what came to nothing may be asked again");
+    journal.intend(asked(4, "three")).await.unwrap();
+    drop(journal);
+    let journal = Journal::open(dir.path(), DEFAULT_MAX_BYTES).await.unwrap();
+    assert_eq!(journal.ran_now("a").as_deref(), Some("three"));
+    let open = journal.intents("a").into_iter().find(|open| open.intent.key == asked(4, "").key).unwrap();
+    assert_eq!(open.intent.run_now.as_deref(), Some("three"));
+    journal.forget("a");
+    journal.intend(intent("b", 1)).await.unwrap();
+    assert_eq!(journal.ran_now("a"), None);
+}
+
 fn intent(check_uid: &str, minute: i64) -> Intent {
     let key = key(check_uid, minute);
-    Intent { key, namespace: "health".into(), name: "dns".into(), workflow: "health/dns-1".into() }
+    Intent { key, namespace: "health".into(), name: "dns".into(), workflow: "health/dns-1".into(), run_now: None }
 }
 
 async fn open(dir: &Path) -> Journal {
@@ -190,7 +214,7 @@ async fn a_crash_at_any_byte_of_a_record_costs_that_record_only() {
     let (bytes, last) = written(3).await;
     for cut in last..bytes.len() {
         let items = scan(&bytes[..cut]);
-        let whole = items.iter().filter(|item| matches!(item, Item::Record(_))).count();
+        let whole = items.iter().filter(|item| matches!(item, Item::Record(..))).count();
         assert_eq!(whole, 3, "checkpoint and two runs, cut at {cut}");
         assert_eq!(items.len(), if cut == last { 3 } else { 4 });
         assert!(cut == last || items[3] == Item::Torn(last), "cut at {cut}");
@@ -203,6 +227,23 @@ async fn a_crash_at_any_byte_of_a_record_costs_that_record_only() {
         let journal = open(dir.path()).await;
         assert_eq!((seqs(&journal), journal.corrupt()), (vec![1, 2, 3], 0));
     }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_for_a_while_costs_no_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).await;
+    for slot in 1..=3 {
+        journal.settle(run("a", slot)).await.unwrap();
+    }
+    let (file, aside) = (logs(dir.path()).remove(0), dir.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    // Opens, and answers each read with an error.
+    fs::create_dir(&file).unwrap();
+    assert_eq!((seqs(&journal), journal.backlog(), journal.corrupt()), (vec![], 3, 0));
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!((seqs(&journal), journal.corrupt()), (vec![1, 2, 3], 0));
 }
 
 #[tokio::test]
@@ -278,4 +319,138 @@ async fn acked_reports_leave_the_disk() {
     let journal = Journal::open(dir.path(), MAX_BYTES).await.unwrap();
     assert_eq!((journal.dropped(), journal.backlog(), journal.next_seq()), (0, 0, 301));
     assert_eq!(journal.last_run("a", RunKind::HealthCheck), Some(run("a", 300)));
+}
+
+#[tokio::test]
+async fn a_log_tail_is_in_the_report_and_not_kept_beyond_its_ack() {
+    let dir = tempfile::tempdir().unwrap();
+    let failed = Run { log_tail: "lookup failed".into(), ..run("a", 1) };
+    let journal = open(dir.path()).await;
+    assert!(journal.settle(failed.clone()).await.unwrap());
+    drop(journal);
+    let journal = open(dir.path()).await;
+    assert_eq!(journal.load(0, 10)[0].run, failed);
+    let last = journal.last_run("a", RunKind::HealthCheck);
+    assert_eq!(last, Some(Run { log_tail: String::new(), ..failed }));
+}
+
+/// As long as names get in practice.
+fn usual(check: i64, minute: i64) -> (Intent, Run) {
+    let uid = uuid::Uuid::from_u128(check as u128).to_string();
+    let (namespace, name) = ("health-checks".to_owned(), format!("ingress-dns-lookup-{check:04}"));
+    let workflow = format!("{namespace}/{name}-1fb3c8a97d");
+    let run = Run {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        workflow: Some(workflow.clone()),
+        finished_at: key(&uid, minute).slot + 7.seconds(),
+        ..run(&uid, minute)
+    };
+    (Intent { key: run.key.clone(), namespace, name, workflow, run_now: None }, run)
+}
+
+#[tokio::test]
+async fn the_default_holds_a_day_of_a_thousand_checks_a_minute() {
+    const CHECKS: i64 = 1000;
+    const DAY: u64 = 24 * 60;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).await;
+    for minute in 1..=20 {
+        let runs = (0..CHECKS).map(|check| {
+            let (journal, (intent, run)) = (journal.clone(), usual(check, minute));
+            async move {
+                journal.intend(intent).await.unwrap();
+                journal.created(&run.key);
+                assert!(journal.settle(run).await.unwrap());
+            }
+        });
+        futures::future::join_all(runs).await;
+    }
+    let files = logs(dir.path());
+    assert!(files.len() >= 3, "enough to see what a full one takes: {}", files.len());
+    let (active, full) = files.split_last().unwrap();
+    let reports = |path: &PathBuf| {
+        scan(&fs::read(path).unwrap()).iter().filter(|item| matches!(item, Item::Record(..))).count() as u64
+    };
+    let (kept, bytes) = full
+        .iter()
+        .fold((0, 0), |(kept, bytes), path| (kept + reports(path), bytes + fs::metadata(path).unwrap().len()));
+    let day = bytes * DAY * CHECKS as u64 / kept + fs::metadata(active).unwrap().len();
+    println!("{} bytes a run, {} MiB a day", bytes / kept, day >> 20);
+    assert!(day <= DEFAULT_MAX_BYTES, "{} MiB a day", day >> 20);
+    // Nothing of it is in the memory, and all of it is there in order.
+    assert_eq!((journal.unsaved(), journal.backlog()), (0, 20_000));
+    let (mut after, mut seen) = (0, 0);
+    loop {
+        let loaded = journal.load(after, 128);
+        let Some(last) = loaded.last() else { break };
+        assert_eq!(
+            loaded.iter().map(|report| report.seq).collect::<Vec<_>>(),
+            (after + 1..=last.seq).collect::<Vec<_>>()
+        );
+        (after, seen) = (last.seq, seen + loaded.len());
+    }
+    assert_eq!(seen, 20_000);
+    drop(journal);
+    let journal = open(dir.path()).await;
+    assert_eq!((journal.backlog(), journal.corrupt(), journal.check_uids().len()), (20_000, 0, 1000));
+    assert_eq!(journal.load(0, 1)[0].seq, 1);
+}
+
+#[tokio::test]
+async fn a_record_that_is_damaged_while_it_waits_is_counted_and_the_others_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).await;
+    for minute in 1..=3 {
+        journal.settle(run("a", minute)).await.unwrap();
+    }
+    let path = logs(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let items = scan(&bytes);
+    let Item::Record(_, second) = items[2] else { panic!("{items:?}") };
+    bytes[second + 40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(seqs(&journal), [1, 3]);
+    assert_eq!((journal.corrupt(), journal.backlog()), (1, 2));
+}
+
+/// What a journal of version 0.1.0 holds. `RECORD=1` writes it; it is not written again for a version that is out.
+#[tokio::test]
+async fn a_journal_of_each_version_is_read() {
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/journal/recorded/0.1.0.log");
+    if std::env::var_os("RECORD").is_some() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = open(dir.path()).await;
+        journal.intend(intent("a", 1)).await.unwrap();
+        journal.created(&key("a", 1));
+        journal.intend(Intent { run_now: Some("t1".into()), ..intent("b", 2) }).await.unwrap();
+        let failed = Run {
+            outcome: Outcome::Failed,
+            reason: Some(active_monitor_core::run::Reason::DeadlineExceeded),
+            message: "späť \"quoted\"".into(),
+            warning: "w".into(),
+            log_tail: "t".into(),
+            ..run("b", 2)
+        };
+        journal.settle(failed).await.unwrap();
+        for minute in 3..=5 {
+            journal.settle(run("c", minute)).await.unwrap();
+        }
+        journal.intend(intent("d", 1)).await.unwrap();
+        journal.abandon(&key("d", 1));
+        journal.forget("c");
+        journal.ack(2);
+        drop(journal);
+        fs::create_dir_all(recorded.parent().unwrap()).unwrap();
+        fs::copy(logs(dir.path()).remove(0), &recorded).unwrap();
+    }
+    let (_dir, journal) = open_bytes(&fs::read(recorded).unwrap()).await;
+    assert_eq!(journal.corrupt(), 0);
+    assert_eq!(journal.intents("a"), [OpenIntent { intent: intent("a", 1), created: true }]);
+    let last = journal.last_run("b", RunKind::HealthCheck).unwrap();
+    assert_eq!((last.message.as_str(), last.warning.as_str()), ("späť \"quoted\"", "w"));
+    assert_eq!(journal.ran_now("b").as_deref(), Some("t1"));
+    assert_eq!(journal.check_uids(), ["a", "b"]);
+    assert_eq!(journal.load(0, 9), [4, 5].map(|minute| Report { seq: minute as u64 - 1, run: run("c", minute) }));
+    assert_eq!((journal.next_seq(), journal.dropped()), (5, 0));
 }

@@ -5,19 +5,25 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use active_monitor_core::run::{Run, RunKey};
+use active_monitor_core::session::frame::Report;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
-use super::index::Index;
+use super::index::{Found, Index, Stored};
 use super::record::Record;
-use super::segments::Segments;
+use super::segments::{self, Reader, Segments};
 use super::{Intent, JournalError};
 
 type Done<T> = oneshot::Sender<Result<T, JournalError>>;
+
+/// A disk that could not be written is tried again after this time, though nobody asks.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// A change whose caller waits until it is on disk.
 pub(super) enum Request {
@@ -33,7 +39,9 @@ pub(super) struct Writer {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    dir: PathBuf,
     appended: watch::Sender<u64>,
+    saved: watch::Sender<bool>,
 }
 
 struct State {
@@ -56,16 +64,20 @@ struct Batch {
     /// To be applied when they are on disk.
     records: Vec<Record>,
     bytes: Vec<u8>,
-    last_seq: u64,
+    /// Numbers of the reports, and where in `bytes` they are.
+    reports: Vec<(u64, usize)>,
     intended: Vec<Done<()>>,
     settled: Vec<(Done<bool>, bool)>,
 }
 
 impl Writer {
-    pub(super) fn start(segments: Segments, index: Index) -> io::Result<Writer> {
+    pub(super) fn start(dir: &Path, segments: Segments, mut index: Index) -> io::Result<Writer> {
+        index.all_saved();
         let (appended, _) = watch::channel(index.next_seq());
         let state = Mutex::new(State { index, queue: Queue::default(), stopping: false });
-        let shared = Arc::new(Shared { state, wake: Condvar::new(), appended });
+        let (saved, _) = watch::channel(true);
+        let dir = dir.to_owned();
+        let shared = Arc::new(Shared { state, wake: Condvar::new(), dir, appended, saved });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || theirs.run(segments))?;
         Ok(Writer { shared, thread: Some(thread) })
@@ -75,8 +87,52 @@ impl Writer {
         read(&self.shared.state.lock().index)
     }
 
+    /// Gives fewer reports where the disk does not answer: they are still there for the next call.
+    pub(super) fn load(&self, after_seq: u64, max: usize) -> Vec<Report> {
+        let found = self.shared.state.lock().index.find(after_seq, max);
+        let mut reader = Reader::new(&self.shared.dir);
+        let mut reports = Vec::new();
+        for found in found {
+            let read = match found {
+                Found::Held(report) => Ok(Some(*report)),
+                Found::Stored(stored) => reader.read(stored).and_then(|read| match read {
+                    Some(report) => Ok(Some(report)),
+                    None => self.read_again(stored),
+                }),
+            };
+            match read {
+                Ok(report) => reports.extend(report),
+                Err(error) => {
+                    tracing::warn!(%error, "the journal cannot be read for now");
+                    break;
+                }
+            }
+        }
+        reports
+    }
+
+    /// Reads under the lock what was not where it had been: it was moved meanwhile, or it is damaged, and then lost.
+    fn read_again(&self, stored: Stored) -> io::Result<Option<Report>> {
+        let mut state = self.shared.state.lock();
+        let moved = match state.index.find(stored.seq.saturating_sub(1), 1).pop() {
+            Some(Found::Stored(moved)) if moved.seq == stored.seq => moved,
+            // It was acked or dropped.
+            Some(_) | None => return Ok(None),
+        };
+        let report = Reader::new(&self.shared.dir).read(moved)?;
+        if report.is_none() {
+            tracing::error!(seq = stored.seq, "journal record damaged");
+            state.index.lose(stored.seq);
+        }
+        Ok(report)
+    }
+
     pub(super) fn appended(&self) -> watch::Receiver<u64> {
         self.shared.appended.subscribe()
+    }
+
+    pub(super) fn saved(&self) -> watch::Receiver<bool> {
+        self.shared.saved.subscribe()
     }
 
     pub(super) fn request(&self, request: Request) {
@@ -111,16 +167,29 @@ impl Drop for Writer {
 
 impl Shared {
     fn run(&self, mut segments: Segments) {
+        let mut failed: Option<Instant> = None;
         while let Some(queue) = self.next() {
             let sync = !queue.requests.is_empty();
-            let batch = self.prepare(queue);
-            let result = self.commit(&mut segments, &batch, sync);
-            if let Err(error) = &result {
-                tracing::error!(%error, "journal write failed");
-            }
-            self.finish(batch, result);
-            if let Err(error) = self.tidy(&mut segments) {
-                tracing::error!(%error, "journal files could not be tidied");
+            let mut batch = self.prepare(queue);
+            // Not at each batch: with much held in memory a try is much work.
+            let result = match failed {
+                Some(at) if at.elapsed() < TRY_AGAIN => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+                Some(_) | None => self.commit(&mut segments, &mut batch, sync),
+            };
+            let result = self.finish(batch, result);
+            match result.and_then(|()| self.tidy(&mut segments)) {
+                Ok(()) => {
+                    failed = None;
+                    if !self.saved.send_replace(true) {
+                        tracing::info!("the journal is written again, nothing is held in memory only");
+                    }
+                }
+                Err(error) => {
+                    failed = failed.filter(|at| at.elapsed() < TRY_AGAIN).or_else(|| Some(Instant::now()));
+                    if self.saved.send_replace(false) {
+                        tracing::error!(%error, "the journal cannot be written, results are held in memory");
+                    }
+                }
             }
         }
     }
@@ -136,7 +205,11 @@ impl Shared {
             if state.stopping {
                 return None;
             }
-            self.wake.wait(&mut state);
+            if state.index.is_saved() {
+                self.wake.wait(&mut state);
+            } else if self.wake.wait_for(&mut state, TRY_AGAIN).timed_out() {
+                return Some(Queue::default());
+            }
         }
     }
 
@@ -161,7 +234,6 @@ impl Shared {
                     batch.settled.push((done, is_new));
                     if is_new {
                         batch.records.push(Record::Settled { seq: next_seq, run });
-                        batch.last_seq = next_seq;
                         next_seq += 1;
                     } else {
                         batch.records.push(Record::Withdrawn { key: run.key });
@@ -171,45 +243,113 @@ impl Shared {
         }
         drop(state);
         written.extend(batch.records.iter().cloned());
-        for record in &written {
-            if let Err(error) = record.encode(&mut batch.bytes) {
-                tracing::error!(%error, "journal record could not be encoded");
-            }
+        match segments::encode(&written) {
+            Ok((bytes, reports)) => (batch.bytes, batch.reports) = (bytes, reports),
+            Err(error) => tracing::error!(%error, "journal records could not be encoded"),
         }
         batch
     }
 
-    fn commit(&self, segments: &mut Segments, batch: &Batch, sync: bool) -> io::Result<()> {
-        if segments.wants_rotation() {
-            let checkpoint = self.state.lock().index.checkpoint();
-            segments.rotate(checkpoint)?;
+    /// Writes what is held in memory, then the batch. Whatever the disk has no room for, the oldest file makes room for;
+    /// each try either gets further or has one file less, so that it ends.
+    fn commit(&self, segments: &mut Segments, batch: &mut Batch, sync: bool) -> io::Result<Vec<Stored>> {
+        loop {
+            match self.begins_file(segments) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The checkpoint that begins the file has the count.
+                Err(error) => drop(self.make_room(segments, error)?),
+            }
         }
-        segments.append(&batch.bytes, batch.last_seq, sync)
+        loop {
+            match segments.append(&batch.bytes, &batch.reports, sync) {
+                Err(error) if !segments.is_wounded() => {
+                    self.make_room(segments, error)?.encode(&mut batch.bytes)?;
+                }
+                result => return result,
+            }
+        }
     }
 
-    /// Lets everyone see what is on disk, then answers those who wait for it.
-    fn finish(&self, batch: Batch, result: io::Result<()>) {
-        let Batch { records, bytes: _, last_seq, intended, settled } = batch;
-        // A caller that went away has his record all the same.
-        match result {
-            Ok(()) => {
-                let mut state = self.state.lock();
-                records.into_iter().for_each(|record| state.index.apply(record));
-                let next_seq = state.index.next_seq();
-                drop(state);
-                if last_seq > 0 {
-                    self.appended.send_replace(next_seq);
-                }
-                intended.into_iter().for_each(|done| drop(done.send(Ok(()))));
-                settled.into_iter().for_each(|(done, is_new)| drop(done.send(Ok(is_new))));
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                let refused = || JournalError::Write(Arc::clone(&error));
-                intended.into_iter().for_each(|done| drop(done.send(Err(refused()))));
-                settled.into_iter().for_each(|(done, _)| drop(done.send(Err(refused()))));
-            }
+    /// Begins a new file where one is due. What is held in memory goes into as many files as it needs, so that a disk
+    /// with room for some of it takes some, and the oldest can go for the rest; `false` when nothing is left to do.
+    fn begins_file(&self, segments: &mut Segments) -> io::Result<bool> {
+        let state = self.state.lock();
+        let unsaved = state.index.unsaved_records(segments.file_bytes());
+        if unsaved.is_empty() && !segments.wants_rotation() {
+            return Ok(false);
         }
+        let mut records = state.index.checkpoint();
+        drop(state);
+        records.extend(unsaved);
+        let stored = segments.rotate(&records)?;
+        let mut state = self.state.lock();
+        stored.into_iter().for_each(|stored| state.index.place(stored));
+        if state.index.unsaved() == 0 {
+            state.index.all_saved();
+        }
+        drop(state);
+        if let Err(error) = self.thin(segments) {
+            tracing::warn!(%error, "a file of the journal stays as large as it is");
+        }
+        Ok(true)
+    }
+
+    fn thin(&self, segments: &mut Segments) -> io::Result<()> {
+        let acked = self.state.lock().index.acked();
+        if let Some(thinned) = segments.thin(acked)? {
+            let mut state = self.state.lock();
+            let stored = segments.replace(thinned)?;
+            stored.into_iter().for_each(|stored| state.index.place(stored));
+        }
+        Ok(())
+    }
+
+    /// Lets the oldest file go where the disk is full before the limit is reached, and gives the record that says what it
+    /// cost. Gives the error back where that is not the reason, or no file can be spared.
+    fn make_room(&self, segments: &mut Segments, error: io::Error) -> io::Result<Record> {
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        let Some(through) = segments.expendable().filter(|_| full) else { return Err(error) };
+        let (record, lost) = self.drop_reports(through);
+        tracing::warn!(reports = lost, through_seq = through, "disk full, oldest reports dropped without an ack");
+        segments.remove_oldest()?;
+        Ok(record)
+    }
+
+    /// Forgets the reports up to `through`; gives the record that says so, and how many they are.
+    fn drop_reports(&self, through: u64) -> (Record, u64) {
+        let mut state = self.state.lock();
+        let lost = state.index.backlog_through(through);
+        let record = Record::Dropped { through, total: state.index.dropped() + lost };
+        state.index.apply(record.clone());
+        (record, lost)
+    }
+
+    /// Lets everyone see what there is, then answers those who wait for it. What is not on disk counts all the same,
+    /// since a disk must not stop checks: until it is `saved`, a crash of the process loses it.
+    fn finish(&self, batch: Batch, result: io::Result<Vec<Stored>>) -> io::Result<()> {
+        let Batch { records, bytes: _, reports, intended, settled } = batch;
+        let mut state = self.state.lock();
+        records.into_iter().for_each(|record| state.index.apply(record));
+        let result = result.map(|stored| {
+            stored.into_iter().for_each(|stored| state.index.place(stored));
+            state.index.all_saved();
+        });
+        if result.is_err()
+            && let Some(record) = state.index.hold()
+        {
+            tracing::warn!(?record, "too much is held in memory, oldest reports dropped without an ack");
+            state.index.apply(record);
+        }
+        let next_seq = state.index.next_seq();
+        drop(state);
+        if !reports.is_empty() {
+            self.appended.send_replace(next_seq);
+        }
+        // A caller that went away has his record all the same.
+        intended.into_iter().for_each(|done| drop(done.send(Ok(()))));
+        settled.into_iter().for_each(|(done, is_new)| drop(done.send(Ok(is_new))));
+        result
     }
 
     /// Removes the files that nobody needs, then as many as the limit asks for.
@@ -217,15 +357,11 @@ impl Shared {
         let acked = self.state.lock().index.acked();
         segments.remove_acked(acked)?;
         while let Some(through) = segments.overflow() {
-            let mut state = self.state.lock();
-            let lost = state.index.backlog_through(through);
-            let record = Record::Dropped { through, total: state.index.dropped() + lost };
-            state.index.apply(record.clone());
-            drop(state);
+            let (record, lost) = self.drop_reports(through);
             let mut bytes = Vec::new();
             record.encode(&mut bytes)?;
             // Before the file goes: a crash in between must not forget the count.
-            segments.append(&bytes, 0, true)?;
+            segments.append(&bytes, &[], true)?;
             segments.remove_oldest()?;
             tracing::warn!(
                 reports = lost,

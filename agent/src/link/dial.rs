@@ -4,14 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::proxy;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -60,21 +63,36 @@ pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Cha
     let name = ServerName::try_from(host).map_err(|_| DialError::Address)?;
     let connector = TlsConnector::from(tls);
     let address = address.to_owned();
+    let dial = move || {
+        let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+        async move {
+            let tcp = proxy::connect(&address, &Matcher::from_env()).await?;
+            tcp.set_nodelay(true)?;
+            connector.connect(name, tcp).await
+        }
+    };
+    over(uri, dial).await
+}
+
+/// HTTP/2 over a connection that `dial` opens, in time.
+pub(super) async fn over<Io, Dialled>(
+    uri: Uri,
+    dial: impl Fn() -> Dialled + Send + 'static,
+) -> Result<Channel, DialError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Dialled: Future<Output = io::Result<Io>> + Send + 'static,
+{
     // The scheme stays http for tonic, which would else ask for its own TLS, that can change neither key nor trust.
     let endpoint = Endpoint::from(uri)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     let dial = tower::service_fn(move |_: Uri| {
-        let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+        let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dial());
         async move {
-            let handshake = async {
-                let tcp = TcpStream::connect(address).await?;
-                tcp.set_nodelay(true)?;
-                connector.connect(name, tcp).await
-            };
             let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-            tokio::time::timeout(CONNECT_TIMEOUT, handshake).await.unwrap_or_else(late).map(TokioIo::new)
+            dialled.await.unwrap_or_else(late).map(TokioIo::new)
         }
     });
     endpoint.connect_with_connector(dial).await.map_err(DialError::Connect)

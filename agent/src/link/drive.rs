@@ -1,20 +1,27 @@
 //! Runs the session's state machine: one task, one connection at a time.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::command::{Answer, Layer, Refusal};
 use active_monitor_core::session::agent::{
     AgentSession, CloseReason, Identity as SessionIdentity, Input, JournalState, Now, Output,
 };
-use active_monitor_core::session::frame::{DefinitionStatus, HubFrame, MAX_HUB_FRAME_BYTES};
+use active_monitor_core::session::frame::{
+    DefinitionStatus, HubFrame, MAX_AGENT_FRAME_BYTES, MAX_HUB_FRAME_BYTES, Welcome,
+};
+use active_monitor_core::version;
 use active_monitor_proto::{FleetClient, WireError, v1};
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use rustls::ClientConfig;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,7 +30,9 @@ use tonic::transport::Channel;
 
 use super::dial::{self, DialError};
 use super::failure::{self, Failures};
+use super::mark;
 use super::{Ends, LinkConfig, PushedDefinitions};
+use crate::counters::{CERTIFICATE_EXPIRY, CONNECTED, SESSIONS, UNKNOWN_FRAMES, count, set};
 use crate::enrol::{self, EnrolError, Identity};
 use crate::journal::Journal;
 use crate::states::{Change, Changes, States};
@@ -44,8 +53,8 @@ enum SessionFailure {
         #[source]
         source: DialError,
     },
-    #[error("the certificate ended at {0}")]
-    Expired(Timestamp),
+    #[error("the certificate has ended or is refused, and there is no other yet")]
+    NoCertificate(#[source] EnrolError),
     #[error("the hub ended the session: {} ({})", .0.message(), .0.code())]
     Status(Box<Status>),
     #[error("the hub closed the stream")]
@@ -56,8 +65,18 @@ enum SessionFailure {
     Protocol(#[source] CloseReason),
 }
 
+/// Opens a connection to an address.
+pub(super) type Dial =
+    Arc<dyn Fn(String, Arc<ClientConfig>) -> BoxFuture<'static, Result<Channel, DialError>> + Send + Sync>;
+
+/// Over the network.
+pub(super) fn dial_network() -> Dial {
+    Arc::new(|address, tls| async move { dial::connect(&address, tls).await }.boxed())
+}
+
 pub(super) struct Driver {
     config: LinkConfig,
+    dial: Dial,
     identity: Arc<ArcSwap<Identity>>,
     journal: Journal,
     changes: Changes,
@@ -70,6 +89,8 @@ pub(super) struct Driver {
     connection: Connection,
     renewal: Option<BoxFuture<'static, Result<Identity, EnrolError>>>,
     renew_not_before: Instant,
+    /// The hub refused the certificate in the handshake: by its clock it may have expired.
+    refused: bool,
     session_failures: Failures,
     renewal_failures: Failures,
 }
@@ -77,13 +98,15 @@ pub(super) struct Driver {
 enum Connection {
     Down { dial_at: Duration },
     Dialling(BoxFuture<'static, Result<Channel, SessionFailure>>),
-    Up(Up),
+    Up(Box<Up>),
 }
 
 struct Up {
     outgoing: mpsc::Sender<v1::AgentFrame>,
     incoming: BoxStream<'static, Result<v1::HubFrame, Status>>,
     client: FleetClient<Channel>,
+    /// Ends with the session.
+    _span: tracing::Span,
 }
 
 /// What the task woke up for.
@@ -91,6 +114,7 @@ enum Event {
     Changes(Vec<Change>),
     Appended,
     Statuses(u64, Vec<DefinitionStatus>),
+    Obeyed(Answer),
     Dialled(Result<Channel, SessionFailure>),
     Incoming(Option<Result<v1::HubFrame, Status>>),
     Room(mpsc::OwnedPermit<v1::AgentFrame>),
@@ -103,6 +127,7 @@ enum Event {
 impl Driver {
     pub(super) fn new(
         config: LinkConfig,
+        dial: Dial,
         identity: Arc<ArcSwap<Identity>>,
         journal: Journal,
         states: States,
@@ -114,7 +139,9 @@ impl Driver {
             incarnation: uuid::Uuid::new_v4().to_string(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kubernetes_version: config.kubernetes_version.clone(),
+            journal_id: journal.id().to_owned(),
         };
+        set(&CERTIFICATE_EXPIRY, identity.load().not_after().as_second());
         let changes = states.changes();
         let all_states = states.clone();
         let checks_known = async move {
@@ -126,8 +153,9 @@ impl Driver {
         };
         let appended = journal.appended();
         let mut driver = Driver {
-            session: AgentSession::new(session_identity, journal_state(&journal)),
+            session: AgentSession::resumed(session_identity, journal_state(&journal), mark::read(&config.state_dir)),
             config,
+            dial,
             identity,
             journal,
             changes,
@@ -138,6 +166,7 @@ impl Driver {
             connection: Connection::Down { dial_at: Duration::ZERO },
             renewal: None,
             renew_not_before: Instant::now(),
+            refused: false,
             session_failures: Failures::new("session"),
             renewal_failures: Failures::new("renewal"),
         };
@@ -147,19 +176,25 @@ impl Driver {
         driver
     }
 
-    /// Never returns; the caller drops it.
-    pub(super) async fn run(mut self) {
+    /// Never returns. It may be dropped and called again.
+    pub(super) async fn run(&mut self) -> Infallible {
         loop {
             let event = self.next_event().await;
             self.on_event(event);
             let is_live = self.session.is_live();
             if self.ends.connected.send_if_modified(|connected| std::mem::replace(connected, is_live) != is_live) {
+                set(&CONNECTED, i64::from(is_live));
                 tracing::info!(connected = is_live, hub = self.config.hub_address, "session");
             }
             if is_live {
                 self.session_failures.over();
             }
         }
+    }
+
+    /// Ends the session without a word; gives back what the next driver needs.
+    pub(super) fn end(self) -> Ends {
+        self.ends
     }
 
     async fn next_event(&mut self) -> Event {
@@ -192,6 +227,7 @@ impl Driver {
             // The sender lives in the journal that this holds a handle of.
             Ok(()) = self.appended.changed() => Event::Appended,
             Some((nonce, statuses)) = self.ends.statuses.recv() => Event::Statuses(nonce, statuses),
+            Some(answer) = self.ends.answers.recv() => Event::Obeyed(answer),
             result = renewal => Event::Renewed(result),
             () = checks_known => Event::ChecksKnown,
             () = tokio::time::sleep_until(deadline) => Event::Timer,
@@ -210,13 +246,10 @@ impl Driver {
             }
             Event::Appended => self.feed(Input::Journal(journal_state(&self.journal))),
             Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
+            Event::Obeyed(answer) => self.feed(Input::Obeyed(answer)),
             Event::Dialled(Ok(channel)) => self.open_stream(channel),
             Event::Dialled(Err(failure)) => self.end_session(&failure),
-            Event::Incoming(Some(Ok(frame))) => match HubFrame::try_from(frame) {
-                Ok(frame) => self.feed(Input::Frame(frame)),
-                Err(WireError::UnknownFrame) => tracing::debug!("frame of a newer hub ignored"),
-                Err(error) => self.end_session(&SessionFailure::Wire(error)),
-            },
+            Event::Incoming(Some(Ok(frame))) => self.on_wire_frame(frame),
             Event::Incoming(Some(Err(status))) => self.end_session(&SessionFailure::Status(Box::new(status))),
             Event::Incoming(None) | Event::StreamGone => self.end_session(&SessionFailure::Closed),
             Event::Room(permit) => {
@@ -231,6 +264,27 @@ impl Driver {
         }
     }
 
+    fn on_wire_frame(&mut self, frame: v1::HubFrame) {
+        let command = match &frame.frame {
+            Some(v1::hub_frame::Frame::Command(command)) => Some(command.id.clone()),
+            Some(_) | None => None,
+        };
+        match (HubFrame::try_from(frame), command) {
+            (Ok(frame), _) => {
+                if let HubFrame::Welcome(welcome) = &frame {
+                    greet(welcome);
+                }
+                self.feed(Input::Frame(frame));
+            }
+            (Err(error), Some(id)) if error.is_of_a_newer_version() => self.feed(Input::UnknownCommand(id)),
+            (Err(WireError::UnknownFrame), _) => {
+                count(&UNKNOWN_FRAMES);
+                tracing::debug!("frame of a newer hub ignored");
+            }
+            (Err(error), _) => self.end_session(&SessionFailure::Wire(error)),
+        }
+    }
+
     fn on_timer(&mut self) {
         match &self.connection {
             Connection::Down { dial_at } if *dial_at <= self.now().monotonic => self.dial(),
@@ -240,15 +294,21 @@ impl Driver {
     }
 
     fn dial(&mut self) {
-        // Read for each dial, so that a renewed certificate is used from the next one on.
-        let identity = self.identity.load_full();
-        let address = self.config.hub_address.clone();
+        let (identities, config, dial) = (Arc::clone(&self.identity), self.config.clone(), Arc::clone(&self.dial));
+        let refused = std::mem::take(&mut self.refused);
         let dialling = async move {
-            if identity.not_after() <= Timestamp::now() {
-                return Err(SessionFailure::Expired(identity.not_after()));
+            // Read for each dial, so that a renewed certificate is used from the next one on.
+            let present = identities.load_full();
+            if refused || present.not_after() <= Timestamp::now() {
+                let dir = config.state_dir.join("identity");
+                let recovered = enrol::recover(&config.enrolment_address, &present, &dir).await;
+                let next = recovered.map_err(SessionFailure::NoCertificate)?;
+                set(&CERTIFICATE_EXPIRY, next.not_after().as_second());
+                identities.store(Arc::new(next));
             }
+            let (identity, address) = (identities.load_full(), config.hub_address);
             let dialled = match identity.client_config() {
-                Ok(tls) => dial::connect(&address, Arc::new(tls)).await,
+                Ok(tls) => dial(address.clone(), Arc::new(tls)).await,
                 Err(error) => Err(error),
             };
             dialled.map_err(|source| SessionFailure::Dial { address, source })
@@ -258,7 +318,9 @@ impl Driver {
 
     /// Hello is in the queue before the call is made: a hub may well wait for it before it answers.
     fn open_stream(&mut self, channel: Channel) {
-        let client = FleetClient::new(channel).max_decoding_message_size(MAX_HUB_FRAME_BYTES);
+        let client = FleetClient::new(channel)
+            .max_decoding_message_size(MAX_HUB_FRAME_BYTES)
+            .max_encoding_message_size(MAX_AGENT_FRAME_BYTES);
         let (outgoing, frames) = mpsc::channel(FRAMES_QUEUED);
         let mut caller = client.clone();
         let call = async move { caller.session(ReceiverStream::new(frames)).await.map(tonic::Response::into_inner) };
@@ -269,12 +331,14 @@ impl Driver {
             // There is room: the queue is new.
             outgoing.try_send(hello.into()).ok();
         }
-        self.connection = Connection::Up(Up { outgoing, incoming, client });
+        let span = tracing::info_span!("session", hub = self.config.hub_address);
+        self.connection = Connection::Up(Box::new(Up { outgoing, incoming, client, _span: span }));
         self.carry_out(outputs);
     }
 
     fn end_session(&mut self, failure: &SessionFailure) {
         self.session_failures.failed(failure, next_step(failure));
+        self.refused = matches!(failure, SessionFailure::Status(status) if is_handshake_alert(status));
         self.renewal = None;
         self.feed(Input::Disconnected { jitter: rand::random() });
     }
@@ -306,6 +370,18 @@ impl Driver {
                     self.ends.definitions.send_replace(Some(PushedDefinitions { nonce, definitions }));
                     continue;
                 }
+                Output::Remember(hub_mark) => {
+                    mark::keep(&self.config.state_dir, &hub_mark);
+                    continue;
+                }
+                Output::Obey(command) => match self.ends.commands.try_send(command) {
+                    Ok(()) => continue,
+                    // Commands of sessions that are over may still fill the queue.
+                    Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
+                        let refusal = Refusal::new(Layer::Agent, "too many commands wait in the agent");
+                        Input::Obeyed(Answer { id: command.id, verdict: Err(refusal) })
+                    }
+                },
                 Output::Close(reason) => {
                     let failure = SessionFailure::Protocol(reason);
                     self.session_failures.failed(&failure, next_step(&failure));
@@ -338,6 +414,7 @@ impl Driver {
         match result {
             Ok(renewed) if renewed.cluster() == identity.cluster() => {
                 tracing::info!(certificate_ends = %renewed.not_after(), "certificate renewed");
+                set(&CERTIFICATE_EXPIRY, renewed.not_after().as_second());
                 self.identity.store(Arc::new(renewed));
                 self.renewal_failures.over();
                 return;
@@ -372,7 +449,7 @@ impl Driver {
 
 impl Up {
     async fn next_event(&mut self, wants_to_send: bool) -> Event {
-        let Up { outgoing, incoming, client: _ } = self;
+        let Up { outgoing, incoming, client: _, _span } = self;
         let room = async {
             if wants_to_send {
                 outgoing.clone().reserve_owned().await.map_or(Event::StreamGone, Event::Room)
@@ -384,6 +461,14 @@ impl Up {
             frame = incoming.next() => Event::Incoming(frame),
             event = room => event,
         }
+    }
+}
+
+/// The hub took the session in.
+fn greet(welcome: &Welcome) {
+    count(&SESSIONS);
+    if let Some(warning) = version::warning(env!("CARGO_PKG_VERSION"), &welcome.hub_version) {
+        tracing::warn!(hub_version = welcome.hub_version, warning, "versions are far apart");
     }
 }
 
@@ -399,9 +484,12 @@ fn journal_state(journal: &Journal) -> JournalState {
 fn next_step(failure: &SessionFailure) -> &'static str {
     match failure {
         SessionFailure::Dial { .. } => "check the hub's address and the network; dialling again",
-        SessionFailure::Expired(_) => "run `fleetcheck cluster add` and restart the agent with the token it prints",
+        SessionFailure::NoCertificate(EnrolError::Refused(_)) => {
+            "run `fleetcheck cluster token` and restart the agent with the token it prints"
+        }
+        SessionFailure::NoCertificate(_) => "check the enrolment address and the network; trying again",
         SessionFailure::Status(status) if is_about_identity(status) => {
-            "the hub does not take this certificate: see its log, or enrol anew with `fleetcheck cluster add`"
+            "the hub does not take this certificate: see its log, or enrol anew with `fleetcheck cluster token`"
         }
         SessionFailure::Status(_) | SessionFailure::Closed => "dialling again",
         SessionFailure::Wire(_) | SessionFailure::Protocol(_) => {
@@ -410,8 +498,11 @@ fn next_step(failure: &SessionFailure) -> &'static str {
     }
 }
 
-/// A refused client certificate has no status of its own under TLS 1.3: the handshake was over when the hub refused.
 fn is_about_identity(status: &Status) -> bool {
-    matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated)
-        || failure::chain(status).contains("alert")
+    matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated) || is_handshake_alert(status)
+}
+
+/// A refused client certificate has no status of its own under TLS 1.3: the handshake was over when the hub refused.
+fn is_handshake_alert(status: &Status) -> bool {
+    failure::chain(status).contains("alert")
 }

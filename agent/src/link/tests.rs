@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use active_monitor_core::command::{Layer, Order, Refusal, Scope};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{AgentFrame, DefinitionResult, HubFrame, Welcome};
 use active_monitor_core::session::hub::{HubSession, Input, Output};
@@ -14,13 +15,12 @@ use active_monitor_core::state::{CheckState, Phase, Totals};
 use active_monitor_proto::{
     CertificateReply, EnrolRequest, Enrolment, EnrolmentServer, Fleet, FleetServer, RenewRequest, v1,
 };
+use active_monitor_runtime::tls::{self, Clients};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::ToSpan;
+use jiff::{Timestamp, ToSpan};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -31,8 +31,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
 
+mod certificates;
+mod partition;
+
 const SECRET: &str = "5ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e7aaaa";
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of a token that the hub gave out later.
+fn second_secret() -> String {
+    SECRET.replace("aaaa", "cccc")
+}
 
 /// What survives the hub's process: its CA and its store.
 struct Hub {
@@ -41,19 +49,25 @@ struct Hub {
     issuer: Issuer<'static, KeyPair>,
     state: Mutex<HubState>,
     certificate_age: Duration,
-    certificate_rest: Duration,
+    certificate_rest: Mutex<Duration>,
 }
 
 #[derive(Default)]
 struct HubState {
-    token_spent: bool,
+    /// The signing request's key that spent the token.
+    token_spent_by: Option<Vec<u8>>,
+    /// Answers to enrolments that get lost on the way.
+    lose_answers: u32,
     enrolments: u32,
+    recoveries: u32,
     renewals: u32,
     sessions: u64,
     view: BTreeMap<String, CheckState>,
     recorded: BTreeMap<RunKey, u32>,
     definitions: Vec<Definition>,
     statuses: Vec<DefinitionStatus>,
+    commands: Vec<Command>,
+    answers: Vec<Answer>,
     heartbeats: u32,
 }
 
@@ -73,7 +87,7 @@ impl Hub {
             issuer: Issuer::new(params, key),
             state: Mutex::default(),
             certificate_age,
-            certificate_rest,
+            certificate_rest: Mutex::new(certificate_rest),
         }
     }
 
@@ -87,7 +101,7 @@ impl Hub {
         let uri = "spiffe://active-monitor-fleet/cluster/c1";
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.not_before = (SystemTime::now() - self.certificate_age).into();
-        params.not_after = (SystemTime::now() + self.certificate_rest).into();
+        params.not_after = (SystemTime::now() + *self.certificate_rest.lock()).into();
         let certificate = params.signed_by(&csr.public_key, &self.issuer).unwrap();
         CertificateReply { certificate: certificate.pem(), ca: self.ca_pem.clone() }
     }
@@ -96,20 +110,12 @@ impl Hub {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        let builder = ServerConfig::builder_with_provider(dial::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap();
-        let builder = if with_clients {
-            let mut roots = RootCertStore::empty();
-            roots.add(self.ca.clone()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), dial::provider());
-            builder.with_client_cert_verifier(verifier.build().unwrap())
-        } else {
-            builder.with_no_client_auth()
-        };
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = builder.with_single_cert(vec![leaf.der().clone(), self.ca.clone()], key).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let identity = tls::Identity { chain: vec![leaf.der().clone(), self.ca.clone()], key };
+        let ca = [self.ca.clone()];
+        let clients = if with_clients { Clients::Certified(&ca) } else { Clients::Expired(&ca) };
+        tls::install_crypto_provider();
+        let config = tls::server_config(identity, clients, &[tls::ALPN_H2]).unwrap();
         TlsAcceptor::from(Arc::new(config))
     }
 }
@@ -183,11 +189,27 @@ impl Enrolment for Service {
         let request = request.into_inner();
         let mut state = self.0.state.lock();
         state.enrolments += 1;
-        if state.token_spent || request.token != SECRET || request.cluster != "c1" || request.cluster_uid != "uid" {
+        let key = rcgen::PublicKeyData::der_bytes(
+            &CertificateSigningRequestParams::from_der(&request.csr.clone().into()).unwrap().public_key,
+        )
+        .to_vec();
+        let is_spent = state.token_spent_by.as_ref().is_some_and(|by| *by != key);
+        let is_ours = [SECRET.to_owned(), second_secret()].contains(&request.token);
+        if is_spent || !is_ours || request.cluster != "c1" || request.cluster_uid != "uid" {
             return Err(Status::permission_denied("the token is spent"));
         }
-        state.token_spent = true;
+        state.token_spent_by = Some(key);
+        if state.lose_answers > 0 {
+            state.lose_answers -= 1;
+            return Err(Status::unavailable("the answer got lost"));
+        }
         Ok(Response::new(self.0.certificate(&request.csr)))
+    }
+
+    async fn recover(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
+        assert!(request.peer_certs().is_some_and(|certificates| !certificates.is_empty()));
+        self.0.state.lock().recoveries += 1;
+        Ok(Response::new(self.0.certificate(&request.into_inner().csr)))
     }
 }
 
@@ -246,7 +268,9 @@ impl Hub {
                     max_unacked_reports: 8,
                     hub_version: "0.1.0".into(),
                 };
-                return vec![Input::Accepted(welcome), Input::PushDefinitions(state.definitions.clone())];
+                let commands = state.commands.clone().into_iter().map(Input::Command);
+                let first = [Input::Accepted(welcome), Input::PushDefinitions(state.definitions.clone())];
+                return first.into_iter().chain(commands).collect();
             }
             Output::Snapshot(checks) => {
                 state.view = checks.into_iter().map(|state| (state.uid.clone(), state)).collect();
@@ -261,6 +285,7 @@ impl Hub {
             }
             Output::Heartbeat(_) => state.heartbeats += 1,
             Output::DefinitionsStatus(statuses) => state.statuses = statuses,
+            Output::Answered(answer) => state.answers.push(answer),
             Output::Send(_) | Output::DefinitionsTooLarge { .. } => {}
             Output::End(error) => panic!("the hub ended the session: {error:?}"),
         }
@@ -284,6 +309,10 @@ fn check(uid: &str, message: &str) -> CheckState {
         remedy: None,
         remedy_status: String::new(),
         samples: Vec::new(),
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     }
 }
@@ -300,6 +329,8 @@ fn run_at(minute: i64) -> Run {
         message: String::new(),
         started_at: slot,
         finished_at: slot,
+        warning: String::new(),
+        log_tail: String::new(),
     }
 }
 
@@ -318,10 +349,15 @@ impl Agent {
     }
 
     async fn start_with(states: States, dir: &Path, process: &Process, token: Option<String>) -> Agent {
+        let ports = (process.agents.port(), process.enrolment.port());
+        Agent::start_at(states, dir, ports, token).await
+    }
+
+    async fn start_at(states: States, dir: &Path, (agents, enrolment): (u16, u16), token: Option<String>) -> Agent {
         let journal = Journal::open(&dir.join("journal"), 1 << 20).await.unwrap();
         let config = LinkConfig {
-            hub_address: format!("localhost:{}", process.agents.port()),
-            enrolment_address: format!("localhost:{}", process.enrolment.port()),
+            hub_address: format!("localhost:{agents}"),
+            enrolment_address: format!("localhost:{enrolment}"),
             token,
             state_dir: dir.to_owned(),
             cluster_uid: "uid".into(),
@@ -455,6 +491,30 @@ async fn a_new_token_that_is_refused_leaves_the_identity_in_use() {
     assert_eq!(hub.state.lock().enrolments, 2);
 }
 
+#[tokio::test]
+async fn a_new_token_whose_listener_is_away_keeps_no_session_from_the_hub_and_is_used_when_it_is_there() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    Agent::start(dir.path(), &process, Some(hub.token())).await.stop_when_connected().await;
+    hub.state.lock().token_spent_by = None;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let token = hub.token().replace("aaaa", "cccc");
+    let ports = (process.agents.port(), closed.port());
+    let mut agent = Agent::start_at(States::new(), dir.path(), ports, Some(token)).await;
+    let connected = agent.link.connected.wait_for(|connected| *connected);
+    assert!(*tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
+    let sessions = hub.state.lock().sessions;
+    assert_eq!((hub.state.lock().enrolments, sessions), (1, 2));
+
+    let _back = Process::start(&hub, Some((([127, 0, 0, 1], 0).into(), closed)));
+    until(&hub, "a session under the new certificate", |state| state.enrolments == 2 && state.sessions > sessions)
+        .await;
+    agent.stop().await;
+    let identity = Identity::load(&dir.path().join("identity")).unwrap().unwrap();
+    let token = Token::parse(&hub.token().replace("aaaa", "cccc")).unwrap();
+    assert_eq!(identity.token_digest(), token.digest());
+}
+
 impl Agent {
     async fn stop_when_connected(mut self) {
         let connected = self.link.connected.wait_for(|connected| *connected);
@@ -464,18 +524,19 @@ impl Agent {
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_under_a_session_that_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    // Each one is past two thirds of its life when it is made.
-    let hub = Arc::new(Hub::with_certificates(Duration::from_secs(300), Duration::from_secs(60)));
+async fn commands_come_and_their_answers_go_back() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let scope = Scope { namespace: Some("health".into()), name: Some("dns".into()) };
+    let command = Command { id: "1".into(), scope, order: Order::RunNow };
+    hub.state.lock().commands = vec![command.clone()];
     let process = Process::start(&hub, None);
-    let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
-    until(&hub, "renewals", |state| state.renewals >= 2).await;
-    agent.states.upsert(check("a", "1"));
-    until(&hub, "the session goes on", |state| state.view.len() == 1).await;
-    assert_eq!(hub.state.lock().sessions, 1);
+    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    let came = tokio::time::timeout(PATIENCE, agent.link.commands.recv()).await.unwrap();
+    assert_eq!(came, Some(command));
+    let refused = Answer { id: "1".into(), verdict: Err(Refusal::new(Layer::Policy, "not here")) };
+    agent.link.answers.send(refused.clone()).await.unwrap();
+    until(&hub, "the answer", |state| state.answers == [refused.clone()]).await;
     agent.stop().await;
-    Agent::start(dir.path(), &process, None).await.stop_when_connected().await;
 }
 
 #[tokio::test]

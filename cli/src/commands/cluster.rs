@@ -1,14 +1,17 @@
 //! `fleetcheck cluster`: which clusters are in the fleet.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use active_monitor_core::view::{
     CheckStatus, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, List,
 };
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use crate::args::{ChangeArgs, ClusterCommand, Format};
 use crate::client::Client;
+use crate::documents;
 use crate::output::{self, Rows, Text, Tone};
 use crate::{Error, Exit, Streams, World};
 
@@ -20,12 +23,20 @@ pub(super) async fn run(
     streams: &mut Streams<'_>,
 ) -> Result<Exit, Error> {
     match command {
-        ClusterCommand::Add { name, labels, annotations } => {
+        ClusterCommand::Add { file: Some(file), .. } => add_all(hub, &file, format, world, streams).await?,
+        ClusterCommand::Token { name } => {
+            let token = hub.new_cluster_token(&name).await?;
+            invite(format, world, streams, &token, "has a new token")?;
+        }
+        ClusterCommand::Rebind { name } => {
+            let token = hub.rebind_cluster(&name).await?;
+            invite(format, world, streams, &token, "is free for a rebuilt cluster")?;
+        }
+        ClusterCommand::Add { name, labels, annotations, file: None } => {
+            let name = name.unwrap_or_default();
             let (labels, annotations) = (labels.into_iter().collect(), annotations.into_iter().collect());
             let token = hub.add_cluster(&ClusterAdd { name, labels, annotations }).await?;
-            output::show(format, world, streams, &token, |world, streams| {
-                Ok(write!(streams.out, "{}", invitation(&token, (world.now)()))?)
-            })?;
+            invite(format, world, streams, &token, "added")?;
         }
         ClusterCommand::List => {
             let list = List { items: hub.clusters().await? };
@@ -57,14 +68,85 @@ pub(super) async fn run(
     Ok(Exit::Fine)
 }
 
-/// What to do with a token: one command, ready to be copied.
-fn invitation(token: &ClusterToken, now: Timestamp) -> String {
+/// What a file of clusters has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClustersFile {
+    clusters: Vec<ClusterAdd>,
+}
+
+/// Adds the clusters of a file. Those that are there get their labels and annotations and keep their tokens.
+async fn add_all(
+    hub: &Client,
+    file: &Path,
+    format: Format,
+    world: &World,
+    streams: &mut Streams<'_>,
+) -> Result<(), Error> {
+    let wanted = documents::all::<ClustersFile>(&[file.to_owned()], streams)?;
+    let there: BTreeMap<String, ClusterView> =
+        hub.clusters().await?.into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect();
+    let mut tokens = Vec::new();
+    for add in wanted.into_iter().flat_map(|file| file.clusters) {
+        let Some(known) = there.get(&add.name) else {
+            let token = hub.add_cluster(&add).await?;
+            if format == Format::Table {
+                write!(streams.out, "{}", invitation(&token, "added", (world.now)()))?;
+            }
+            tokens.push(token);
+            continue;
+        };
+        let (name, patch) = (add.name.clone(), missing(&add, known));
+        let changed = if patch == ClusterPatch::default() { "unchanged" } else { "configured" };
+        if patch != ClusterPatch::default() {
+            hub.patch_cluster(&name, &patch).await?;
+        }
+        writeln!(streams.err, "cluster {name} is there ({}), {changed}", known.status.as_str())?;
+    }
+    output::show(format, world, streams, &List { items: tokens }, |_, _| Ok(()))
+}
+
+/// The labels and annotations that the cluster does not have.
+fn missing(add: &ClusterAdd, known: &ClusterView) -> ClusterPatch {
+    let missing = |wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
+        let wanted = wanted.iter().filter(|(key, value)| there.get(*key) != Some(value));
+        wanted.map(|(key, value)| (key.clone(), Some(value.clone()))).collect()
+    };
+    ClusterPatch {
+        labels: missing(&add.labels, &known.labels),
+        annotations: missing(&add.annotations, &known.annotations),
+    }
+}
+
+fn invite(
+    format: Format,
+    world: &World,
+    streams: &mut Streams<'_>,
+    token: &ClusterToken,
+    what: &str,
+) -> Result<(), Error> {
+    output::show(format, world, streams, token, |world, streams| {
+        Ok(write!(streams.out, "{}", invitation(token, what, (world.now)()))?)
+    })
+}
+
+/// What to do with a token: one command, ready to be copied, for each way to install an agent.
+fn invitation(token: &ClusterToken, what: &str, now: Timestamp) -> String {
     let ClusterToken { cluster, token, expires_at, agent_address, enrolment_address } = token;
     let left = output::seconds(expires_at.as_second().saturating_sub(now.as_second()));
     format!(
-        "cluster {cluster} added\n\n\
-         Its token, which works once and for {left} (until {expires_at:.0}):\n\n  {token}\n\n\
-         Start the agent in the cluster with it:\n\n  \
+        "cluster {cluster} {what}\n\n\
+         Its token works once and for {left} (until {expires_at:.0}). Start the agent in the cluster with one of these:\n\n\
+         # Helm\n\
+         helm upgrade --install active-monitor-agent deploy/charts/agent --namespace active-monitor --create-namespace \
+         --set hub.address={agent_address},hub.enrolmentAddress={enrolment_address},hub.token={token}\n\n\
+         # kubectl\n\
+         kubectl apply -f deploy/crds -f deploy/agent && kubectl -n active-monitor create secret generic \
+         active-monitor-hub --from-literal=ACTIVE_MONITOR_HUB_ADDRESS={agent_address} \
+         --from-literal=ACTIVE_MONITOR_ENROLMENT_ADDRESS={enrolment_address} --from-literal=ACTIVE_MONITOR_TOKEN={token} \
+         --dry-run=client -o yaml | kubectl apply -f - && kubectl -n active-monitor set env \
+         statefulset/active-monitor-agent --from=secret/active-monitor-hub\n\n\
+         # Outside of the cluster\n\
          active-monitor-agent --hub-address {agent_address} --enrolment-address {enrolment_address} --token {token}\n"
     )
 }

@@ -3,6 +3,7 @@
 use active_monitor_core::session::frame::DefinitionResult;
 use active_monitor_core::view::{DefinitionClusterStatus, DefinitionView, List};
 
+use super::sources;
 use crate::args::{DeleteArgs, Format, GetArgs};
 use crate::client::{Client, ClientError};
 use crate::documents;
@@ -21,11 +22,13 @@ pub(super) async fn get(
 ) -> Result<Exit, Error> {
     let what: Vec<&str> = args.what.iter().map(String::as_str).collect();
     match what.as_slice() {
+        ["source" | "sources"] => return sources::get(hub, format, world, streams).await,
         [noun] if NOUNS.contains(noun) => list(hub, format, world, streams).await?,
         [name] => one(hub, name, format, world, streams).await?,
         [noun, name] if NOUNS.contains(noun) => one(hub, name, format, world, streams).await?,
         _ => {
-            let detail = "only definitions can be got: `fleetcheck get definitions` or `fleetcheck get NAME`";
+            let detail =
+                "only definitions and sources can be got: `fleetcheck get definitions`, `get NAME` or `get sources`";
             return Err(ClientError::NotFound { detail: detail.to_owned() }.into());
         }
     }
@@ -61,8 +64,11 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
 async fn one(hub: &Client, name: &str, format: Format, world: &World, streams: &mut Streams<'_>) -> Result<(), Error> {
     let view = hub.definition(name).await?;
     output::show(format, world, streams, &view.definition, |world, streams| {
-        let DefinitionView { name, generation, definition: _, clusters } = &view;
+        let DefinitionView { name, generation, definition: _, message, clusters } = &view;
         writeln!(streams.out, "definition {name}, generation {generation}")?;
+        if !message.is_empty() {
+            writeln!(streams.out, "{}", output::printable(message))?;
+        }
         if clusters.is_empty() {
             return Ok(writeln!(streams.out, "no cluster is selected")?);
         }

@@ -3,15 +3,17 @@
 mod schema;
 
 use active_monitor_core::check::Check;
-use active_monitor_core::definition::{self, FleetHealthCheck, names, validate};
+use active_monitor_core::definition::{self, FleetHealthCheck, validate};
+use active_monitor_core::gitops;
 use active_monitor_core::healthcheck::{GROUP, HealthCheck};
+use active_monitor_core::names;
 use active_monitor_core::view::List;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::Resource;
 use serde_json::{Value, json};
 
 use crate::args::{Format, LintArgs};
-use crate::documents::{self, Finding, Object, Severity};
+use crate::documents::{self, Finding, Object, Severity, is_of_folder};
 use crate::{Error, Exit, Streams, World, output};
 
 /// The top level of a HealthCheck.
@@ -49,6 +51,7 @@ pub(super) fn lint(object: &Object) -> Option<Vec<Finding>> {
     let (group, _) = object.api_version().split_once('/').unwrap_or_default();
     match (object.api_version(), object.kind()) {
         (definition::API_VERSION, definition::KIND) => Some(lint_definition(object)),
+        (definition::API_VERSION, kind) if is_of_folder(kind) => Some(gitops::wanted(object).err().unwrap_or_default()),
         (version, "HealthCheck") if version == HealthCheck::api_version(&()) => Some(lint_check(object)),
         ("", _) => Some(vec![object.finding(Severity::Error, "apiVersion", "is missing")]),
         (_, "") => Some(vec![object.finding(Severity::Error, "kind", "is missing")]),
@@ -63,7 +66,7 @@ pub(super) fn lint(object: &Object) -> Option<Vec<Finding>> {
             ),
         )]),
         _ if group == GROUP || group == definition::API_VERSION.split('/').next().unwrap_or_default() => {
-            let message = format!("must be HealthCheck or {}", definition::KIND);
+            let message = format!("must be HealthCheck, {}, FleetCluster or MaintenanceWindow", definition::KIND);
             Some(vec![object.finding(Severity::Error, "kind", message)])
         }
         _ => None,

@@ -70,18 +70,21 @@ fn objects(check: &Check, slot: Timestamp, streams: &mut Streams<'_>) -> Result<
         objects.push(account.binding(false));
         match workflow(check, job, slot) {
             Ok(workflow) => objects.push(workflow),
-            Err(url) => {
-                writeln!(streams.err, "the {} workflow is read from {} at each run", job.kind, output::printable(url))?
-            }
+            Err(place) => writeln!(
+                streams.err,
+                "the {} workflow is read from {} at each run",
+                job.kind,
+                output::printable(place)
+            )?,
         }
     }
     Ok(objects)
 }
 
-/// The Workflow, or the address of its text.
+/// The Workflow, or where its text is.
 fn workflow<'a>(check: &Check, job: &'a Job, slot: Timestamp) -> Result<Value, &'a str> {
     match &job.source {
-        Source::Url { url, verify_cert: _ } => Err(url),
+        Source::Url { url: place, verify_cert: _ } | Source::File { path: place } => Err(place),
         Source::Inline(text) => {
             let slot = Timestamp::from_second(slot.as_second()).unwrap_or(slot);
             let key = RunKey { check_uid: check.uid.clone(), kind: job.kind, slot };

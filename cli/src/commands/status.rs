@@ -1,15 +1,18 @@
-//! `fleetcheck status`: what is wrong now, worst first.
+//! `fleetcheck status`: what is wrong now, worst first, and before that what it comes down to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, FleetSummary};
+use active_monitor_core::view::{
+    CheckStatus, CheckView, ClusterStatus, ClusterView, FleetSummary, Incident, SourceState, SourceView,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::checks::{last_result, tone as check_tone};
 use super::cluster::tone as cluster_tone;
+use super::incidents;
 use crate::args::Format;
-use crate::client::{CheckQuery, Client};
+use crate::client::{CheckQuery, Client, IncidentQuery};
 use crate::output::{self, NOTHING, Rows, Text};
 use crate::{Error, Exit, Streams, World};
 
@@ -18,10 +21,15 @@ use crate::{Error, Exit, Streams, World};
 #[serde(rename_all = "camelCase")]
 struct Status {
     summary: FleetSummary,
+    /// Open incidents, worst first.
+    incidents: Vec<Incident>,
     /// Not connected, worst first.
     clusters: Vec<ClusterView>,
     /// Wrong now, worst first.
     checks: Vec<CheckView>,
+    /// The folder that the hub keeps the fleet like.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<SourceView>,
 }
 
 pub(super) async fn run(hub: &Client, format: Format, world: &World, streams: &mut Streams<'_>) -> Result<Exit, Error> {
@@ -41,24 +49,47 @@ async fn ask(hub: &Client) -> Result<Status, Error> {
         let query = CheckQuery { status: Some(status.as_str()), ..CheckQuery::default() };
         checks.extend(hub.checks(&query).await?);
     }
-    Ok(Status { summary: hub.fleet().await?, clusters, checks })
+    let incidents = match hub.incidents(&IncidentQuery::default()).await {
+        Ok(page) => page.items,
+        // A hub of an earlier version knows no incidents.
+        Err(error) if error.is_not_found() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Status { summary: hub.fleet().await?, incidents, clusters, checks, sources: hub.sources().await? })
 }
 
 impl Status {
     /// The summary counts too: it may know of something that went wrong after the lists were read.
     fn is_fine(&self) -> bool {
         let wrong = |status: &CheckStatus| status.is_wrong() && self.summary.checks.get(status.as_str()) > Some(&0);
-        self.clusters.is_empty() && self.checks.is_empty() && !CheckStatus::ALL.iter().any(wrong)
+        let refused = |source: &SourceView| source.state == SourceState::Refused;
+        self.summary.restore.is_none()
+            && !self.sources.iter().any(refused)
+            && self.clusters.is_empty()
+            && self.checks.is_empty()
+            && !CheckStatus::ALL.iter().any(wrong)
     }
 
     fn table(&self, world: &World, streams: &mut Streams<'_>) -> Result<(), Error> {
+        if !self.incidents.is_empty() {
+            incidents::rows(&self.incidents, (world.now)(), world.colour).write(streams.out)?;
+            writeln!(streams.out)?;
+        }
         let rows = self.rows((world.now)(), world.colour);
-        if rows.is_empty() {
+        if let Some(restore) = &self.summary.restore {
+            writeln!(
+                streams.out,
+                "The hub came back from the past ({}): definitions are held back, see `fleetcheck hub restore`.\n",
+                restore.reason
+            )?;
+        } else if rows.is_empty() {
             writeln!(streams.out, "nothing is wrong")?;
-        } else {
+        }
+        if !rows.is_empty() {
             rows.write(streams.out)?;
         }
         writeln!(streams.out, "\n{}", numbers(&self.summary))?;
+        self.sources.iter().try_for_each(|source| writeln!(streams.out, "{}", super::sources::line(source)))?;
         if self.summary.clusters.values().all(|count| *count == 0) {
             writeln!(streams.err, "there are no clusters; add one with `fleetcheck cluster add NAME`")?;
         }
@@ -107,12 +138,18 @@ pub(super) fn check_message(check: &CheckView) -> String {
         0 => String::new(),
         late => format!("overdue by {}", output::seconds(i64::try_from(late).unwrap_or(i64::MAX))),
     };
-    [late.as_str(), &check.state.message].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+    let flapping = if check.health.flapping { "flapping" } else { "" };
+    let soft = if check.health.soft { "the last result says otherwise" } else { "" };
+    [late.as_str(), flapping, soft, &check.state.message]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// `3 clusters (1 Unreachable, 2 Connected), 40 checks (1 Failed, 39 Succeeded), 1 definition`.
 fn numbers(summary: &FleetSummary) -> String {
-    let FleetSummary { hub_version: _, clusters, checks, definitions } = summary;
+    let FleetSummary { hub_version: _, clusters, checks, definitions, restore: _ } = summary;
     let clusters = counted(clusters, "cluster", &ClusterStatus::ALL.map(ClusterStatus::as_str));
     let checks = counted(checks, "check", &CheckStatus::ALL.map(CheckStatus::as_str));
     format!("{clusters}, {checks}, {}", plural(*definitions, "definition"))

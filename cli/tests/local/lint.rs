@@ -84,7 +84,7 @@ fn every_problem_has_its_place() {
     insta::assert_snapshot!(lint(&bad).join("\n"), @r#"
     <stdin>:7:14: spec.schedule.cron: minute: 61 is above 59
     <stdin>:8:3: spec.level: "galaxy" is neither cluster nor namespace
-    <stdin>:13:7: spec.workflow.resource.namespace: "Health" is no DNS label: a-z, 0-9 and -, at most 63, not starting or ending with -
+    <stdin>:13:7: spec.workflow.resource.namespace: "Health" must be 1 to 63 characters of a-z, 0-9 and '-', and begin and end with a letter or digit
     <stdin>:16:9: spec.workflow.resource.source.inline: kind must be Workflow
     "#);
 }
@@ -97,9 +97,9 @@ fn definitions_are_looked_into() {
         .replace("serviceAccount: sa", "serviceAccount: \"-\"");
     insta::assert_snapshot!(lint(&bad).join("\n"), @r#"
     <stdin>:5:51: spec.clusterSelector.matchExpressions[0].operator: must be In, NotIn, Exists or DoesNotExist
-    <stdin>:10:7: spec.template.spec.every: unknown field; allowed are backoffFactor, backoffMax, backoffMin, description, level, remedyResetInterval, remedyRunsLimit, remedyworkflow, repeatAfterSec, schedule, workflow
+    <stdin>:10:7: spec.template.spec.every: unknown field; allowed are backoffFactor, backoffMax, backoffMin, description, failureThreshold, initialDelaySec, jitterSec, level, remedyResetInterval, remedyRunsLimit, remedyworkflow, repeatAfterSec, schedule, startingDeadlineSeconds, successThreshold, suspend, workflow
     <stdin>:11:7: spec.template.spec.description: "${cluster.nme}" is no placeholder: use ${cluster.name}, ${cluster.labels.KEY} or ${cluster.annotations.KEY} with an optional :-DEFAULT, or $${cluster. for the literal text
-    <stdin>:15:11: spec.template.spec.workflow.resource.serviceAccount: "-" is no DNS name: a-z, 0-9, - and ., at most 253
+    <stdin>:15:11: spec.template.spec.workflow.resource.serviceAccount: "-" must be 1 to 253 characters of a-z, 0-9, '-' and '.', and each part between dots must begin and end with a letter or digit
     "#);
     insta::assert_snapshot!(lint(&DEFINITION.replace("clusterSelector", "selector")).join("\n"), @r"
     <stdin>:5:3: spec.selector: unknown field `selector`, expected `clusterSelector` or `template`
@@ -118,7 +118,7 @@ fn broken_texts_are_placed_too() {
     let kinds = "apiVersion: activemonitor.keikoproj.io/v1alpha1\nkind: Healthcheck\n---\n\
                  apiVersion: activemonitor.keikoproj.io/v1\nkind: HealthCheck\n";
     insta::assert_snapshot!(lint(kinds).join("\n"), @r"
-    <stdin>:2:1: kind: must be HealthCheck or FleetHealthCheck
+    <stdin>:2:1: kind: must be HealthCheck, FleetHealthCheck, FleetCluster or MaintenanceWindow
     <stdin>:4:1: apiVersion: must be activemonitor.keikoproj.io/v1alpha1 for a HealthCheck, fleet.activemonitor.keikoproj.io/v1alpha1 for a FleetHealthCheck
     ");
 }
@@ -163,4 +163,19 @@ fn this_projects_examples_are_sound() {
             assert_eq!(ran.exit, Exit::Fine, "{}", ran.out);
         }
     }
+}
+
+#[test]
+fn what_the_hub_takes_from_its_folder_is_checked_as_the_hub_does() {
+    let head = "apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1\nkind:";
+    let sound = format!(
+        "{head} FleetCluster\nmetadata: {{name: east, labels: {{env: prod}}}}\n---\n{head} MaintenanceWindow\nmetadata: \
+         {{name: night}}\nspec: {{cron: \"0 3 * * *\", durationSeconds: 60}}\n"
+    );
+    assert_eq!(lint(&sound), Vec::<String>::new());
+    let bad = sound.replace("east", "East").replace("durationSeconds: 60", "durationSeconds: 0");
+    let said = lint(&bad);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("<stdin>:3:12: metadata.name: must"), "{said:?}");
+    assert!(said[1].starts_with("<stdin>:8:27: spec.durationSeconds: durationSeconds must be from 1"), "{said:?}");
 }

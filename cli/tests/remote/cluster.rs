@@ -11,18 +11,49 @@ fn adding_prints_one_command_to_copy() {
     insta::assert_snapshot!(ran.out, @r"
     cluster east added
 
-    Its token, which works once and for 60m (until 2026-03-01T13:00:00Z):
+    Its token works once and for 60m (until 2026-03-01T13:00:00Z). Start the agent in the cluster with one of these:
 
-      east.5ec2e7.f19e2
+    # Helm
+    helm upgrade --install active-monitor-agent deploy/charts/agent --namespace active-monitor --create-namespace --set hub.address=hub.example.com:7443,hub.enrolmentAddress=hub.example.com:7444,hub.token=east.5ec2e7.f19e2
 
-    Start the agent in the cluster with it:
+    # kubectl
+    kubectl apply -f deploy/crds -f deploy/agent && kubectl -n active-monitor create secret generic active-monitor-hub --from-literal=ACTIVE_MONITOR_HUB_ADDRESS=hub.example.com:7443 --from-literal=ACTIVE_MONITOR_ENROLMENT_ADDRESS=hub.example.com:7444 --from-literal=ACTIVE_MONITOR_TOKEN=east.5ec2e7.f19e2 --dry-run=client -o yaml | kubectl apply -f - && kubectl -n active-monitor set env statefulset/active-monitor-agent --from=secret/active-monitor-hub
 
-      active-monitor-agent --hub-address hub.example.com:7443 --enrolment-address hub.example.com:7444 --token east.5ec2e7.f19e2
+    # Outside of the cluster
+    active-monitor-agent --hub-address hub.example.com:7443 --enrolment-address hub.example.com:7444 --token east.5ec2e7.f19e2
     ");
     let fleet = hub.fleet.lock().unwrap();
     let east = &fleet.clusters["east"];
     assert_eq!((east.labels["env"].as_str(), east.labels["region"].as_str()), ("prod", "eu"));
     assert_eq!(east.annotations["note"], "a,b=c");
+}
+
+#[test]
+fn a_file_of_clusters_can_be_given_again() {
+    let hub = Hub::start(fleet());
+    let names: Vec<String> = (0..60).map(|index| format!("edge-{index:02}")).collect();
+    let line = |name: &String| format!("- {{name: {name}, labels: {{env: edge}}}}\n");
+    let edge: String = names.iter().map(line).collect();
+    let file = format!("clusters:\n- {{name: east, labels: {{tier: gold}}}}\n{edge}");
+    let ran = hub.run_with(&["cluster", "add", "-f", "-"], &file);
+    assert_eq!((ran.exit, ran.out.matches("# Helm").count()), (Exit::Fine, 60), "{}", ran.err);
+    assert_eq!(ran.err, "cluster east is there (Connected), configured\n");
+    assert_eq!(hub.fleet.lock().unwrap().clusters["east"].labels["tier"], "gold");
+    let again = hub.run_with(&["cluster", "add", "-f", "-"], &file);
+    assert_eq!((again.out.as_str(), again.err.matches("unchanged").count()), ("", 61), "no token is made void");
+    let wrong = hub.run_with(&["cluster", "add", "-f", "-"], "clusters:\n- name: a\n  labels: 7\n");
+    assert_eq!(wrong.exit, Exit::Error);
+    assert!(wrong.err.starts_with("<stdin>:3:"), "{}", wrong.err);
+}
+
+#[test]
+fn a_new_token_and_a_rebind_print_the_commands() {
+    let hub = Hub::start(fleet());
+    for (command, says) in [("token", "has a new token"), ("rebind", "is free for a rebuilt cluster")] {
+        let ran = hub.run(&["cluster", command, "east"]);
+        assert!(ran.out.starts_with(&format!("cluster east {says}\n")) && ran.out.contains("# Helm"), "{}", ran.out);
+    }
+    assert_eq!(hub.requests(), ["POST /api/v1/clusters/east/token", "POST /api/v1/clusters/east/rebind"]);
 }
 
 #[test]

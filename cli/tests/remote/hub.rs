@@ -6,19 +6,25 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use active_monitor_cli::{Cli, Exit, Streams, World};
+use active_monitor_core::care::{Acknowledgement, Care, Window, WindowSpec};
+use active_monitor_core::command::Layer;
+use active_monitor_core::health::Health;
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::DefinitionResult;
 use active_monitor_core::state::{CheckState, Phase, Totals};
+use active_monitor_core::uptime::Uptime;
 use active_monitor_core::view::{
-    Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView,
-    DefinitionClusterStatus, DefinitionView, FleetSummary, List, Preview, PreviewCluster, Problem, RunPage, RunView,
+    AcknowledgementAdd, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
+    ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
+    FleetSummary, GapView, Incident, IncidentPage, List, Preview, PreviewCluster, Problem, Restore, RestoreDifference,
+    RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
 };
 use axum::body::Body;
 use axum::extract::{Path as Segments, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
@@ -41,13 +47,20 @@ pub(crate) struct Fleet {
     pub(crate) clusters: BTreeMap<String, ClusterView>,
     pub(crate) checks: Vec<CheckView>,
     pub(crate) runs: Vec<RunView>,
+    pub(crate) gaps: Vec<GapView>,
     pub(crate) definitions: BTreeMap<String, DefinitionView>,
     /// Reads of a definition that are answered before its clusters have.
     pub(crate) silent_reads: u32,
     /// What the clusters then say.
     pub(crate) verdict: Option<DefinitionResult>,
+    /// Commands that were given.
+    pub(crate) commands: Vec<CommandRequest>,
     /// Requests as `METHOD /path?query`, in order.
     pub(crate) requests: Vec<String>,
+    pub(crate) windows: BTreeMap<String, WindowSpec>,
+    pub(crate) incidents: Vec<Incident>,
+    pub(crate) restore: Option<Restore>,
+    pub(crate) sources: Vec<SourceView>,
 }
 
 type Shared = Arc<Mutex<Fleet>>;
@@ -118,10 +131,22 @@ pub(crate) fn binary(home: &Path) -> assert_cmd::Command {
 fn router(fleet: Shared) -> Router {
     let api = Router::new()
         .route("/fleet", get(summary))
+        .route("/restore", get(restore))
+        .route("/restore/confirm", post(confirm_restore))
         .route("/clusters", get(clusters).post(add))
-        .route("/clusters/{name}", patch(change).delete(remove))
+        .route("/clusters/{name}", get(one_cluster).patch(change).delete(remove))
+        .route("/clusters/{name}/checks/{namespace}/{check}", get(one_check))
+        .route("/commands", post(command))
+        .route("/clusters/{name}/token", post(token))
+        .route("/clusters/{name}/rebind", post(token))
         .route("/checks", get(checks))
         .route("/runs", get(runs))
+        .route("/uptime", get(uptime))
+        .route("/incidents", get(incidents))
+        .route("/sources", get(sources))
+        .route("/windows", get(windows))
+        .route("/windows/{name}", put(put_window).delete(remove_window))
+        .route("/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement", put(acknowledge).delete(unacknowledge))
         .route("/definitions", get(definitions))
         .route("/definitions/preview", post(preview))
         .route("/definitions/{name}", put(apply).get(definition).delete(withdraw));
@@ -150,6 +175,22 @@ fn problem(status: StatusCode, detail: &str) -> Response {
         .into_response()
 }
 
+async fn restore(State(fleet): State<Shared>) -> Json<RestoreView> {
+    let restore = fleet.lock().unwrap().restore.clone();
+    let difference = RestoreDifference {
+        definition: "dns".to_owned(),
+        hub_generation: Some(3),
+        newest_generation: 5,
+        clusters: vec!["east".to_owned(), "west".to_owned()],
+    };
+    Json(RestoreView { differences: restore.iter().map(|_| difference.clone()).collect(), restore })
+}
+
+async fn confirm_restore(State(fleet): State<Shared>) -> Json<RestoreView> {
+    fleet.lock().unwrap().restore = None;
+    Json(RestoreView::default())
+}
+
 async fn summary(State(fleet): State<Shared>) -> Json<FleetSummary> {
     let fleet = fleet.lock().unwrap();
     let mut clusters: BTreeMap<_, _> = ClusterStatus::ALL.iter().map(|s| (s.as_str().to_owned(), 0)).collect();
@@ -157,7 +198,13 @@ async fn summary(State(fleet): State<Shared>) -> Json<FleetSummary> {
     let mut checks: BTreeMap<_, _> = CheckStatus::ALL.iter().map(|s| (s.as_str().to_owned(), 0)).collect();
     fleet.checks.iter().for_each(|c| *checks.get_mut(c.status.as_str()).unwrap() += 1);
     let definitions = fleet.definitions.len() as u64;
-    Json(FleetSummary { hub_version: "0.1.0".to_owned(), clusters, checks, definitions })
+    Json(FleetSummary {
+        hub_version: "0.1.0".to_owned(),
+        clusters,
+        checks,
+        definitions,
+        restore: fleet.restore.clone(),
+    })
 }
 
 async fn clusters(State(fleet): State<Shared>) -> Json<List<ClusterView>> {
@@ -168,9 +215,13 @@ async fn add(State(fleet): State<Shared>, Json(body): Json<ClusterAdd>) -> Respo
     let mut view = cluster(&body.name, ClusterStatus::Pending);
     (view.labels, view.annotations) = (body.labels, body.annotations);
     fleet.lock().unwrap().clusters.insert(body.name.clone(), view);
+    token(Segments(body.name)).await
+}
+
+async fn token(Segments(name): Segments<String>) -> Response {
     let token = ClusterToken {
-        token: format!("{}.5ec2e7.f19e2", body.name),
-        cluster: body.name,
+        token: format!("{name}.5ec2e7.f19e2"),
+        cluster: name,
         expires_at: now() + SignedDuration::from_hours(1),
         agent_address: "hub.example.com:7443".to_owned(),
         enrolment_address: "hub.example.com:7444".to_owned(),
@@ -203,6 +254,45 @@ async fn remove(State(fleet): State<Shared>, Segments(name): Segments<String>) -
         Some(_) => StatusCode::NO_CONTENT.into_response(),
         None => problem(StatusCode::NOT_FOUND, &format!("there is no cluster {name:?}")),
     }
+}
+
+async fn one_cluster(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+    match fleet.lock().unwrap().clusters.get(&name) {
+        Some(view) => Json(view.clone()).into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("there is no cluster {name:?}")),
+    }
+}
+
+async fn one_check(
+    State(fleet): State<Shared>,
+    Segments((cluster, namespace, name)): Segments<(String, String, String)>,
+) -> Response {
+    let fleet = fleet.lock().unwrap();
+    let is_it =
+        |check: &&CheckView| check.cluster == cluster && check.state.namespace == namespace && check.state.name == name;
+    match fleet.checks.iter().find(is_it) {
+        Some(check) => Json(check.clone()).into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("cluster {cluster} has no check {name}")),
+    }
+}
+
+/// Each cluster does what its name says of it.
+async fn command(State(fleet): State<Shared>, Json(body): Json<CommandRequest>) -> Json<CommandReport> {
+    let mut fleet = fleet.lock().unwrap();
+    let result = |view: &ClusterView| {
+        let (outcome, layer, message) = match view.name.as_str() {
+            "east" => (CommandOutcome::Delivered, None, "done"),
+            "west" => (CommandOutcome::Unreachable, None, "its agent is not connected"),
+            _ => (CommandOutcome::Refused, Some(Layer::Policy), "obeyed are: run-now"),
+        };
+        CommandResult { cluster: view.name.clone(), outcome, layer, message: message.to_owned() }
+    };
+    let is_meant = |view: &&ClusterView| body.clusters.is_empty() || body.clusters.contains(&view.name);
+    let results = fleet.clusters.values().filter(is_meant).map(result).collect();
+    let (scope, order) = body.order("ann").unwrap();
+    let command = in_words(&scope, &order);
+    fleet.commands.push(body);
+    Json(CommandReport { id: "1".to_owned(), at: now(), command, results })
 }
 
 type Filter = Query<BTreeMap<String, String>>;
@@ -239,7 +329,89 @@ async fn runs(State(fleet): State<Shared>, filter: Filter) -> Json<RunPage> {
     let more = items.len() > limit.min(2);
     items.truncate(limit.min(2));
     let next = items.last().filter(|_| more).map(|view| view.id);
-    Json(RunPage { items, next })
+    let gaps = fleet.lock().unwrap().gaps.clone();
+    let from = next.unwrap_or(0);
+    let gaps = gaps.into_iter().filter(|gap| gap.after >= from && gap.after < before).collect();
+    Json(RunPage { items, gaps, next })
+}
+
+fn window_view(spec: WindowSpec) -> WindowView {
+    let window = Window::parse(spec).unwrap();
+    let (open_until, changes_at) = (window.ends(now()), window.changes(now()));
+    WindowView { spec: window.spec, open_until, changes_at }
+}
+
+async fn incidents(State(fleet): State<Shared>) -> Json<IncidentPage> {
+    Json(IncidentPage { items: fleet.lock().unwrap().incidents.clone(), next: None })
+}
+
+async fn sources(State(fleet): State<Shared>) -> Json<List<SourceView>> {
+    Json(List { items: fleet.lock().unwrap().sources.clone() })
+}
+
+async fn windows(State(fleet): State<Shared>) -> Json<List<WindowView>> {
+    Json(List { items: fleet.lock().unwrap().windows.values().cloned().map(window_view).collect() })
+}
+
+async fn put_window(
+    State(fleet): State<Shared>,
+    Segments(name): Segments<String>,
+    Json(spec): Json<WindowSpec>,
+) -> Response {
+    assert_eq!(spec.name, name);
+    fleet.lock().unwrap().windows.insert(name, spec.clone());
+    (StatusCode::CREATED, Json(window_view(spec))).into_response()
+}
+
+async fn remove_window(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+    match fleet.lock().unwrap().windows.remove(&name) {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("there is no window {name}")),
+    }
+}
+
+async fn acknowledge(
+    Segments([cluster, _, name]): Segments<[String; 3]>,
+    Json(body): Json<AcknowledgementAdd>,
+) -> Json<CheckView> {
+    let mut check = check(&cluster, &name, CheckStatus::Failed, "");
+    let expires_at = now() + SignedDuration::from_secs(body.expires_in_seconds.cast_signed());
+    let known = Acknowledgement { by: "me".to_owned(), comment: body.comment, at: now(), expires_at };
+    check.care.acknowledgement = Some(known);
+    Json(check)
+}
+
+async fn unacknowledge(Segments([_, _, name]): Segments<[String; 3]>) -> Response {
+    match name.as_str() {
+        "dns" => StatusCode::NO_CONTENT.into_response(),
+        _ => problem(StatusCode::NOT_FOUND, &format!("{name} is not acknowledged")),
+    }
+}
+
+/// One item for each that the three checks of a fleet can make.
+async fn uptime(filter: Filter) -> Json<UptimePage> {
+    let time = Uptime { up_seconds: 43_200.0, down_seconds: 43.2, outages: 2, ..Uptime::default() };
+    let bad = UptimeView {
+        cluster: Some("east".to_owned()),
+        namespace: Some("health".to_owned()),
+        name: Some("dns".to_owned()),
+        label: None,
+        checks: 1,
+        ratio: time.ratio(),
+        time,
+    };
+    let time = Uptime { unknown_seconds: 86_400.0, ..Uptime::default() };
+    let unknown = UptimeView {
+        cluster: None,
+        namespace: None,
+        name: None,
+        label: Some("eu".to_owned()),
+        ratio: None,
+        time,
+        ..bad.clone()
+    };
+    let total = if filter["limit"] == "20" { 2 } else { 9 };
+    Json(UptimePage { from: ago(86_400), to: now(), items: vec![bad, unknown], total })
 }
 
 async fn definitions(State(fleet): State<Shared>) -> Json<List<DefinitionView>> {
@@ -276,7 +448,8 @@ async fn apply(State(fleet): State<Shared>, Segments(name): Segments<String>, Js
         message: String::new(),
     };
     let clusters = fleet.clusters.keys().map(of_cluster).collect();
-    let view = DefinitionView { name: name.clone(), generation, definition: body, clusters };
+    let message = String::new();
+    let view = DefinitionView { name: name.clone(), generation, definition: body, message, clusters };
     fleet.definitions.insert(name, view.clone());
     (if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response()
 }
@@ -312,7 +485,9 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus) -> ClusterView {
         kubernetes_version: String::new(),
         backlog: 0,
         dropped_reports: 0,
+        refused_checks: 0,
         clock_skew_ms: 0,
+        certificate_ends_at: None,
         checks: BTreeMap::new(),
     }
 }
@@ -323,6 +498,8 @@ pub(crate) fn check(cluster: &str, name: &str, status: CheckStatus, message: &st
         cluster: cluster.to_owned(),
         status,
         overdue_seconds: if status == CheckStatus::Overdue { 600 } else { 0 },
+        health: Health::default(),
+        care: Care::default(),
         state: CheckState {
             uid: format!("uid-{name}"),
             namespace: "health".to_owned(),
@@ -338,6 +515,10 @@ pub(crate) fn check(cluster: &str, name: &str, status: CheckStatus, message: &st
             remedy: None,
             remedy_status: String::new(),
             samples: Vec::new(),
+            refused_samples: 0,
+            pauses: Vec::new(),
+            remedy_budget: None,
+            depends_on: Vec::new(),
             definition: None,
         },
     }
@@ -359,6 +540,8 @@ pub(crate) fn ran(id: i64, cluster: &str, outcome: Outcome) -> RunView {
             message: if failed { "lookup failed:\x1b[2J no such host".to_owned() } else { String::new() },
             started_at: ago(600 - id),
             finished_at: ago(590 - id),
+            warning: String::new(),
+            log_tail: if failed { "dns-0a1b:\nlookup failed:\x1b[2J no such host".to_owned() } else { String::new() },
         },
     }
 }

@@ -1,9 +1,9 @@
 //! status, checks, runs, cluster list: what they show and how they exit.
 
 use active_monitor_cli::Exit;
-use active_monitor_core::view::{CheckStatus, ClusterStatus};
+use active_monitor_core::view::{CheckStatus, ClusterStatus, GapView, Restore};
 
-use crate::hub::{Fleet, Hub, check, cluster, fleet};
+use crate::hub::{Fleet, Hub, ago, check, cluster, fleet};
 
 #[test]
 fn status_shows_what_is_wrong_worst_first() {
@@ -57,6 +57,29 @@ fn status_is_fine_only_when_everything_is_known_and_right() {
 }
 
 #[test]
+fn a_hub_that_came_back_from_the_past_says_so_until_it_is_confirmed() {
+    let mut fleet = Fleet::default();
+    fleet.clusters.insert("one".to_owned(), cluster("one", ClusterStatus::Connected));
+    fleet.restore = Some(Restore { noticed_at: ago(60), reason: "it was restored from a backup".to_owned() });
+    let hub = Hub::start(fleet);
+    let ran = hub.run(&["status"]);
+    assert_eq!(ran.exit, Exit::Found);
+    assert!(ran.out.starts_with("The hub came back from the past (it was restored from a backup): "), "{}", ran.out);
+    assert!(!ran.out.contains("nothing is wrong"), "{}", ran.out);
+    let ran = hub.run(&["hub", "restore"]);
+    assert_eq!(ran.exit, Exit::Found);
+    for line in ["since 2026-03-01T11:59:00Z: it was restored from a backup", "fleetcheck hub confirm-restore"] {
+        assert!(ran.out.contains(line), "{}", ran.out);
+    }
+    let row: Vec<&str> = ran.out.lines().find(|line| line.starts_with("dns")).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["dns", "3", "5", "east,", "west"]);
+    assert_eq!(hub.run(&["hub", "confirm-restore"]).exit, Exit::Fine);
+    let ran = hub.run(&["hub", "restore"]);
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, "the hub knows all that it ever did\n"));
+    assert_eq!(hub.run(&["status"]).exit, Exit::Fine);
+}
+
+#[test]
 fn an_empty_fleet_says_what_to_do() {
     let ran = Hub::start(Fleet::default()).run(&["status"]);
     assert_eq!(ran.out, "nothing is wrong\n\n0 clusters, 0 checks, 0 definitions\n");
@@ -73,6 +96,44 @@ fn status_as_data_has_every_check() {
     assert_eq!(json["summary"]["checks"]["Stale"], 2);
     let yaml = hub.run(&["-o", "yaml", "status"]).out;
     assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap(), json);
+}
+
+fn incident() -> active_monitor_core::view::Incident {
+    serde_json::from_value(serde_json::json!({
+        "id": "5f0c1d9a3be84a17", "kind": "Check", "subject": "check/health/dns", "namespace": "health", "name": "dns",
+        "title": "health/dns fails in 3 of 4 clusters with region=eu", "widespread": true, "silenced": false,
+        "flapping": false, "firstSeen": "2026-01-01T00:00:00Z", "lastChange": "2026-01-01T00:00:00Z",
+        "counts": {"failing": 3, "healthy": 5, "unknown": 1, "failingInScope": 3, "inScope": 4},
+        "scope": {"label": "region", "value": "eu"},
+        "differences": [{"label": "region", "value": "eu", "failing": 3, "of": 4, "failingOutside": 0, "ofOutside": 4}],
+        "changes": [{"at": "2025-12-31T23:50:00Z", "kind": "Definition", "who": "alice", "what": "definition.put", "object": "dns"}],
+        "members": []
+    }))
+    .unwrap()
+}
+
+#[test]
+fn incidents_come_first_and_say_what_they_have_in_common() {
+    let hub = Hub::start(Fleet { incidents: vec![incident()], ..fleet() });
+    let out = hub.run(&["status"]).out;
+    let head: Vec<&str> = out.lines().take(4).collect();
+    assert!(head[0].starts_with("INCIDENT ") && head[3].starts_with("STATUS "), "{out}");
+    assert!(head[1].starts_with("5f0c1d9a3be84a17   Widespread"), "{out}");
+    assert!(head[1].ends_with("health/dns fails in 3 of 4 clusters with region=eu"), "{out}");
+
+    let ran = hub.run(&["incidents", "--details"]);
+    let details: Vec<&str> = ran.out.lines().skip(3).collect();
+    assert_eq!(
+        details,
+        [
+            "5f0c1d9a3be84a17: health/dns fails in 3 of 4 clusters with region=eu",
+            "  3 failing, 5 healthy, 1 unknown",
+            "  region=eu: 3 of 4, elsewhere 0 of 4",
+            "  before, at 2025-12-31T23:50:00Z: definition.put dns by alice",
+        ]
+    );
+    let none = Hub::start(fleet()).run(&["incidents"]);
+    assert_eq!((none.out.as_str(), none.err.as_str()), ("", "there are no open incidents\n"));
 }
 
 #[test]
@@ -104,6 +165,9 @@ fn runs_are_read_page_by_page() {
     east      health      dns    healthCheck   Succeeded   -                9m48s   10s    -
     east      health      dns    healthCheck   Succeeded   -                9m49s   10s    -
     ");
+    let told = hub.run(&["runs", "--logs"]).out;
+    let logs = "\n\neast health/dns-0a1b\n  dns-0a1b:\n  lookup failed: [2J no such host\n";
+    assert!(told.ends_with(logs), "{told}");
     assert_eq!(hub.run(&["runs", "--limit", "3"]).out.lines().count(), 4);
     let asked = hub.requests();
     assert!(
@@ -118,6 +182,45 @@ fn runs_are_read_page_by_page() {
 }
 
 #[test]
+fn uptime_is_shown_lowest_first() {
+    let hub = Hub::start(fleet());
+    let ran = hub.run(&["uptime"]);
+    insta::assert_snapshot!(ran.out, @r"
+    UPTIME    OF                CHECKS   OUTAGES   DOWN   UNKNOWN   LEFT OUT
+    99.900%   east/health/dns   1        2         44s    -         -
+    -         eu                1        0         -      24h       -
+    ");
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Fine, ""));
+    assert_eq!(hub.requests().last().unwrap(), "GET /api/v1/uptime?by=check&limit=20&window=24h");
+    let ran =
+        hub.run(&["uptime", "east/health", "-l", "env=prod", "--window", "30d", "--by", "cluster", "--limit", "5"]);
+    assert_eq!(ran.err, "7 more; see --limit\n");
+    assert_eq!(
+        hub.requests().last().unwrap(),
+        "GET /api/v1/uptime?by=cluster&cluster=east&limit=5&namespace=health&selector=env%3Dprod&window=30d"
+    );
+}
+
+#[test]
+fn a_gap_stands_between_the_runs_where_it_is() {
+    let mut fleet = fleet();
+    let gap = |after, reports| GapView { cluster: "east".to_owned(), after, reports, noticed_at: ago(60) };
+    fleet.gaps = vec![gap(5, 7), gap(3, 12)];
+    let hub = Hub::start(fleet);
+    let shown = hub.run(&["runs"]).out;
+    let at =
+        |text: &str| shown.lines().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {shown}"));
+    assert_eq!(at("7 runs of this cluster never came, noticed 60s ago"), 1, "{shown}");
+    assert_eq!(
+        at("12 runs of this cluster never came"),
+        at("WorkflowFailed") - 1,
+        "before the run behind which it lies"
+    );
+    let json: serde_json::Value = serde_json::from_str(&hub.run(&["runs", "-o", "json"]).out).unwrap();
+    assert_eq!((&json["gaps"][1]["after"], &json["gaps"][1]["reports"]), (&3.into(), &12.into()));
+}
+
+#[test]
 fn clusters_are_listed() {
     let ran = Hub::start(fleet()).run(&["cluster", "list"]);
     insta::assert_snapshot!(ran.out, @r"
@@ -127,4 +230,56 @@ fn clusters_are_listed() {
     west   Unreachable   66m          2        2       7         -       -            -
     ");
     assert_eq!(ran.exit, Exit::Fine);
+}
+
+#[test]
+fn windows_are_set_listed_and_deleted() {
+    let hub = Hub::start(fleet());
+    let again = [
+        "window",
+        "set",
+        "patch-day",
+        "-l",
+        "env=prod",
+        "--cron",
+        "0 2 * * SUN",
+        "--tz",
+        "Europe/Berlin",
+        "--for",
+        "2h",
+    ];
+    // It is Sunday, 12:00 UTC.
+    assert_eq!(hub.run(&again).out, "window patch-day set, begins in 6d13h\n");
+    let once = [
+        "window",
+        "set",
+        "move",
+        "--cluster",
+        "east",
+        "--from",
+        "2026-03-01T11:00:00Z",
+        "--to",
+        "2026-03-01T12:30:00Z",
+        "-m",
+        "new nodes",
+    ];
+    assert_eq!(hub.run(&once).out, "window move set, open, ends in 30m\n");
+    insta::assert_snapshot!(hub.run(&["window", "list"]).out, @r"
+    NAME        STATE               WHEN                                           OF               COMMENT
+    move        open, ends in 30m   2026-03-01T11:00:00Z to 2026-03-01T12:30:00Z   east/*/*         new nodes
+    patch-day   begins in 6d13h     0 2 * * SUN Europe/Berlin for 120m             */*/* env=prod   -
+    ");
+    assert_eq!(hub.run(&["window", "delete", "move"]).out, "window move deleted\n");
+    let gone = hub.run(&["window", "delete", "move"]);
+    assert!(gone.exit == Exit::Error && gone.err.contains("there is no window move"), "{}", gone.err);
+}
+
+#[test]
+fn what_is_wrong_is_acknowledged() {
+    let hub = Hub::start(fleet());
+    let ran = hub.run(&["ack", "east/health/dns", "--for", "90m", "-m", "ticket 7"]);
+    assert_eq!(ran.out, "east/health/dns acknowledged until 2026-03-01T13:30:00Z\n");
+    assert_eq!(hub.requests().last().unwrap(), "PUT /api/v1/clusters/east/checks/health/dns/acknowledgement");
+    assert_eq!(hub.run(&["unack", "east/health/dns"]).out, "east/health/dns is no longer acknowledged\n");
+    assert!(hub.run(&["unack", "east/health/web"]).err.contains("web is not acknowledged"));
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cluster;
+mod commands;
 mod definitions;
 mod errors;
 mod hub;
 mod lists;
+mod sources;

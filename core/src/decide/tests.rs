@@ -62,7 +62,11 @@ impl World {
                     self.observed.settled.push((*run).clone());
                     self.recorded.push(*run);
                 }
-                Step::Start(key) => self.start(check, key, now),
+                Step::Start(key) => self.start(check, key, None, now),
+                Step::RunNow { key, token } => {
+                    self.observed.ran_now = Some(token.clone());
+                    self.start(check, key, Some(token), now);
+                }
                 Step::Abandon(key) => self.observed.intents.retain(|intent| intent.key != key),
                 Step::Confirm(workflow) => {
                     if self.observed.workflows.iter().any(|seen| seen.workflow == workflow) {
@@ -76,14 +80,24 @@ impl World {
         panic!("no rest after 20 steps");
     }
 
-    fn start(&mut self, check: &Check, key: RunKey, now: Timestamp) {
+    fn start(&mut self, check: &Check, key: RunKey, run_now: Option<String>, now: Timestamp) {
         let job = check.job(key.kind).unwrap();
         let workflow = format!("health/{}", workflow_name(&job.prefix, &key));
+        self.observed.gone.remove(&workflow);
         self.observed.intents.retain(|intent| intent.key != key);
-        self.observed.intents.push(Intent { key: key.clone(), workflow: workflow.clone(), created: true });
+        let intent = Intent { key: key.clone(), workflow: workflow.clone(), created: true, run_now: run_now.clone() };
+        self.observed.intents.push(intent);
         let status = WorkflowStatus::default();
         let created = crate::healthcheck::whole_seconds(now);
-        self.observed.workflows.push(Seen { key: key.clone(), workflow, created, deadline_seconds: Some(60), status });
+        self.observed.workflows.push(Seen {
+            key: key.clone(),
+            workflow,
+            created,
+            run_now,
+            deadline_seconds: Some(60),
+            warning: "from a copy".into(),
+            status,
+        });
         self.created.push(key);
     }
 
@@ -335,31 +349,66 @@ fn conditions_are_written_once_where_the_crd_knows_them() {
     world.end(WorkflowPhase::Succeeded, at(2));
     world.settle(&check, at(2));
     let conditions = world.observed.status.conditions.clone().unwrap();
-    assert_eq!((conditions.len(), conditions[0].status.as_str()), (1, "True"));
+    let said: Vec<_> = conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect();
+    let expected = [
+        ("Ready", "True", "Scheduled"),
+        ("Scheduled", "True", "OnSchedule"),
+        ("RBACReady", "True", "Granted"),
+        ("ArgoReady", "Unknown", "NotAsked"),
+    ];
+    assert_eq!(said, expected);
+    assert!(conditions.iter().all(|condition| condition.observed_generation == Some(1)));
     assert!(matches!(decide(at(3), &check, &world.observed), Step::Wait(Some(_))));
 }
 
 #[test]
-fn every_problem_of_a_resource_is_named_with_its_field() {
-    let resource: HealthCheck = serde_json::from_value(json!({
-        "apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck", "metadata": {"name": "x"},
-        "spec": {"schedule": {"cron": "61 * * * *"}, "level": "galaxy", "remedyRunsLimit": -1,
-            "workflow": {"generateName": "UPPER", "resource": {"namespace": "a/b", "serviceAccount": "",
-                "source": {"inline": "#"}}}},
-    }))
-    .unwrap();
-    let fields: Vec<String> =
-        Check::parse(&resource).unwrap_err().problems.into_iter().map(|problem| problem.field).collect();
-    assert_eq!(
-        fields,
-        [
-            "spec.schedule.cron",
-            "spec.level",
-            "spec.workflow.generateName",
-            "spec.workflow.resource.namespace",
-            "spec.workflow.resource.serviceAccount",
-            "spec.workflow.resource.source.inline",
-            "spec.remedyRunsLimit",
-        ]
-    );
+fn who_takes_over_without_the_journal_counts_nothing_twice_and_gets_back_what_it_lacks() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(1));
+    world.end(WorkflowPhase::Succeeded, at(3));
+    let next = world.settle(&check, at(3)).unwrap();
+    world.settle(&check, next);
+    world.end(WorkflowPhase::Failed, next + Duration::from_secs(2));
+    let third = world.settle(&check, next + Duration::from_secs(2)).unwrap();
+    world.settle(&check, third);
+
+    let observed = Observed { intents: vec![], settled: vec![], ..world.observed.clone() };
+    let mut other = World { observed, ..World::default() };
+    let lacks = counted_before(third, &check, &other.observed);
+    let slots: Vec<_> = lacks.iter().map(|run| (run.key.slot, run.outcome)).collect();
+    assert_eq!(slots, [(at(0), Outcome::Succeeded), (next, Outcome::Failed)], "not the one in flight");
+    assert_eq!(lacks, world.recorded);
+    other.observed.settled = vec![lacks[1].clone()];
+    other.settle(&check, third + Duration::from_secs(1));
+    assert_eq!((other.recorded.len(), other.created.len()), (0, 0), "it waits for the run in flight");
+    other.end(WorkflowPhase::Succeeded, third + Duration::from_secs(2));
+    other.settle(&check, third + Duration::from_secs(2));
+    let status = &other.observed.status;
+    assert_eq!((other.recorded.len(), status.success_count, status.failed_count), (1, Some(2), Some(1)));
 }
+
+#[test]
+fn a_workflow_that_no_argo_controller_takes_up_fails_and_says_so() {
+    let (check, mut world) = (every_minute(), World::default());
+    let deadline = world.settle(&check, at(1)).unwrap();
+    world.settle(&check, deadline);
+    let message = &world.recorded[0].message;
+    assert_eq!(message, "not done after 60 s: no Argo controller has taken it up");
+}
+
+#[test]
+fn a_run_in_flight_of_a_check_that_is_paused_ends_by_its_own_deadline() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(1));
+    let paused = self::check(json!({"repeatAfterSec": 0}));
+    let deadline = world.settle(&paused, at(5)).unwrap();
+    assert_eq!(deadline, at(1) + Duration::from_secs(70));
+    world.settle(&paused, deadline);
+    assert_eq!(world.recorded[0].reason, Some(Reason::DeadlineExceeded));
+    assert_eq!(world.observed.status.status.as_deref(), Some("Stopped"));
+}
+
+mod found;
+mod options;
+mod pauses;
+mod unusual;

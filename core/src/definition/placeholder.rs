@@ -10,7 +10,7 @@
 //!
 //! Any other `$` stays as it is: workflows are full of shell code and of Argo's own `{{…}}`.
 
-use super::names;
+use crate::names;
 
 const OPEN: &str = "${cluster.";
 const ESCAPED_OPEN: &str = "$${cluster.";

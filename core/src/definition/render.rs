@@ -11,12 +11,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::placeholder::{self, Malformed, Piece, Source};
-use super::{FleetHealthCheck, MAX_BYTES, names};
+use super::{FleetHealthCheck, MAX_BYTES};
+use crate::names::{self, DEFINITION_LABEL};
 
 /// `apiVersion` of what is rendered.
 pub const HEALTH_CHECK_API_VERSION: &str = "activemonitor.keikoproj.io/v1alpha1";
-/// Label of a rendered HealthCheck: the name of its definition.
-pub const DEFINITION_LABEL: &str = "activemonitor.keikoproj.io/definition";
 
 /// What placeholders can say of a cluster.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use serde_json::Value;
 
-use super::render::DEFINITION_LABEL;
-use super::{API_VERSION, FleetHealthCheck, HealthCheckTemplate, KIND, MAX_BYTES, names, placeholder};
+use super::{API_VERSION, FleetHealthCheck, HealthCheckTemplate, KIND, MAX_BYTES, placeholder};
+use crate::names::{self, DEFINITION_LABEL};
 
 /// Something wrong in a definition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

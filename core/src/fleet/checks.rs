@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Deadline, Fleet, count, later};
-use crate::session::hub::MAX_CHECKS;
+use crate::health::Health;
 use crate::state::{CheckState, Phase};
 use crate::view::{CheckStatus, CheckView, ClusterStatus, Event};
 
@@ -23,7 +23,7 @@ pub fn overdue_seconds(check: &CheckView, now: Timestamp) -> u64 {
 }
 
 /// When the next result of a check must be here at the latest; absent where none is expected.
-fn due_at(state: &CheckState) -> Option<Timestamp> {
+pub fn due_at(state: &CheckState) -> Option<Timestamp> {
     match state.phase {
         Phase::Pending | Phase::Succeeded | Phase::Failed => {
             let slot = state.next_slot?;
@@ -87,9 +87,16 @@ impl Fleet {
         }
         let Some(link) = self.links.get_mut(cluster) else { return };
         // A cluster that names ever new checks fills its own share, not the hub.
-        if link.checks.len() >= MAX_CHECKS && !link.checks.contains_key(&uid) {
+        let is_full = link.is_full_for(&uid);
+        let is_news = link.refuse(&uid, is_full);
+        if is_news {
+            self.recount_refused(cluster);
+            self.refresh_cluster(now, cluster);
+        }
+        if is_full {
             return;
         }
+        let Some(link) = self.links.get_mut(cluster) else { return };
         let armed = link.checks.get(&uid).and_then(|known| known.armed);
         let due = due_at(&state).filter(|due| *due > now && epoch.is_some());
         if armed != due {
@@ -100,17 +107,31 @@ impl Fleet {
                 self.deadlines.insert((at, Deadline::Check(cluster.to_owned(), uid.clone())));
             }
         }
+        link.has_dependencies |= !state.depends_on.is_empty();
         link.checks.insert(uid, Known { key: key.clone(), epoch, armed: due });
         self.show(now, cluster, key, state, status);
     }
 
+    /// Gives a check that is shown the memory of it that was saved.
+    pub(super) fn remember(&mut self, cluster: &str, key: &(String, String), saved: Health) {
+        let Some(entry) = self.view.clusters.get_mut(cluster).map(Arc::make_mut) else { return };
+        if let Some(check) = Arc::make_mut(&mut entry.checks).get_mut(key) {
+            let check = Arc::make_mut(check);
+            check.health = saved.remembered(&check.health);
+        }
+    }
+
     /// Forgets a check by its uid.
     pub(super) fn remove_check(&mut self, cluster: &str, uid: &str) {
+        if self.links.get_mut(cluster).is_some_and(|link| link.refuse(uid, false)) {
+            self.recount_refused(cluster);
+        }
         let Some(known) = self.links.get_mut(cluster).and_then(|link| link.checks.remove(uid)) else { return };
         let key = known.key.clone();
         if let Some(at) = known.armed {
             self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.to_owned())));
         }
+        self.stir(cluster, &key);
         self.recounted.insert(cluster.to_owned());
         let Some(entry) = self.view.clusters.get_mut(cluster).map(Arc::make_mut) else { return };
         if let Some(old) = Arc::make_mut(&mut entry.checks).remove(&key) {
@@ -166,17 +187,33 @@ impl Fleet {
         }
     }
 
+    /// A status, or what a check depends on, has changed: what depends on it is looked at before the fleet is published.
+    fn stir(&mut self, cluster: &str, key: &(String, String)) {
+        if self.links.get(cluster).is_some_and(|link| link.has_dependencies) {
+            self.stirred.entry(cluster.to_owned()).or_default().insert(key.clone());
+        }
+    }
+
     /// Puts a check into the view if it differs from what is there, and keeps the counts.
     fn show(&mut self, now: Timestamp, cluster: &str, key: (String, String), state: CheckState, status: CheckStatus) {
-        let Some(entry) = self.view.clusters.get_mut(cluster) else { return };
-        if entry.checks.get(&key).is_some_and(|old| old.status == status && old.state == state) {
+        let Some(entry) = self.view.clusters.get(cluster) else { return };
+        let shown = entry.checks.get(&key).map(|shown| &**shown);
+        if shown.is_some_and(|shown| shown.status == status && shown.state == state) {
             return;
         }
-        let mut view = CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, state };
+        let is_stirring =
+            shown.is_none_or(|shown| shown.status != status || shown.state.depends_on != state.depends_on);
+        let health = Health::next(now, shown, status, &state);
+        let care = shown.map(|shown| shown.care.clone()).unwrap_or_default();
+        let mut view = CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, health, care, state };
         view.overdue_seconds = overdue_seconds(&view, now);
+        view.care = self.care(now, &view);
+        if is_stirring {
+            self.stir(cluster, &key);
+        }
         self.recounted.insert(cluster.to_owned());
-        let entry = Arc::make_mut(entry);
         self.events.push(Event::Check(Box::new(view.clone())));
+        let Some(entry) = self.view.clusters.get_mut(cluster).map(Arc::make_mut) else { return };
         let old = Arc::make_mut(&mut entry.checks).insert(key, Arc::new(view));
         for counts in [&mut entry.view.checks, &mut self.view.summary.checks] {
             if let Some(old) = &old {

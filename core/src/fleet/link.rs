@@ -1,6 +1,7 @@
 //! The link to a cluster: who is connected, when it was heard, and what is odd about it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use jiff::Timestamp;
 use super::checks::Known;
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
 use crate::session::frame::{Heartbeat, Hello};
+use crate::session::hub::MAX_CHECKS;
+use crate::version;
 use crate::view::{ClusterStatus, ClusterView, Event};
 
 /// How long something odd stays in a cluster's message after it was seen last.
@@ -31,9 +34,19 @@ pub(super) struct Link {
     pub(super) armed: Option<Timestamp>,
     /// Checks by uid.
     pub(super) checks: BTreeMap<String, Known>,
+    /// Some check of it depends, or depended, on another.
+    pub(super) has_dependencies: bool,
+    /// Hashes of the uids of checks that were refused since the session began: there are too many. Bounded by as many as
+    /// are taken.
+    refused: BTreeSet<u64>,
     /// Epoch of the newest session, open or not.
     epoch: u64,
     session: Option<Session>,
+    /// When the last chunk of a snapshot must be here, absent once it is. A session takes over the deadline of the one
+    /// before: an agent that connects again and again must not keep old statuses alive.
+    snapshot_due: Option<Timestamp>,
+    /// The checks have been told that the snapshot is late.
+    lateness_shown: bool,
     heard_at: Option<Timestamp>,
     /// Incarnations whose session another one took over while it was alive.
     replaced: VecDeque<String>,
@@ -42,8 +55,6 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Session {
     incarnation: String,
-    /// When the last chunk of the snapshot must be here; absent once it is.
-    snapshot_due: Option<Timestamp>,
 }
 
 impl Link {
@@ -52,16 +63,30 @@ impl Link {
         self.session.as_ref().map(|_| self.epoch)
     }
 
+    /// Whether this check is one too many.
+    pub(super) fn is_full_for(&self, uid: &str) -> bool {
+        self.checks.len() >= MAX_CHECKS && !self.checks.contains_key(uid)
+    }
+
+    /// Notes whether a check is refused; says whether that is news.
+    pub(super) fn refuse(&mut self, uid: &str, is_refused: bool) -> bool {
+        let mut hasher = DefaultHasher::new();
+        uid.hash(&mut hasher);
+        match is_refused {
+            true => self.refused.len() < MAX_CHECKS && self.refused.insert(hasher.finish()),
+            false => self.refused.remove(&hasher.finish()),
+        }
+    }
+
     /// Whether the snapshot of the open session is late: what it did not name says nothing about now.
     pub(super) fn snapshot_late(&self, now: Timestamp) -> bool {
-        self.session.as_ref().and_then(|session| session.snapshot_due).is_some_and(|due| due <= now)
+        self.session.is_some() && self.snapshot_due.is_some_and(|due| due <= now)
     }
 
     /// The whole snapshot is here.
     pub(super) fn snapshot_done(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.snapshot_due = None;
-        }
+        self.snapshot_due = None;
+        self.lateness_shown = false;
     }
 
     /// When silence becomes Unreachable, as far as it is not so already.
@@ -81,7 +106,8 @@ impl Link {
         }
     }
 
-    fn message(&self, status: ClusterStatus, clock_skew_ms: i64) -> String {
+    fn message(&self, status: ClusterStatus, view: &ClusterView, hub_version: &str) -> String {
+        let clock_skew_ms = view.clock_skew_ms;
         if let Some((text, _)) = &self.oddity {
             return text.clone();
         }
@@ -92,11 +118,14 @@ impl Link {
             ClusterStatus::Reconnecting => "the connection is closed".to_owned(),
             ClusterStatus::Unreachable if self.heard_at.is_none() => "not heard since the hub started".to_owned(),
             ClusterStatus::Unreachable => "silent for longer than the lease".to_owned(),
+            ClusterStatus::Connected if !self.refused.is_empty() => {
+                format!("{} checks are not shown: a cluster may have {MAX_CHECKS}", self.refused.len())
+            }
             ClusterStatus::Connected if clock_skew_ms.abs() > CLOCK_TOLERANCE_MS => {
                 let side = if clock_skew_ms > 0 { "ahead of" } else { "behind" };
                 format!("the agent's clock is {} s {side} the hub's", clock_skew_ms.abs() / 1000)
             }
-            ClusterStatus::Connected => String::new(),
+            ClusterStatus::Connected => version::warning(&view.agent_version, hub_version).unwrap_or_default(),
         }
     }
 }
@@ -131,8 +160,11 @@ impl Fleet {
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
         link.epoch = clock.max(link.epoch + 1);
-        link.session = Some(Session { incarnation: hello.incarnation.clone(), snapshot_due: Some(later(now, lease)) });
+        link.session = Some(Session { incarnation: hello.incarnation.clone() });
+        link.snapshot_due.get_or_insert(later(now, lease));
+        link.lateness_shown = false;
         link.heard_at = Some(now);
+        link.refused.clear();
         let epoch = link.epoch;
         self.edit_cluster(&name, |view| {
             view.last_heard_at = Some(now);
@@ -140,6 +172,7 @@ impl Fleet {
             view.kubernetes_version = crate::run::clean_message(&hello.kubernetes_version);
             view.backlog = hello.next_seq.saturating_sub(hello.oldest_seq);
             view.dropped_reports = hello.dropped_reports;
+            view.refused_checks = 0;
             view.clock_skew_ms = millis_between(now, hello.sent_at);
         });
         self.announce(&name);
@@ -180,6 +213,13 @@ impl Fleet {
         self.refresh_cluster(now, name);
     }
 
+    /// Shows how many checks are refused.
+    pub(super) fn recount_refused(&mut self, name: &str) {
+        let refused = self.links.get(name).map_or(0, |link| link.refused.len() as u64);
+        self.edit_cluster(name, |view| view.refused_checks = refused);
+        self.recounted.insert(name.to_owned());
+    }
+
     /// Derives a cluster's status and message again; where the status changed, those of its checks too.
     pub(super) fn refresh_cluster(&mut self, now: Timestamp, name: &str) {
         let (started_at, lease) = (self.started_at, self.lease);
@@ -189,7 +229,7 @@ impl Fleet {
             link.oddity = None;
         }
         let status = link.status(now, started_at, lease);
-        let message = link.message(status, entry.view.clock_skew_ms);
+        let message = link.message(status, &entry.view, &self.view.summary.hub_version);
         let old = entry.view.status;
         if old != status || entry.view.message != message {
             let view = &mut Arc::make_mut(entry).view;
@@ -199,9 +239,9 @@ impl Fleet {
             count(&mut self.view.summary.clusters, status.as_str(), 1);
             self.events.push(Event::Cluster(Box::new(view.clone())));
         }
-        let late = link.snapshot_late(now);
+        let newly_late = link.snapshot_late(now) && !std::mem::replace(&mut link.lateness_shown, true);
         self.arm_cluster(now, name);
-        if old != status || late {
+        if old != status || newly_late {
             self.refresh_checks(now, name);
         }
     }
@@ -214,7 +254,7 @@ impl Fleet {
         let ends = [
             link.lease_end(started_at, lease),
             link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
-            link.session.as_ref().and_then(|session| session.snapshot_due),
+            link.session.as_ref().and(link.snapshot_due),
         ];
         let Some(next) = ends.into_iter().flatten().filter(|end| *end > now).min() else { return };
         if link.armed.is_some_and(|armed| armed <= next) {

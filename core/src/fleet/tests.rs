@@ -3,7 +3,10 @@
 use jiff::SignedDuration;
 
 use super::*;
+use crate::session::hub::MAX_CHECKS;
 use crate::state::{Phase, Totals};
+
+mod care;
 
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -26,6 +29,8 @@ fn hello(name: &str, uid: &str, incarnation: &str, now: Timestamp) -> Hello {
         next_seq: 4,
         sent_at: now,
         dropped_reports: 0,
+        journal_id: "j".into(),
+        hub_mark: String::new(),
     }
 }
 
@@ -46,8 +51,18 @@ fn check(name: &str, next: Timestamp) -> CheckState {
         remedy: None,
         remedy_status: String::new(),
         samples: Vec::new(),
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     }
+}
+
+/// The same check as it was saved, flapping.
+fn saved(name: &str) -> (CheckState, Health) {
+    let recent = "SFSFSFS".to_owned().try_into().unwrap();
+    (check(name, at(60)), Health { recent, flapping: true, ..Health::default() })
 }
 
 /// A fleet with one enrolled cluster `a`.
@@ -146,6 +161,26 @@ fn within_the_lease_the_last_status_stays_and_beyond_it_nothing_is_green() {
 }
 
 #[test]
+fn an_agent_that_connects_again_and_again_gets_one_deadline_for_its_snapshot() {
+    let mut fleet = fleet();
+    let first = open(&mut fleet, at(0), "i1");
+    snapshot(&mut fleet, at(0), first, vec![check("dns", at(600))]);
+    for second in [10, 18, 24] {
+        fleet.tick(at(second));
+        let epoch = open(&mut fleet, at(second), "i1");
+        let word = Change::Said { cluster: "a".into(), epoch, what: Said::Heard };
+        fleet.apply(at(second), word);
+        assert_eq!(fleet.view().check("a", "health", "dns").unwrap().status, CheckStatus::Succeeded, "at {second}");
+    }
+    fleet.tick(at(25));
+    assert_eq!(fleet.view().check("a", "health", "dns").unwrap().status, CheckStatus::Stale);
+    let epoch = open(&mut fleet, at(26), "i1");
+    assert_eq!(fleet.view().check("a", "health", "dns").unwrap().status, CheckStatus::Stale);
+    snapshot(&mut fleet, at(27), epoch, vec![check("dns", at(600))]);
+    assert_eq!(fleet.view().check("a", "health", "dns").unwrap().status, CheckStatus::Succeeded);
+}
+
+#[test]
 fn an_agent_that_lives_but_never_ends_its_snapshot_keeps_nothing_green() {
     let mut fleet = fleet();
     let first = open(&mut fleet, at(0), "i1");
@@ -229,7 +264,7 @@ fn epochs_grow_over_a_restart_of_the_hub() {
 #[test]
 fn after_a_restart_of_the_hub_checks_are_stale_until_their_agent_speaks() {
     let mut fleet = Fleet::new(at(0), LEASE, "0.1.0");
-    fleet.restore(at(0), known("a", Some("u")), vec![check("dns", at(60)), check("old", at(60))]);
+    fleet.restore(at(0), known("a", Some("u")), vec![saved("dns"), saved("old")]);
     assert_eq!((status(&fleet), check_status(&fleet, "dns")), (ClusterStatus::Reconnecting, Some(CheckStatus::Stale)));
     assert_counts(&fleet);
     let epoch = open(&mut fleet, at(10), "i1");
@@ -238,6 +273,26 @@ fn after_a_restart_of_the_hub_checks_are_stale_until_their_agent_speaks() {
     assert_eq!((check_status(&fleet, "dns"), check_status(&fleet, "old")), (Some(CheckStatus::Succeeded), None));
     assert!(events.iter().any(|event| matches!(event, Event::CheckRemoved { name, .. } if name == "old")));
     assert_counts(&fleet);
+}
+
+#[test]
+fn results_are_remembered_over_a_restart_of_the_hub_and_the_age_of_a_status_is_not() {
+    let mut fleet = Fleet::new(at(0), LEASE, "0.1.0");
+    fleet.restore(at(0), known("a", Some("u")), vec![saved("dns")]);
+    let health = |fleet: &Fleet| fleet.view().check("a", "health", "dns").unwrap().health.clone();
+    assert_eq!((health(&fleet).flapping, health(&fleet).since), (true, Some(at(0))));
+    let epoch = open(&mut fleet, at(10), "i1");
+    let failed =
+        CheckState { phase: Phase::Failed, check: Totals { failed: 1, ..Totals::default() }, ..saved("dns").0 };
+    snapshot(&mut fleet, at(11), epoch, vec![failed.clone()]);
+    assert_eq!((health(&fleet).recent.to_string().as_str(), health(&fleet).since), ("SFSFSFSF", Some(at(11))));
+    // The same again is no new result.
+    say(&mut fleet, at(12), epoch, Said::Upsert(Box::new(failed)));
+    assert_eq!(health(&fleet).recent.to_string(), "SFSFSFSF");
+    // Deleted and made again under the name: nothing of the old one is remembered.
+    let other = CheckState { uid: "other".into(), ..saved("dns").0 };
+    say(&mut fleet, at(13), epoch, Said::Upsert(Box::new(other)));
+    assert_eq!(health(&fleet), Health { since: Some(at(13)), ..Health::default() });
 }
 
 #[test]
@@ -312,6 +367,33 @@ fn a_heartbeat_that_tells_nothing_new_is_no_event() {
 }
 
 #[test]
+fn a_clock_that_is_off_is_shown_and_decides_nothing() {
+    let day = 24 * 3600;
+    for skew in [-10 * day, -600, 600, 10 * day] {
+        let mut fleet = fleet();
+        let theirs = |second: i64| at(second + skew);
+        let epoch = fleet.open(at(0), &hello("a", "u", "i1", theirs(0))).0.unwrap();
+        snapshot(&mut fleet, at(0), epoch, vec![]);
+        let message = || {
+            format!("the agent's clock is {} s {} the hub's", skew.abs(), if skew > 0 { "ahead of" } else { "behind" })
+        };
+        assert_eq!(fleet.view().clusters["a"].view.message, message());
+        for second in (5..60).step_by(5) {
+            let beat = Heartbeat { sent_at: theirs(second), backlog: 0, dropped_reports: 0 };
+            say(&mut fleet, at(second), epoch, Said::Heartbeat(beat));
+            fleet.tick(at(second));
+            assert_eq!(status(&fleet), ClusterStatus::Connected);
+        }
+        let view = &fleet.view().clusters["a"].view;
+        assert_eq!((view.clock_skew_ms, view.last_heard_at), (skew * 1000, Some(at(55))));
+        fleet.tick(at(55 + 14));
+        assert_eq!(status(&fleet), ClusterStatus::Connected);
+        fleet.tick(at(55 + 15));
+        assert_eq!(status(&fleet), ClusterStatus::Unreachable, "by the hub's clock");
+    }
+}
+
+#[test]
 fn a_check_made_again_under_its_name_replaces_the_old_one() {
     let mut fleet = fleet();
     let epoch = open(&mut fleet, at(0), "i1");
@@ -372,4 +454,30 @@ fn deadlines_do_not_pile_up() {
         fleet.tick(now);
     }
     assert!(fleet.deadlines.len() <= 3, "{}", fleet.deadlines.len());
+}
+
+#[test]
+fn checks_above_the_limit_are_refused_counted_and_shown_and_others_stay() {
+    let mut fleet = fleet();
+    let epoch = open(&mut fleet, at(0), "i1");
+    let named = |n: usize| check(&format!("c{n}"), at(60));
+    snapshot(&mut fleet, at(0), epoch, (0..MAX_CHECKS).map(named).collect());
+    let refused = |fleet: &Fleet| fleet.view().clusters["a"].view.refused_checks;
+    assert_eq!((refused(&fleet), fleet.view().clusters["a"].view.message.as_str()), (0, ""));
+    for n in [MAX_CHECKS, MAX_CHECKS + 1, MAX_CHECKS, MAX_CHECKS] {
+        say(&mut fleet, at(1), epoch, Said::Upsert(Box::new(named(n))));
+    }
+    assert_eq!(refused(&fleet), 2, "each once");
+    let text = "2 checks are not shown: a cluster may have 50000";
+    assert_eq!(fleet.view().clusters["a"].view.message, text);
+    assert_eq!(fleet.view().clusters["a"].checks.len(), MAX_CHECKS);
+    // There is room again for one.
+    say(&mut fleet, at(2), epoch, Said::Removed("uid-c0".into()));
+    say(&mut fleet, at(2), epoch, Said::Upsert(Box::new(named(MAX_CHECKS))));
+    assert_eq!((refused(&fleet), check_status(&fleet, &format!("c{MAX_CHECKS}")).is_some()), (1, true));
+    let events = say(&mut fleet, at(3), epoch, Said::Removed(format!("uid-c{}", MAX_CHECKS + 1)));
+    assert!(events.iter().any(|event| matches!(event, Event::Cluster(view) if view.refused_checks == 0)));
+    say(&mut fleet, at(4), epoch, Said::Heard);
+    assert_eq!(fleet.view().clusters["a"].view.message, "");
+    assert_counts(&fleet);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Reads `1h30m`, `1.5h`, `90s`, `0`; `None` if Go would refuse the text. A negative duration is zero: `@every` turns
 /// both into one second.
-pub(super) fn parse_go(text: &str) -> Option<Duration> {
+pub fn parse_go(text: &str) -> Option<Duration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

@@ -17,7 +17,9 @@ const MAX_CALENDAR_GAP: Duration = Duration::from_secs(3600);
 ///
 /// - An interval runs at once when the check is created, then at `created + jitter + k * period`, k >= 1. The jitter
 ///   spreads checks that were created together; it is part of the slot.
-/// - Calendar times are exact, without jitter; those after the creation count.
+/// - Calendar times are exact, but for a jitter that the check asks for; those after the creation count.
+///
+/// A delay that the check asks for moves the creation, for both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slots {
     schedule: Schedule,
@@ -27,13 +29,24 @@ pub struct Slots {
     grid: Option<Timestamp>,
 }
 
+/// What a check asks for beside its schedule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// Time after the creation before which there is no slot.
+    pub delay: Duration,
+    /// The jitter is drawn below this, instead of the default.
+    pub jitter_below: Option<Duration>,
+}
+
 impl Slots {
     /// `created` is the check's creationTimestamp (a fraction of a second is dropped); `key` is what the jitter is drawn
     /// from: `namespace/name/uid`.
-    pub fn new(schedule: Schedule, created: Timestamp, key: &str) -> Self {
+    pub fn new(schedule: Schedule, created: Timestamp, key: &str, spread: Spread) -> Self {
+        let created = created.saturating_add(spread.delay).unwrap_or(created);
         let created = Timestamp::from_second(floor_second(created)).unwrap_or(created);
         let period = schedule.period();
-        let jitter = period.map_or(Duration::ZERO, |period| draw_jitter(key, period));
+        let default = period.map_or(Duration::ZERO, |period| (period / 2).min(MAX_JITTER));
+        let jitter = draw_jitter(key, spread.jitter_below.unwrap_or(default));
         let grid = period.map(|period| created.saturating_add(period + jitter).unwrap_or(Timestamp::MAX));
         Slots { schedule, created, jitter, grid }
     }
@@ -44,7 +57,8 @@ impl Slots {
     }
 
     /// Whole seconds, the same for the same key and period: the first 8 bytes of SHA-256 of the key, as a big-endian
-    /// number, modulo the lesser of half the period and 300 s. Zero for calendar times and for periods below 4 s.
+    /// number, modulo the lesser of half the period and 300 s, or what the check asks for. Without that it is zero for
+    /// calendar times and for periods below 4 s.
     pub fn jitter(&self) -> Duration {
         self.jitter
     }
@@ -52,8 +66,9 @@ impl Slots {
     /// The latest slot that is not after `now` and strictly after `floor`: however many were missed, one is made up for.
     pub fn due(&self, now: Timestamp, floor: Option<Timestamp>) -> Option<Timestamp> {
         let Some(grid) = self.grid else {
-            let floor = floor.map_or(self.created, |floor| floor.max(self.created));
-            return self.schedule.latest_at(now, floor, self.created);
+            let floor = floor.unwrap_or(Timestamp::MIN);
+            let (now, floor) = (before(now, self.jitter), before(floor, self.jitter).max(self.created));
+            return self.schedule.latest_at(now, floor, self.created).map(|time| after(time, self.jitter));
         };
         let first_is_due = self.created <= now && floor.is_none_or(|floor| floor < self.created);
         self.schedule
@@ -61,12 +76,15 @@ impl Slots {
             .or_else(|| first_is_due.then_some(self.created))
     }
 
-    /// The first slot strictly after `after`. `None` only for calendar times, as in [`Schedule::next_after`].
-    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+    /// The first slot strictly after `at`. `None` only for calendar times, as in [`Schedule::next_after`].
+    pub fn next(&self, at: Timestamp) -> Option<Timestamp> {
         match self.grid {
-            None => self.schedule.next_after(after.max(self.created), self.created),
-            Some(_) if after < self.created => Some(self.created),
-            Some(grid) => self.schedule.next_after(after, grid),
+            None => {
+                let from = before(at, self.jitter).max(self.created);
+                self.schedule.next_after(from, self.created).map(|time| after(time, self.jitter))
+            }
+            Some(_) if at < self.created => Some(self.created),
+            Some(grid) => self.schedule.next_after(at, grid),
         }
     }
 
@@ -74,6 +92,7 @@ impl Slots {
     /// but there at most an hour.
     pub fn gap(&self, slot: Timestamp) -> Duration {
         self.schedule.period().unwrap_or_else(|| {
+            let slot = before(slot, self.jitter);
             let next = self.schedule.next_after(slot, self.created);
             let gap = next.and_then(|next| Duration::try_from(next.duration_since(slot)).ok());
             gap.map_or(MAX_CALENDAR_GAP, |gap| gap.min(MAX_CALENDAR_GAP))
@@ -81,8 +100,16 @@ impl Slots {
     }
 }
 
-fn draw_jitter(key: &str, period: Duration) -> Duration {
-    let seconds = (period / 2).min(MAX_JITTER).as_secs();
+fn before(instant: Timestamp, jitter: Duration) -> Timestamp {
+    instant.saturating_sub(jitter).unwrap_or(instant)
+}
+
+fn after(instant: Timestamp, jitter: Duration) -> Timestamp {
+    instant.saturating_add(jitter).unwrap_or(instant)
+}
+
+fn draw_jitter(key: &str, below: Duration) -> Duration {
+    let seconds = below.as_secs();
     let digest: [u8; 32] = Sha256::digest(key).into();
     let drawn = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     Duration::from_secs(drawn.checked_rem(seconds).unwrap_or(0))
@@ -107,11 +134,11 @@ mod tests {
     }
 
     fn every(period: u64) -> Slots {
-        Slots::new(Schedule::every(seconds(period)), at("2026-03-01T00:00:00.7Z"), KEY)
+        Slots::new(Schedule::every(seconds(period)), at("2026-03-01T00:00:00.7Z"), KEY, Spread::default())
     }
 
     fn cron(expr: &str) -> Slots {
-        Slots::new(Schedule::parse_cron(expr).expect(expr), at("2026-03-01T00:00:00Z"), KEY)
+        Slots::new(Schedule::parse_cron(expr).expect(expr), at("2026-03-01T00:00:00Z"), KEY, Spread::default())
     }
 
     /// Frozen: a changed jitter would move every slot of every fleet.
@@ -140,6 +167,29 @@ mod tests {
         assert_eq!(slots.gap(created), seconds(3600));
         // `@every` is the same as the interval it names.
         assert_eq!(cron("@every 1h").next(second), slots.next(second));
+    }
+
+    #[test]
+    fn a_delay_and_a_jitter_that_are_asked_for_count() {
+        let created = at("2026-03-01T00:00:00Z");
+        let spread = |delay, below| Spread { delay: seconds(delay), jitter_below: Some(seconds(below)) };
+        let hourly = |spread| Slots::new(Schedule::every(seconds(3600)), created, KEY, spread);
+        let exact = hourly(spread(90, 0));
+        assert_eq!((exact.jitter(), exact.due(created + seconds(89), None)), (Duration::ZERO, None));
+        assert_eq!(exact.due(created + seconds(90), None), Some(created + seconds(90)));
+        assert_eq!(exact.next(created + seconds(90)), Some(created + seconds(3690)));
+        // The same draw, another bound: 173 was drawn below 300.
+        let wide = hourly(spread(0, 3600)).jitter();
+        assert_eq!(wide.as_secs() % 300, 173);
+
+        let daily = Schedule::parse_cron("0 0 * * *").expect("cron");
+        let spread = Slots::new(daily, created, KEY, spread(36 * 3600, 600));
+        let first = at("2026-03-03T00:00:00Z") + spread.jitter();
+        assert!(spread.jitter() > Duration::ZERO && spread.jitter() < seconds(600));
+        assert_eq!(spread.next(created), Some(first));
+        assert_eq!((spread.due(first - seconds(1), None), spread.due(first, None)), (None, Some(first)));
+        assert_eq!((spread.due(first, Some(first)), spread.gap(first)), (None, seconds(3600)));
+        assert_eq!(spread.next(first), Some(first + seconds(86_400)));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //!
 //! Asking for frames one by one bounds what waits on a slow stream, and a check that changes while it waits is sent once,
 //! as it is by then. The order: Hello, the answer Welcome, the snapshot, and from then on heartbeats first, answers to
-//! definitions, and changes of checks in turns with reports, so that a long backlog never hides what happens.
+//! commands and definitions, and changes of checks in turns with reports, so that a long backlog never hides what happens.
 
 mod checks;
 mod reports;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use self::reports::Reports;
 use super::frame::{
     AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_AGENT_FRAME_BYTES, Report, Welcome,
 };
+use crate::command::{Answer, Command, Layer, Refusal};
 use crate::state::CheckState;
 
 /// The hub answers Hello within this time.
@@ -29,6 +31,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// A hub that asks for more heartbeats than this gets no more.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+/// Commands that may wait for their answer; what the hub asks beyond that is refused.
+pub const MAX_COMMANDS: usize = 64;
 
 /// What the agent is; the same for the life of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub struct Identity {
     pub agent_version: String,
     /// gitVersion of the API server.
     pub kubernetes_version: String,
+    /// Drawn when the journal was made.
+    pub journal_id: String,
 }
 
 /// The time of an input.
@@ -96,6 +102,10 @@ pub enum Input {
         /// One for each definition.
         statuses: Vec<DefinitionStatus>,
     },
+    /// What became of the command of [`Output::Obey`].
+    Obeyed(Answer),
+    /// The hub sent a command that this version does not know, by id.
+    UnknownCommand(String),
     /// The time of [`AgentSession::deadline`] has come.
     Tick,
 }
@@ -119,6 +129,10 @@ pub enum Output {
         /// The complete set.
         definitions: Vec<Definition>,
     },
+    /// Keeps the hub's mark, before what comes after it is done.
+    Remember(String),
+    /// Does what the command says, as far as the cluster lets it; the answer is [`Input::Obeyed`].
+    Obey(Command),
     /// Closes the stream, then feeds [`Input::Disconnected`].
     Close(CloseReason),
     /// Opens a stream when the monotonic clock shows this.
@@ -158,11 +172,16 @@ pub struct AgentSession {
     failures: u32,
     /// Asked by the last GoAway.
     retry_after: Duration,
+    /// The hub's latest mark; empty before the first.
+    hub_mark: String,
     /// Numbers the sets given to the controller.
     definitions_nonce: u64,
     /// The hub's number for the latest of them; absent where that session is over.
     hub_nonce: Option<u64>,
     definitions_status: Option<AgentFrame>,
+    /// Commands of this session that have no answer yet, by id.
+    commands: BTreeSet<String>,
+    answers: VecDeque<Answer>,
     /// Reports had the last turn.
     reports_last: bool,
 }
@@ -189,6 +208,11 @@ impl AgentSession {
     /// Not connected, no checks. The shell dials once by itself; the next times it is told. Nothing but signs of life
     /// is sent before [`Input::ChecksKnown`]: for the hub, what a snapshot does not name is gone.
     pub fn new(identity: Identity, journal: JournalState) -> AgentSession {
+        AgentSession::resumed(identity, journal, String::new())
+    }
+
+    /// The same with the mark that an earlier life of the agent kept for [`Output::Remember`].
+    pub fn resumed(identity: Identity, journal: JournalState, hub_mark: String) -> AgentSession {
         AgentSession {
             identity,
             journal,
@@ -197,9 +221,12 @@ impl AgentSession {
             stage: Stage::Down,
             failures: 0,
             retry_after: Duration::ZERO,
+            hub_mark,
             definitions_nonce: 0,
             hub_nonce: None,
             definitions_status: None,
+            commands: BTreeSet::new(),
+            answers: VecDeque::new(),
             reports_last: false,
         }
     }
@@ -219,6 +246,10 @@ impl AgentSession {
             }
             Input::Loaded(reports) => self.reports.loaded(reports),
             Input::DefinitionsDone { nonce, statuses } => self.on_definitions_done(nonce, statuses),
+            // An answer to a session that is over would be one to nothing in the next.
+            Input::Obeyed(answer) if self.commands.remove(&answer.id) => self.answers.push_back(answer),
+            Input::Obeyed(_) => {}
+            Input::UnknownCommand(id) => self.refuse_unknown(id),
             Input::Tick => {
                 if let Stage::Greeting { give_up_at, .. } = self.stage
                     && now.monotonic >= give_up_at
@@ -237,6 +268,7 @@ impl AgentSession {
             Stage::Greeting { hello_sent, .. } => !hello_sent,
             Stage::Live { next_heartbeat, .. } => {
                 now.monotonic >= *next_heartbeat
+                    || !self.answers.is_empty()
                     || self.definitions_status.is_some()
                     || (self.checks.are_known() && (self.checks.has_frame() || self.reports.has_frame()))
             }
@@ -258,7 +290,10 @@ impl AgentSession {
                 let heartbeat = Heartbeat { sent_at: now.wall, backlog, dropped_reports: dropped };
                 Some(AgentFrame::Heartbeat(heartbeat))
             }
-            Stage::Live { .. } => self.definitions_status.take().or_else(|| self.next_data()),
+            Stage::Live { .. } => {
+                let answer = self.answers.pop_front().map(AgentFrame::CommandAnswer);
+                answer.or_else(|| self.definitions_status.take()).or_else(|| self.next_data())
+            }
         };
         (frame, self.load())
     }
@@ -289,12 +324,13 @@ impl AgentSession {
         } else {
             self.reports.next_frame().or_else(|| self.checks.next_update())
         };
-        self.reports_last = matches!(frame, Some(AgentFrame::Reports(_)));
+        self.reports_last = matches!(frame, Some(AgentFrame::Reports { .. }));
         frame
     }
 
     fn hello(&self, sent_at: Timestamp) -> Hello {
-        let Identity { cluster, cluster_uid, incarnation, agent_version, kubernetes_version } = self.identity.clone();
+        let Identity { cluster, cluster_uid, incarnation, agent_version, kubernetes_version, journal_id } =
+            self.identity.clone();
         let JournalState { oldest_seq, next_seq, dropped: dropped_reports, backlog: _ } = self.journal;
         Hello {
             cluster,
@@ -306,6 +342,8 @@ impl AgentSession {
             next_seq,
             sent_at,
             dropped_reports,
+            journal_id,
+            hub_mark: self.hub_mark.clone(),
         }
     }
 
@@ -328,6 +366,8 @@ impl AgentSession {
         self.stage = Stage::Down;
         self.hub_nonce = None;
         self.definitions_status = None;
+        self.commands.clear();
+        self.answers.clear();
         self.checks.stop();
         self.reports.stop();
         Output::DialAt(now.monotonic + wait)
@@ -355,6 +395,13 @@ impl AgentSession {
                 self.definitions_status = None;
                 vec![Output::ApplyDefinitions { nonce: self.definitions_nonce, definitions }]
             }
+            HubFrame::Mark(_) if !self.is_live() => self.close(CloseReason::OutOfOrder("Mark")),
+            HubFrame::Mark(mark) => {
+                self.hub_mark.clone_from(&mark);
+                vec![Output::Remember(mark)]
+            }
+            HubFrame::Command(_) if !self.is_live() => self.close(CloseReason::OutOfOrder("Command")),
+            HubFrame::Command(command) => self.on_command(command),
         }
     }
 
@@ -369,6 +416,32 @@ impl AgentSession {
         self.checks.start();
         self.reports.start(welcome.max_unacked_reports, self.journal.next_seq);
         self.load()
+    }
+
+    fn on_command(&mut self, command: Command) -> Vec<Output> {
+        if self.commands.contains(&command.id) {
+            return Vec::new();
+        }
+        if self.commands.len() + self.answers.len() >= MAX_COMMANDS {
+            // One that is refused for being too many is answered at the cost of the oldest answer that nobody took.
+            if self.answers.len() >= MAX_COMMANDS {
+                self.answers.pop_front();
+            }
+            let reason = format!("{MAX_COMMANDS} commands wait for an answer, which is the most");
+            self.answers.push_back(Answer { id: command.id, verdict: Err(Refusal::new(Layer::Agent, reason)) });
+            return Vec::new();
+        }
+        self.commands.insert(command.id.clone());
+        vec![Output::Obey(command)]
+    }
+
+    /// Nobody waits in vain for what only a newer agent can do.
+    fn refuse_unknown(&mut self, id: String) {
+        if self.is_live() && self.commands.len() + self.answers.len() < MAX_COMMANDS {
+            let version = &self.identity.agent_version;
+            let reason = format!("an agent of version {version} does not know this command: upgrade the agent");
+            self.answers.push_back(Answer { id, verdict: Err(Refusal::new(Layer::Agent, reason)) });
+        }
     }
 
     fn on_definitions_done(&mut self, nonce: u64, mut statuses: Vec<DefinitionStatus>) {

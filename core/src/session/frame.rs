@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::command::{Answer, Command};
 use crate::run::Run;
 use crate::state::CheckState;
 
@@ -29,7 +30,12 @@ pub enum AgentFrame {
     /// uid of a check that is gone.
     CheckRemoved(String),
     /// Runs from the journal, in order.
-    Reports(Vec<Report>),
+    Reports {
+        /// Those that can be read.
+        reports: Vec<Report>,
+        /// The highest number in the frame, also of a report that only a newer version can read.
+        through_seq: u64,
+    },
     /// Sign of life.
     Heartbeat(Heartbeat),
     /// What became of the definitions with this nonce.
@@ -39,6 +45,16 @@ pub enum AgentFrame {
         /// One for each definition of it.
         statuses: Vec<DefinitionStatus>,
     },
+    /// What became of a command of this session.
+    CommandAnswer(Answer),
+}
+
+impl AgentFrame {
+    /// Reports of which each can be read.
+    pub fn reports(reports: Vec<Report>) -> AgentFrame {
+        let through_seq = reports.iter().map(|report| report.seq).max().unwrap_or_default();
+        AgentFrame::Reports { reports, through_seq }
+    }
 }
 
 /// What the hub sends.
@@ -55,6 +71,10 @@ pub enum HubFrame {
         /// The complete set: what is missing here and was made from a definition is withdrawn.
         definitions: Vec<Definition>,
     },
+    /// What a person asks of this cluster. Answered once, with its id.
+    Command(Command),
+    /// To be kept and said in the next Hello: by it a hub that was restored from the past notices that it was.
+    Mark(String),
     /// The hub ends the session.
     GoAway {
         /// For the agent's log.
@@ -85,6 +105,10 @@ pub struct Hello {
     pub sent_at: Timestamp,
     /// Reports ever dropped unacked because the journal was full.
     pub dropped_reports: u64,
+    /// Tells journals apart, whose numbers have nothing to do with each other; empty from an agent that does not say.
+    pub journal_id: String,
+    /// The latest [`HubFrame::Mark`] that the cluster was given; empty where there was none.
+    pub hub_mark: String,
 }
 
 /// The hub's terms for a session.

@@ -7,17 +7,21 @@
 //! | the owner took the cluster in (answer to [`Output::Register`]) | [`Input::Accepted`] |
 //! | runs up to a number are on disk (answer to [`Output::Record`]) | [`Input::Committed`] |
 //! | the definitions meant for the cluster changed | [`Input::PushDefinitions`] |
+//! | a person asks something of the cluster | [`Input::Command`], once the owner took it in |
 //! | the session must go elsewhere or end | [`Input::GoAway`] |
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use thiserror::Error;
 
 use super::frame::{
     AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, Report, Welcome,
 };
+use crate::command::{Answer, Command, Layer, Refusal};
 use crate::state::CheckState;
 
+/// Commands that may be under way to one agent.
+pub const MAX_COMMANDS: usize = 64;
 /// The most checks that the hub takes from one cluster.
 pub const MAX_CHECKS: usize = 50_000;
 
@@ -31,13 +35,17 @@ pub struct HubSession {
     early_definitions: Option<Vec<Definition>>,
     /// Of the latest Definitions; 0 before the first.
     nonce: u64,
+    /// Commands without an answer, by id.
+    commands: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 enum Stage {
     AwaitingHello,
     /// Registered, the owner has not answered.
-    AwaitingWelcome,
+    AwaitingWelcome {
+        oldest_seq: u64,
+    },
     /// Collecting the snapshot.
     Snapshot {
         cursor: Cursor,
@@ -72,6 +80,8 @@ pub enum Input {
     },
     /// The complete set of definitions for this cluster.
     PushDefinitions(Vec<Definition>),
+    /// Something that a person asks; the answer is [`Output::Answered`], unless the session ends before.
+    Command(Command),
     /// The hub ends the session on its own account.
     GoAway {
         /// For the agent's log.
@@ -96,15 +106,17 @@ pub enum Output {
     Removed(String),
     /// Records runs; when they are on disk, [`Input::Committed`] with `through_seq`.
     Record {
-        /// The runs, in order.
+        /// The runs, in order; none where the hub can read none of them.
         reports: Vec<Report>,
-        /// The last one's number.
+        /// The number of the last one, also of one that cannot be read.
         through_seq: u64,
     },
     /// The agent lives. Every other frame says so too.
     Heartbeat(Heartbeat),
     /// What became of the latest definitions; may come again for the same set, and replaces what came before.
     DefinitionsStatus(Vec<DefinitionStatus>),
+    /// What became of an [`Input::Command`].
+    Answered(Answer),
     /// A set of definitions is larger than a frame may be; it was not sent.
     DefinitionsTooLarge {
         /// Its size.
@@ -169,12 +181,24 @@ pub enum SessionError {
         /// The latest that the hub sent.
         latest: u64,
     },
+    /// An answer to a command that was not sent in this session, or that has one.
+    #[error("an answer to the command {id:?}, which waits for none")]
+    UnknownCommand {
+        /// As sent.
+        id: String,
+    },
 }
 
 impl HubSession {
     /// A session whose stream was opened with a certificate for `cluster`.
     pub fn new(cluster: String) -> HubSession {
-        HubSession { cluster, stage: Stage::AwaitingHello, early_definitions: None, nonce: 0 }
+        HubSession {
+            cluster,
+            stage: Stage::AwaitingHello,
+            early_definitions: None,
+            nonce: 0,
+            commands: BTreeSet::new(),
+        }
     }
 
     /// Takes one input; the outputs are to be carried out in order.
@@ -184,6 +208,7 @@ impl HubSession {
             Input::Accepted(welcome) => Ok(self.on_accepted(welcome)),
             Input::Committed { seq } => Ok(self.on_committed(seq)),
             Input::PushDefinitions(definitions) => Ok(self.push(definitions)),
+            Input::Command(command) => Ok(self.command(command)),
             Input::GoAway { reason, retry_after_ms } => Ok(self.go_away(reason, retry_after_ms)),
         };
         outputs.unwrap_or_else(|error| {
@@ -207,7 +232,7 @@ impl HubSession {
                 self.live("CheckUpdate")?;
                 Ok(vec![Output::Removed(uid)])
             }
-            AgentFrame::Reports(reports) => self.on_reports(reports),
+            AgentFrame::Reports { reports, through_seq } => self.on_reports(reports, through_seq),
             AgentFrame::Heartbeat(heartbeat) => {
                 self.welcomed("Heartbeat")?;
                 Ok(vec![Output::Heartbeat(heartbeat)])
@@ -219,6 +244,13 @@ impl HubSession {
                 }
                 // An answer to a set that another one has replaced says nothing of interest.
                 Ok(if nonce == self.nonce { vec![Output::DefinitionsStatus(statuses)] } else { Vec::new() })
+            }
+            AgentFrame::CommandAnswer(answer) => {
+                self.welcomed("CommandAnswer")?;
+                if !self.commands.remove(&answer.id) {
+                    return Err(SessionError::UnknownCommand { id: answer.id });
+                }
+                Ok(vec![Output::Answered(answer)])
             }
         }
     }
@@ -234,16 +266,15 @@ impl HubSession {
         if oldest_seq == 0 || oldest_seq > next_seq {
             return Err(SessionError::BadHello { oldest_seq, next_seq });
         }
-        self.stage = Stage::AwaitingWelcome;
+        self.stage = Stage::AwaitingWelcome { oldest_seq };
         Ok(vec![Output::Register(hello)])
     }
 
     fn on_accepted(&mut self, welcome: Welcome) -> Vec<Output> {
-        if !matches!(self.stage, Stage::AwaitingWelcome) {
-            return Vec::new();
-        }
+        let Stage::AwaitingWelcome { oldest_seq } = self.stage else { return Vec::new() };
         let max_unacked = usize::try_from(welcome.max_unacked_reports).unwrap_or(usize::MAX);
-        let cursor = Cursor { max_unacked, received_seq: 0, unacked: VecDeque::new() };
+        // What lies before was said to be acked or gone.
+        let cursor = Cursor { max_unacked, received_seq: oldest_seq - 1, unacked: VecDeque::new() };
         self.stage = Stage::Snapshot { cursor, checks: BTreeMap::new() };
         let mut outputs = vec![Output::Send(HubFrame::Welcome(welcome))];
         if let Some(definitions) = self.early_definitions.take() {
@@ -268,7 +299,7 @@ impl HubSession {
         Ok(vec![Output::Snapshot(complete)])
     }
 
-    fn on_reports(&mut self, reports: Vec<Report>) -> Result<Vec<Output>, SessionError> {
+    fn on_reports(&mut self, reports: Vec<Report>, through_seq: u64) -> Result<Vec<Output>, SessionError> {
         let cursor = self.live("Reports")?;
         for report in &reports {
             if report.seq <= cursor.received_seq {
@@ -277,12 +308,19 @@ impl HubSession {
             cursor.received_seq = report.seq;
             cursor.unacked.push_back(report.seq);
         }
+        // Reports that cannot be read will not come again in a form that can: they are acked like the others.
+        let is_cut = through_seq > cursor.received_seq;
+        if is_cut {
+            cursor.received_seq = through_seq;
+            cursor.unacked.push_back(through_seq);
+        }
         let (unacked, limit) = (cursor.unacked.len(), cursor.max_unacked);
         if unacked > limit {
             return Err(SessionError::TooManyUnacked { unacked, limit });
         }
         let through_seq = cursor.received_seq;
-        Ok(if reports.is_empty() { Vec::new() } else { vec![Output::Record { reports, through_seq }] })
+        let is_empty = reports.is_empty() && !is_cut;
+        Ok(if is_empty { Vec::new() } else { vec![Output::Record { reports, through_seq }] })
     }
 
     fn on_committed(&mut self, seq: u64) -> Vec<Output> {
@@ -294,7 +332,7 @@ impl HubSession {
 
     fn push(&mut self, definitions: Vec<Definition>) -> Vec<Output> {
         match self.stage {
-            Stage::AwaitingHello | Stage::AwaitingWelcome => {
+            Stage::AwaitingHello | Stage::AwaitingWelcome { .. } => {
                 self.early_definitions = Some(definitions);
                 Vec::new()
             }
@@ -310,6 +348,23 @@ impl HubSession {
         }
     }
 
+    fn command(&mut self, command: Command) -> Vec<Output> {
+        let refused =
+            |id, reason| vec![Output::Answered(Answer { id, verdict: Err(Refusal::new(Layer::Hub, reason)) })];
+        match self.stage {
+            Stage::Snapshot { .. } | Stage::Live { .. } if self.commands.len() >= MAX_COMMANDS => {
+                refused(command.id, format!("{MAX_COMMANDS} commands are under way to its agent, which is the most"))
+            }
+            Stage::Snapshot { .. } | Stage::Live { .. } => {
+                self.commands.insert(command.id.clone());
+                vec![Output::Send(HubFrame::Command(command))]
+            }
+            Stage::AwaitingHello | Stage::AwaitingWelcome { .. } | Stage::Ended => {
+                refused(command.id, "there is no session with its agent".to_owned())
+            }
+        }
+    }
+
     fn go_away(&mut self, reason: String, retry_after_ms: u32) -> Vec<Output> {
         if matches!(self.stage, Stage::Ended) {
             return Vec::new();
@@ -322,21 +377,21 @@ impl HubSession {
         let error = self.out_of_order(frame);
         match &mut self.stage {
             Stage::Live { cursor } => Ok(cursor),
-            Stage::AwaitingHello | Stage::AwaitingWelcome | Stage::Snapshot { .. } | Stage::Ended => Err(error),
+            Stage::AwaitingHello | Stage::AwaitingWelcome { .. } | Stage::Snapshot { .. } | Stage::Ended => Err(error),
         }
     }
 
     fn welcomed(&self, frame: &'static str) -> Result<(), SessionError> {
         match self.stage {
             Stage::Snapshot { .. } | Stage::Live { .. } => Ok(()),
-            Stage::AwaitingHello | Stage::AwaitingWelcome | Stage::Ended => Err(self.out_of_order(frame)),
+            Stage::AwaitingHello | Stage::AwaitingWelcome { .. } | Stage::Ended => Err(self.out_of_order(frame)),
         }
     }
 
     fn out_of_order(&self, frame: &'static str) -> SessionError {
         let stage = match self.stage {
             Stage::AwaitingHello => "the session waited for Hello",
-            Stage::AwaitingWelcome => "Hello had no answer yet",
+            Stage::AwaitingWelcome { .. } => "Hello had no answer yet",
             Stage::Snapshot { .. } => "the snapshot was not complete",
             Stage::Live { .. } => "the session was live",
             Stage::Ended => "the session was over",
@@ -348,6 +403,7 @@ impl HubSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{Order, Scope};
     use crate::session::simulation::{check, hello, report, welcome};
 
     fn frame(session: &mut HubSession, frame: AgentFrame) -> Vec<Output> {
@@ -387,7 +443,7 @@ mod tests {
     #[test]
     fn frames_out_of_order_end_the_session() {
         let mut session = HubSession::new("c1".into());
-        assert!(matches!(error(frame(&mut session, AgentFrame::Reports(vec![]))), SessionError::OutOfOrder { .. }));
+        assert!(matches!(error(frame(&mut session, AgentFrame::reports(vec![]))), SessionError::OutOfOrder { .. }));
         let mut session = accepted();
         let early = AgentFrame::CheckUpsert(Box::new(check("a", 1)));
         let expected = SessionError::OutOfOrder { frame: "CheckUpdate", stage: "the snapshot was not complete" };
@@ -408,7 +464,7 @@ mod tests {
     #[test]
     fn an_ack_follows_the_commit_and_bounds_what_is_under_way() {
         let mut session = live();
-        let reports = |seqs: &[u64]| AgentFrame::Reports(seqs.iter().map(|&seq| report(seq)).collect());
+        let reports = |seqs: &[u64]| AgentFrame::reports(seqs.iter().map(|&seq| report(seq)).collect());
         let record = |seqs: &[u64]| Output::Record {
             reports: seqs.iter().map(|&seq| report(seq)).collect(),
             through_seq: *seqs.last().unwrap(),
@@ -422,6 +478,24 @@ mod tests {
         let mut session = live();
         frame(&mut session, reports(&[5]));
         assert_eq!(error(frame(&mut session, reports(&[5]))), SessionError::SeqNotGrowing { seq: 5, after: 5 });
+    }
+
+    #[test]
+    fn reports_that_cannot_be_read_are_acked_too() {
+        let mut session = live();
+        let unread = |through_seq| AgentFrame::Reports { reports: Vec::new(), through_seq };
+        for through_seq in [4, 8, 12] {
+            let record = Output::Record { reports: Vec::new(), through_seq };
+            assert_eq!(frame(&mut session, unread(through_seq)), [record]);
+            let acked = session.handle(Input::Committed { seq: through_seq });
+            assert_eq!(acked, [Output::Send(HubFrame::Ack(through_seq))]);
+        }
+        let tail = AgentFrame::Reports { reports: vec![report(13)], through_seq: 16 };
+        assert_eq!(frame(&mut session, tail), [Output::Record { reports: vec![report(13)], through_seq: 16 }]);
+        assert_eq!(session.handle(Input::Committed { seq: 13 }), [Output::Send(HubFrame::Ack(13))]);
+        assert_eq!(session.handle(Input::Committed { seq: 16 }), [Output::Send(HubFrame::Ack(16))]);
+        let again = AgentFrame::reports(vec![report(16)]);
+        assert_eq!(error(frame(&mut session, again)), SessionError::SeqNotGrowing { seq: 16, after: 16 });
     }
 
     #[test]
@@ -442,6 +516,29 @@ mod tests {
         let huge = vec![Definition { name: "h".into(), generation: 1, health_check: "x".repeat(5 << 20) }];
         let outputs = live().handle(Input::PushDefinitions(huge));
         assert!(matches!(outputs[..], [Output::DefinitionsTooLarge { .. }]));
+    }
+
+    #[test]
+    fn a_command_is_answered_once_and_an_answer_to_nothing_ends_the_session() {
+        let command = |id: &str| Command { id: id.into(), scope: Scope::default(), order: Order::RunNow };
+        let answer = |id: &str| Answer { id: id.into(), verdict: Ok("done".into()) };
+        let mut session = HubSession::new("c1".into());
+        let early = session.handle(Input::Command(command("0")));
+        assert!(
+            matches!(&early[..], [Output::Answered(Answer { verdict: Err(refusal), .. })] if refusal.layer == Layer::Hub)
+        );
+        let mut session = live();
+        let sent = session.handle(Input::Command(command("1")));
+        assert_eq!(sent, [Output::Send(HubFrame::Command(command("1")))]);
+        assert_eq!(frame(&mut session, AgentFrame::CommandAnswer(answer("1"))), [Output::Answered(answer("1"))]);
+        let again = error(frame(&mut session, AgentFrame::CommandAnswer(answer("1"))));
+        assert_eq!(again, SessionError::UnknownCommand { id: "1".into() });
+        let mut session = live();
+        for id in 0..MAX_COMMANDS {
+            assert!(matches!(session.handle(Input::Command(command(&id.to_string())))[..], [Output::Send(_)]));
+        }
+        let refused = session.handle(Input::Command(command("more")));
+        assert!(matches!(&refused[..], [Output::Answered(Answer { verdict: Err(_), .. })]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Both ends of the session against each other, with every fault that a network and two processes have, in an order that
 //! a seed decides. What must hold is checked at each step, and after the faults the hub must know everything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use super::agent::{self, AgentSession, Identity, JournalState, Now};
 use super::frame::{AgentFrame, Definition, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome};
 use super::hub::{self, HubSession};
+use crate::command::{Answer, Command, Order, Scope};
 use crate::run::{Outcome, Run, RunKey, RunKind};
 use crate::state::{CheckState, Phase, Totals};
 
-pub(super) fn check(uid: &str, version: u64) -> CheckState {
+pub(crate) fn check(uid: &str, version: u64) -> CheckState {
     CheckState {
         uid: uid.into(),
         namespace: "health".into(),
@@ -29,6 +30,10 @@ pub(super) fn check(uid: &str, version: u64) -> CheckState {
         remedy: None,
         remedy_status: String::new(),
         samples: Vec::new(),
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     }
 }
@@ -44,6 +49,8 @@ pub(super) fn hello(cluster: &str) -> Hello {
         next_seq: 1,
         sent_at: Timestamp::UNIX_EPOCH,
         dropped_reports: 0,
+        journal_id: "j".into(),
+        hub_mark: String::new(),
     }
 }
 
@@ -63,6 +70,8 @@ pub(super) fn report(seq: u64) -> Report {
         message: String::new(),
         started_at: slot,
         finished_at: slot,
+        warning: String::new(),
+        log_tail: String::new(),
     };
     Report { seq, run }
 }
@@ -87,6 +96,7 @@ fn identity(incarnation: u64) -> Identity {
         incarnation: incarnation.to_string(),
         agent_version: "0.1.0".into(),
         kubernetes_version: "v1.33.0".into(),
+        journal_id: "j".into(),
     }
 }
 
@@ -112,6 +122,13 @@ struct World {
     view: BTreeMap<String, CheckState>,
     meant: Vec<Definition>,
     statuses: Vec<DefinitionStatus>,
+    /// Numbers the commands.
+    asked: u64,
+    /// People who wait for what became of their command: they are answered, or told that the session ended.
+    waiting: BTreeSet<String>,
+    obeying: VecDeque<Command>,
+    obeyed: BTreeSet<String>,
+    answered: u64,
 
     to_hub: VecDeque<AgentFrame>,
     to_agent: VecDeque<HubFrame>,
@@ -141,6 +158,11 @@ impl World {
             view: BTreeMap::new(),
             meant: Vec::new(),
             statuses: Vec::new(),
+            asked: 0,
+            waiting: BTreeSet::new(),
+            obeying: VecDeque::new(),
+            obeyed: BTreeSet::new(),
+            answered: 0,
             to_hub: VecDeque::new(),
             to_agent: VecDeque::new(),
         };
@@ -188,6 +210,8 @@ impl World {
                     self.applied = definitions;
                     self.tell_agent(agent::Input::DefinitionsDone { nonce, statuses });
                 }
+                agent::Output::Obey(command) => self.obeying.push_back(command),
+                agent::Output::Remember(_) => {}
                 agent::Output::Close(reason) => panic!("the agent closed: {reason}"),
                 agent::Output::DialAt(at) => self.dial_at = Some(at),
             }
@@ -208,6 +232,10 @@ impl World {
                 hub::Output::Record { reports, through_seq } => self.commits.push_back((reports, through_seq)),
                 hub::Output::Heartbeat(_) => {}
                 hub::Output::DefinitionsStatus(statuses) => self.statuses = statuses,
+                hub::Output::Answered(answer) => {
+                    self.answered += u64::from(answer.verdict.is_ok());
+                    assert!(self.waiting.remove(&answer.id), "nobody waits for {answer:?}");
+                }
                 hub::Output::DefinitionsTooLarge { .. } => panic!("the definitions of this test are small"),
                 hub::Output::End(error) => panic!("the hub ended the session: {error:?}"),
             }
@@ -228,6 +256,7 @@ impl World {
     fn cut(&mut self) {
         self.to_hub.clear();
         self.to_agent.clear();
+        self.waiting.clear();
         if self.hub.take().is_some() {
             self.tell_agent(agent::Input::Disconnected { jitter: 0.5 });
         }
@@ -291,8 +320,24 @@ impl World {
         self.tell_hub(hub::Input::PushDefinitions(self.meant.clone()));
     }
 
+    fn ask(&mut self) {
+        self.asked += 1;
+        let id = self.asked.to_string();
+        if self.hub.is_some() {
+            self.waiting.insert(id.clone());
+        }
+        self.tell_hub(hub::Input::Command(Command { id, scope: Scope::default(), order: Order::RunNow }));
+    }
+
+    fn obey(&mut self) {
+        let Some(Command { id, .. }) = self.obeying.pop_front() else { return };
+        assert!(self.obeyed.insert(id.clone()), "command {id} is obeyed twice");
+        self.tell_agent(agent::Input::Obeyed(Answer { id, verdict: Ok(String::new()) }));
+    }
+
     fn crash_agent(&mut self) {
         self.cut();
+        self.obeying.clear();
         self.agent = AgentSession::new(identity(self.incarnations), self.journal_state());
         self.incarnations += 1;
         for state in self.cluster.clone().into_values() {
@@ -317,7 +362,9 @@ impl World {
             65..80 => self.change_checks(),
             80..86 => self.end_runs(),
             86..88 => self.push(),
-            88..92 => self.pass(Duration::from_millis(700)),
+            88 => self.ask(),
+            89 => self.obey(),
+            90..92 => self.pass(Duration::from_millis(700)),
             92..97 => self.dial(),
             97 => self.cut(),
             98 => {
@@ -331,11 +378,15 @@ impl World {
 
     /// No faults any more: everything that can happen happens, in turns.
     fn calm(&mut self) {
-        for _ in 0..20_000 {
+        for turn in 0..20_000 {
+            if turn % 1000 == 500 {
+                self.ask();
+            }
             self.dial();
             self.send();
             self.deliver();
             self.commit();
+            self.obey();
             self.pass(Duration::from_millis(10));
         }
     }
@@ -343,6 +394,7 @@ impl World {
 
 #[test]
 fn whatever_happens_the_hub_knows_everything_once_it_ends() {
+    let mut answered = 0;
     for seed in 0..60 {
         let mut world = World::new(seed);
         for _ in 0..1500 {
@@ -355,7 +407,10 @@ fn whatever_happens_the_hub_knows_everything_once_it_ends() {
         assert_eq!(world.view, truth, "seed {seed}");
         assert_eq!(world.applied, world.meant, "seed {seed}");
         assert_eq!(world.statuses.len(), world.meant.len(), "seed {seed}");
+        assert!(world.waiting.is_empty(), "seed {seed}: {:?} were never told", world.waiting);
+        answered += world.answered;
     }
+    assert!(answered > 60 * 18, "{answered} commands were answered");
 }
 
 #[test]
@@ -366,7 +421,7 @@ fn a_backlog_does_not_hide_what_happens() {
     world.journal = (1..=5000).map(report).collect();
     world.tell_agent(agent::Input::Journal(world.journal_state()));
     world.dial();
-    while !world.to_hub.iter().any(|frame| matches!(frame, AgentFrame::Reports(_))) {
+    while !world.to_hub.iter().any(|frame| matches!(frame, AgentFrame::Reports { .. })) {
         world.send();
         if !world.agent.is_live() {
             world.deliver();
@@ -380,7 +435,7 @@ fn a_backlog_does_not_hide_what_happens() {
     }
     assert!(matches!(world.to_hub[0], AgentFrame::Heartbeat(_)));
     assert!(matches!(world.to_hub[1], AgentFrame::CheckUpsert(_)));
-    assert!(matches!(world.to_hub[2], AgentFrame::Reports(_)));
+    assert!(matches!(world.to_hub[2], AgentFrame::Reports { .. }));
 }
 
 #[test]
@@ -417,6 +472,7 @@ fn a_check_that_changes_often_is_sent_as_it_is_by_then() {
 
 mod agent_alone {
     use super::*;
+    use crate::command::Layer;
     use agent::{CloseReason, Input, Output};
 
     fn now(seconds: u64) -> Now {
@@ -465,7 +521,7 @@ mod agent_alone {
         session.handle(now(6), Input::ChecksKnown);
         let snapshot = AgentFrame::Snapshot { checks: vec![check("a", 1)], last: true };
         assert_eq!(session.next_frame(now(6)).0, Some(snapshot));
-        assert_eq!(session.next_frame(now(6)).0, Some(AgentFrame::Reports(vec![report(1)])));
+        assert_eq!(session.next_frame(now(6)).0, Some(AgentFrame::reports(vec![report(1)])));
     }
 
     #[test]
@@ -488,6 +544,50 @@ mod agent_alone {
         let close = session.handle(now(0), Input::Frame(HubFrame::Ack(1)));
         assert_eq!(close, [Output::Close(CloseReason::AckBeyondSent { acked: 1, sent: 0 })]);
         assert_eq!(session.handle(now(0), Input::Frame(HubFrame::Ack(1))), []);
+    }
+
+    #[test]
+    fn a_command_is_obeyed_once_and_too_many_are_refused() {
+        let command = |id: usize| Command { id: id.to_string(), scope: Scope::default(), order: Order::RunNow };
+        let answer = |id: usize| Answer { id: id.to_string(), verdict: Ok(String::new()) };
+        let close = greeted().handle(now(0), Input::Frame(HubFrame::Command(command(0))));
+        assert_eq!(close, [Output::Close(CloseReason::OutOfOrder("Command"))]);
+        let mut session = greeted();
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+        for id in 0..agent::MAX_COMMANDS {
+            let outputs = session.handle(now(0), Input::Frame(HubFrame::Command(command(id))));
+            assert_eq!(outputs, [Output::Obey(command(id))]);
+        }
+        assert_eq!(session.handle(now(0), Input::Frame(HubFrame::Command(command(0)))), [], "the same one again");
+        assert_eq!(session.handle(now(0), Input::Frame(HubFrame::Command(command(99)))), [], "one too many");
+        let Some(AgentFrame::CommandAnswer(refused)) = session.next_frame(now(0)).0 else { panic!("no refusal") };
+        assert_eq!((refused.id.as_str(), refused.verdict.unwrap_err().layer), ("99", Layer::Agent));
+        session.handle(now(0), Input::Obeyed(answer(3)));
+        session.handle(now(0), Input::Obeyed(answer(3)));
+        assert_eq!(session.next_frame(now(0)).0, Some(AgentFrame::CommandAnswer(answer(3))));
+        assert!(!session.wants_to_send(now(0)));
+        session.handle(now(0), Input::Disconnected { jitter: 0.0 });
+        session.handle(now(0), Input::Connected);
+        session.next_frame(now(0));
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+        session.handle(now(0), Input::Obeyed(answer(4)));
+        assert!(!session.wants_to_send(now(0)), "the hub of the next session does not wait for it");
+    }
+
+    #[test]
+    fn the_hubs_latest_mark_is_kept_and_said_in_the_next_hello() {
+        let mark = |text: &str| Input::Frame(HubFrame::Mark(text.into()));
+        let mut session = greeted();
+        assert!(matches!(session.handle(now(0), mark("early"))[..], [Output::Close(_)]), "before Welcome");
+        let mut session = greeted();
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+        for text in ["one", "two"] {
+            assert_eq!(session.handle(now(0), mark(text)), [Output::Remember(text.into())]);
+        }
+        session.handle(now(0), Input::Disconnected { jitter: 0.0 });
+        session.handle(now(1), Input::Connected);
+        let (hello, _) = session.next_frame(now(1));
+        assert!(matches!(hello, Some(AgentFrame::Hello(hello)) if hello.hub_mark == "two"));
     }
 
     #[test]

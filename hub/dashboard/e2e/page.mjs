@@ -50,6 +50,15 @@ export class Dashboard {
     await this.page.locator('[data-live=yes]').waitFor({ timeout });
   }
 
+  /** Waits for something outside of the page. */
+  async until(condition, timeout = 5000) {
+    const end = Date.now() + timeout;
+    while (!condition()) {
+      if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${condition}`);
+      await this.page.waitForTimeout(20);
+    }
+  }
+
   /** Follows the navigation, so that the document stays the same. */
   async go(text) {
     await this.page.click(`nav.top >> text=${text}`);

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { expect, test } from 'vitest';
 
-import { makeDefinitions, makeRuns } from './fleet.mjs';
+import { makeChanges, makeDefinitions, makeRuns } from './fleet.mjs';
 import { MockHub, TOKEN, trouble } from './server.mjs';
 
 const document = JSON.parse(readFileSync(new URL('../../openapi.json', import.meta.url), 'utf8'));
@@ -37,6 +37,16 @@ test.each(['Failed', 'Invalid', 'Overdue', 'Stale', 'Pending', 'Stopped', 'Succe
 
 test('definitions', () => {
   for (const definition of makeDefinitions(hub.fleet)) expectFits('DefinitionView', definition);
+});
+
+test('windows and changes', () => {
+  for (const window of hub.windows) expectFits('WindowView', window);
+  for (const change of [...hub.changes, ...makeChanges(hub.fleet)]) expectFits('ChangeView', change);
+});
+
+test('uptime', () => {
+  const query = new URLSearchParams({ cluster: 'a', namespace: 'b', name: 'c', window: '30d' });
+  expectFits('UptimePage', hub.uptime(query));
 });
 
 test('answers and events', async () => {

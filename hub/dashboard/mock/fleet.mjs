@@ -58,6 +58,7 @@ export function makeFleet({ clusters = 3, checks = 100, now = Date.now(), seed =
       backlog: 0,
       droppedReports: 0,
       clockSkewMs: Math.round(rand() * 120 - 60),
+      certificateEndsAt: at(now + 17 * 3_600_000 - 90_000 * name.length),
       checks: {},
     })),
     checks: names.flatMap((cluster) => all.slice(0, checks).map((check) => makeCheck(cluster, check, now, rand))),
@@ -145,12 +146,17 @@ export function makeRuns(check, now = Date.now(), count = 240) {
       finishedAt: new Date(slot + 1000 + took).toISOString(),
       recordedAt: new Date(slot + 1500 + took).toISOString(),
     };
-    if (failed) Object.assign(run, { reason: 'WorkflowFailed', message: check.message ?? MESSAGES.Failed[0] });
+    if (failed) {
+      const message = check.message ?? MESSAGES.Failed[0];
+      Object.assign(run, { reason: 'WorkflowFailed', message, logTail: `main: resolving 3 names\nmain: ${message}\nmain: exit 1\n` });
+    }
     if (failed && check.remedy) {
       const started = slot + took + 3000;
       runs.push({
         ...run,
         kind: 'remedy',
+        slot: run.startedAt,
+        logTail: undefined,
         outcome: 'Succeeded',
         reason: undefined,
         message: undefined,
@@ -163,6 +169,64 @@ export function makeRuns(check, now = Date.now(), count = 240) {
     runs.push(run);
   }
   return runs.map((run, i) => ({ ...run, id: 100_000 - i }));
+}
+
+const SOURCE = `apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+spec:
+  entrypoint: check
+  templates:
+    - name: check
+      container:
+        image: \${cluster.annotations.registry}/probe:1.8
+        args: [resolve, kubernetes.default.svc, example.com]
+`;
+
+/** Windows of each kind: open, to come, over. */
+export function makeWindows(now = Date.now()) {
+  const hour = 3_600_000;
+  return [
+    {
+      name: 'ingress-upgrade',
+      selector: 'environment=prod',
+      namespace: 'ingress',
+      from: at(now - hour),
+      to: at(now + 2 * hour),
+      comment: 'gateway 1.4',
+      openUntil: at(now + 2 * hour),
+      changesAt: at(now + 2 * hour),
+    },
+    {
+      name: 'patch-sunday',
+      selector: 'environment in (edge,prod)',
+      cron: '0 2 * * SUN',
+      timeZone: 'Europe/Berlin',
+      durationSeconds: 7200,
+      comment: 'kernel updates',
+      changesAt: at(now + 61 * hour),
+    },
+    { name: 'move-lyon', cluster: 'edge-lyon-1', from: at(now - 90 * hour), to: at(now - 80 * hour) },
+  ];
+}
+
+/** What people did in the last hours. */
+export function makeChanges(fleet, now = Date.now()) {
+  const [a, b] = fleet.clusters.map((cluster) => cluster.name);
+  const ago = (minutes) => at(now - minutes * 60_000);
+  const result = (cluster, words) => ({ at: ago(9), kind: 'command', action: 'command.pause.result', who: 'ann', cluster, message: `pause remedies of the whole cluster for 7200 s: network work: ${words}` });
+  return [
+    { at: ago(4), kind: 'acknowledgement', action: 'check.acknowledge', who: 'ann', cluster: a, namespace: 'storage', name: 'snapshot-restore' },
+    result(a, 'Delivered: paused until 04:12'),
+    result(b, 'Refused by policy: this cluster obeys no pause of remedies'),
+    { at: ago(9), kind: 'command', action: 'command.pause', who: 'ann', message: `pause remedies of the whole cluster for 7200 s: network work; in ${a}, ${b}` },
+    { at: ago(21), kind: 'definition', action: 'definition.put', who: 'ci-main', name: 'base-coredns-resolve' },
+    { at: ago(58), kind: 'window', action: 'window.put', who: 'ben', name: 'ingress-upgrade' },
+    { at: ago(75), kind: 'cluster', action: 'cluster.patch', who: 'ben', cluster: b },
+    { at: ago(130), kind: 'version', cluster: b, message: 'agent 0.0.9, Kubernetes v1.33.5; before: agent 0.0.9, Kubernetes v1.32.8' },
+    { at: ago(190), kind: 'status', cluster: b, namespace: 'registry', name: 'gc-last-run', was: 'Failed', status: 'Succeeded' },
+    { at: ago(205), kind: 'status', cluster: b, namespace: 'registry', name: 'gc-last-run', was: 'Succeeded', status: 'Failed' },
+    { at: ago(1400), kind: 'window', action: 'window.put', who: 'ann', name: 'patch-sunday' },
+  ];
 }
 
 /** Definitions of the kube-system checks, with the troubles that people meet. */
@@ -179,7 +243,15 @@ export function makeDefinitions(fleet) {
         clusterSelector: {},
         template: {
           metadata: { namespace: 'kube-system', name: name.slice('base-'.length) },
-          spec: { repeatAfterSec: 60, level: 'cluster', workflow: { generateName: `${name}-`, workflowtimeout: 60 } },
+          spec: {
+            repeatAfterSec: 60,
+            level: 'cluster',
+            workflow: {
+              generateName: `${name}-`,
+              workflowtimeout: 60,
+              resource: { namespace: 'health', serviceAccount: 'fleet-checks', source: { inline: SOURCE } },
+            },
+          },
         },
       },
     },

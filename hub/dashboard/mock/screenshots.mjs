@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { Dashboard, launch } from '../e2e/page.mjs';
-import { MockHub, TOKEN, trouble } from './server.mjs';
+import { incident, MockHub, OPERATOR_TOKEN, trouble } from './server.mjs';
 
 const folder = process.argv[2];
 if (!folder) {
@@ -16,10 +16,14 @@ const WIDE = { width: 1400, height: 860 };
 const PHONE = { width: 390, height: 844 };
 /** Name, address, and what is there when the page is complete. */
 const PAGES = [
-  ['wrong', '/', 'text=Unknown'],
+  ['wrong', '/', '[data-actions]'],
   ['grid', '/grid', 'td[data-status=Failed]'],
   ['check', '/clusters/prod-eu-west-1/checks/kube-system/coredns-resolve', '.strip .s-Failed'],
   ['cluster', '/clusters/prod-us-east-1', '.item'],
+  ['fleet-check', '/checks/payments/ledger-consistency', '.strip .s-Failed'],
+  ['run', '/clusters/prod-eu-west-1/checks/kube-system/coredns-resolve/runs/99999', '.log'],
+  ['changes', '/changes', '.timeline .did'],
+  ['windows', '/windows', '.window'],
   ['definitions', '/definitions', '.definition'],
 ];
 
@@ -36,7 +40,7 @@ async function withHub(options, work) {
 
 async function signedIn(base, viewport, colorScheme = 'dark') {
   const dashboard = await Dashboard.open(browser, base, { viewport, colorScheme });
-  await dashboard.login(TOKEN);
+  await dashboard.login(OPERATOR_TOKEN);
   await dashboard.live();
   return dashboard;
 }
@@ -51,7 +55,7 @@ async function takePages(base, viewport, suffix) {
     await page.locator(sign).first().waitFor();
     // The times of the last successes come one after the other.
     await page.waitForFunction(() =>
-      [...document.querySelectorAll('.s-Failed + .what + .since')].every((since) => since.innerText.includes('success')),
+      [...document.querySelectorAll('.item:not(.incident) > .s-Failed + .what + .since')].every((since) => since.innerText.includes('success')),
     );
     await take(dashboard, name + suffix);
   }
@@ -60,6 +64,7 @@ async function takePages(base, viewport, suffix) {
 await mkdir(folder, { recursive: true });
 await withHub({}, async (hub, base) => {
   trouble(hub);
+  hub.setIncidents([incident(hub)]);
   await takePages(base, WIDE, '');
   await takePages(base, PHONE, '-phone');
   const login = await Dashboard.open(browser, base, { viewport: PHONE, colorScheme: 'dark' });

@@ -7,10 +7,11 @@ import { dirname, extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { changed, makeDefinitions, makeFleet, makeRuns } from './fleet.mjs';
+import { changed, makeChanges, makeDefinitions, makeFleet, makeRuns, makeWindows } from './fleet.mjs';
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist');
 export const TOKEN = 'amf_mock';
+export const OPERATOR_TOKEN = 'amf_mock_operator';
 const COOKIE = 'amf-mock-session';
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
 /** As strict as the hub's own, so that a page that breaks it fails here first. */
@@ -28,6 +29,16 @@ export class MockHub {
   /** While true every connection is refused, as a hub that is gone. */
   #away = false;
 
+  /** What the hub says of incidents; undefined as of a hub that makes none. */
+  incidents;
+  /** What is done by `fleetcheck` or on the page, newest first. */
+  changes = [];
+  windows = [];
+  /** The requests that asked for a change. */
+  asked = [];
+  /** What each cluster answers to a command. */
+  answer = { outcome: 'Delivered', message: 'done' };
+
   /** While true changes are not told: a stream that lost its other end. */
   mute = false;
   /** While true no request is answered, but connections stay: a hub that hangs. */
@@ -35,6 +46,7 @@ export class MockHub {
 
   constructor(options = {}) {
     this.fleet = makeFleet(options);
+    this.windows = makeWindows();
   }
 
   async listen(port = 0) {
@@ -73,7 +85,10 @@ export class MockHub {
   /** Changes a check and tells the pages. */
   setCheck(cluster, namespace, name, status, options) {
     const i = this.fleet.checks.indexOf(this.check(cluster, namespace, name));
+    const was = this.fleet.checks[i].status;
     this.fleet.checks[i] = changed(this.fleet.checks[i], status, options);
+    const at = new Date(options?.now ?? Date.now()).toISOString();
+    if (was !== status) this.changes.unshift({ at, kind: 'status', cluster, namespace, name, was, status });
     this.#tell({ type: 'check', ...this.fleet.checks[i] });
   }
 
@@ -86,6 +101,11 @@ export class MockHub {
     for (const check of this.fleet.checks.filter((c) => c.cluster === name && c.status !== 'Stale')) {
       this.setCheck(check.cluster, check.namespace, check.name, 'Stale', { message: check.message });
     }
+  }
+
+  setIncidents(incidents) {
+    this.incidents = incidents;
+    this.#tell({ type: 'incidents' });
   }
 
   /** A check that no list has yet. */
@@ -124,23 +144,47 @@ export class MockHub {
     if (this.frozen) return undefined;
     if (path[0] === 'login') return this.#login(request, response);
     if (path[0] === 'logout') return json(response, 204, undefined, { 'set-cookie': `${COOKIE}=; Path=/; Max-Age=0` });
-    if (!request.headers.cookie?.includes(`${COOKIE}=in`)) return problem(response, 401, 'no token and no cookie');
+    const me = Object.values(PEOPLE).find(({ name }) => request.headers.cookie?.includes(`${COOKIE}=${name}`));
+    if (!me) return problem(response, 401, 'no token and no cookie');
+    if (path[0] === 'me') return json(response, 200, me);
+    if (request.method !== 'GET') {
+      if (me.role === 'viewer') return problem(response, 403, 'this needs the role operator, the token has viewer');
+      return this.#change(path, request, response, me);
+    }
     return this.#read(path, url.searchParams, request, response);
   }
 
   async #login(request, response) {
-    let body = '';
-    for await (const chunk of request) body += chunk;
-    if (JSON.parse(body).token !== TOKEN) return problem(response, 401, 'the token is not known');
-    return json(response, 200, ME, { 'set-cookie': `${COOKIE}=in; Path=/; HttpOnly; SameSite=Strict` });
+    const me = PEOPLE[(await bodyOf(request)).token];
+    if (!me) return problem(response, 401, 'the token is not known');
+    return json(response, 200, me, { 'set-cookie': `${COOKIE}=${me.name}; Path=/; HttpOnly; SameSite=Strict` });
+  }
+
+  async #change(path, request, response, me) {
+    const body = await bodyOf(request);
+    this.asked.push({ method: request.method, path: path.join('/'), body });
+    if (path[0] === 'commands') {
+      const results = body.clusters.map((cluster) => ({ cluster, ...this.answer }));
+      const at = new Date().toISOString();
+      const command = `${body.action} ${body.check ?? 'the whole cluster'}`;
+      this.changes.unshift({ at, kind: 'command', action: `command.${body.action}`, who: me.name, message: command });
+      return json(response, 200, { id: 'c0ffee', at, command, results });
+    }
+    if (path[5] === 'acknowledgement') {
+      const check = this.check(path[1], path[3], path[4]);
+      const [now, until] = [Date.now(), Date.now() + body?.expiresInSeconds * 1000];
+      const made = () => ({ by: me.name, comment: body.comment, at: iso(now), expiresAt: iso(until) });
+      check.care = request.method === 'PUT' ? { acknowledgement: made() } : undefined;
+      this.#tell({ type: 'check', ...check });
+      return request.method === 'PUT' ? json(response, 200, check) : json(response, 204);
+    }
+    return problem(response, 404, `there is no ${path.join('/')}`);
   }
 
   #read(path, query, request, response) {
     this.beat();
     const { clusters, checks } = this.fleet;
     switch (path[0]) {
-      case 'me':
-        return json(response, 200, ME);
       case 'events':
         return this.#stream(request, response);
       case 'clusters':
@@ -149,8 +193,17 @@ export class MockHub {
         return json(response, 200, { items: checks });
       case 'definitions':
         return json(response, 200, { items: makeDefinitions(this.fleet) });
+      case 'windows':
+        return json(response, 200, { items: this.windows });
+      case 'changes':
+        return json(response, 200, this.#changes(query));
+      case 'incidents':
+        if (!this.incidents) return problem(response, 404, 'there is no path /api/v1/incidents');
+        return json(response, 200, { items: this.incidents });
       case 'runs':
         return json(response, 200, this.#runs(query));
+      case 'uptime':
+        return json(response, 200, this.uptime(query));
       default:
         return problem(response, 404, `there is no ${path.join('/')}`);
     }
@@ -166,6 +219,28 @@ export class MockHub {
     return runs.length > limit ? { items, next: items.at(-1).id } : { items };
   }
 
+  #changes(query) {
+    const all = [...this.changes, ...makeChanges(this.fleet)].sort((a, b) => b.at.localeCompare(a.at));
+    const kind = query.get('kind');
+    const from = Number(query.get('before') ?? 0);
+    const items = all.filter((change) => !kind || change.kind === kind);
+    const limit = Number(query.get('limit') ?? 100);
+    const next = from + limit < items.length ? String(from + limit) : undefined;
+    return { items: items.slice(from, from + limit), next };
+  }
+
+  /** One failure of seven minutes a week, and an hour in which nobody knew. */
+  uptime(query) {
+    const seconds = parseInt(query.get('window'), 10) * (query.get('window').endsWith('d') ? 86_400 : 3600);
+    const [now, weeks] = [Date.now(), Math.floor(seconds / 604_800)];
+    const [down, unknown] = [weeks * 420, weeks * 3600];
+    const up = seconds - down - unknown;
+    const item = { upSeconds: up, downSeconds: down, unknownSeconds: unknown, stoppedSeconds: 0, outages: weeks };
+    const [cluster, namespace, name] = ['cluster', 'namespace', 'name'].map((key) => query.get(key));
+    const items = [{ cluster, namespace, name, checks: 1, ratio: up / (up + down), ...item }];
+    return { from: new Date(now - seconds * 1000).toISOString(), to: new Date(now).toISOString(), items, total: 1 };
+  }
+
   #stream(request, response) {
     response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
     response.write('event: reset\ndata: {"type":"reset"}\n\n');
@@ -174,7 +249,18 @@ export class MockHub {
   }
 }
 
-const ME = { name: 'night-shift', role: 'viewer' };
+const PEOPLE = {
+  [TOKEN]: { name: 'night-shift', role: 'viewer' },
+  [OPERATOR_TOKEN]: { name: 'ann', role: 'operator' },
+};
+
+const iso = (ms) => new Date(ms).toISOString();
+
+async function bodyOf(request) {
+  let body = '';
+  for await (const chunk of request) body += chunk;
+  return body ? JSON.parse(body) : undefined;
+}
 
 function json(response, status, body, headers = {}) {
   response.writeHead(status, { 'content-type': 'application/json', ...headers });
@@ -209,12 +295,42 @@ export function trouble(hub) {
   hub.setCheck(a, 'batch', 'gpu-alloc', 'Stopped');
   hub.setCheck(b, 'batch', 'gpu-alloc', 'Stopped');
   hub.setCheck(b, 'security', 'vault-token-renew', 'Pending');
-  hub.setCluster(b, { backlog: 12, clockSkewMs: -2600 });
+  hub.setCluster(b, { backlog: 12, clockSkewMs: -2600, agentVersion: '0.0.9' });
+  const known = hub.check(a, 'storage', 'snapshot-restore');
+  known.care = { acknowledgement: { by: 'ann', comment: 'ticket 4711', at: iso(Date.now() - 3_600_000), expiresAt: iso(Date.now() + 10_800_000) } };
+  hub.check(b, 'ingress', 'canary-http').care = { maintenance: 'ingress-upgrade' };
+  const remedied = hub.check(a, 'kube-system', 'coredns-resolve');
+  remedied.remedy = { ...remedied.remedy, startedAt: remedied.check.finishedAt, finishedAt: iso(Date.now()) };
+  remedied.remedyStatus = 'Failed';
+  remedied.remedyBudget = { limit: 5, left: 3 };
   hub.setCluster(c, {
     status: 'Unreachable',
     lastHeardAt: new Date(Date.now() - 18 * 60_000).toISOString(),
     message: 'silent for longer than the lease of 15 s; the connection ended with: connection reset by peer',
   });
+}
+
+/** The incident that the hub makes of the ledger that fails everywhere. */
+export function incident(hub) {
+  const failing = hub.fleet.checks.filter((check) => check.name === 'ledger-consistency' && check.status === 'Failed');
+  const counts = { failing: failing.length, healthy: 0, unknown: 1, failingInScope: failing.length, inScope: failing.length };
+  const since = iso(Date.now() - 20 * 60_000);
+  return {
+    id: '5f0c1d9a3be84a17',
+    kind: 'Check',
+    title: `payments/ledger-consistency fails in ${failing.length} of ${failing.length} clusters`,
+    namespace: 'payments',
+    name: 'ledger-consistency',
+    widespread: true,
+    silenced: false,
+    flapping: false,
+    firstSeen: since,
+    lastChange: iso(Date.now() - 60_000),
+    counts,
+    differences: [{ label: 'agentVersion', value: '0.1.0', failing: 1, of: 1, failingOutside: 1, ofOutside: 1, builtIn: true }],
+    changes: [{ at: iso(Date.now() - 21 * 60_000), kind: 'Definition', who: 'ci-main', what: 'definition.put', object: 'base-coredns-resolve' }],
+    members: failing.map(({ cluster, message }) => ({ cluster, status: 'Failed', since, message, flapping: false })),
+  };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
@@ -227,6 +343,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     },
   });
   const hub = new MockHub({ clusters: Number(values.clusters), checks: Number(values.checks) });
-  if (!values['quiet-fleet']) trouble(hub);
-  console.log(`${await hub.listen(Number(values.port))} token ${TOKEN}`);
+  if (!values['quiet-fleet']) {
+    trouble(hub);
+    hub.setIncidents([incident(hub)]);
+  }
+  console.log(`${await hub.listen(Number(values.port))} tokens ${TOKEN} ${OPERATOR_TOKEN}`);
 }

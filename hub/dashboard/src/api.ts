@@ -35,6 +35,9 @@ export interface ClusterView {
   backlog: number;
   droppedReports: number;
   clockSkewMs: number;
+  refusedChecks?: number;
+  /** Only in lists: events do not carry it. */
+  certificateEndsAt?: string;
   checks: Record<CheckStatus, number>;
 }
 
@@ -45,10 +48,26 @@ export interface Totals {
   finishedAt?: string;
 }
 
+export interface Health {
+  since?: string;
+  recent?: string;
+  soft?: boolean;
+  flapping?: boolean;
+  changePercent?: number;
+}
+
+/** What people say of a check. */
+export interface Care {
+  maintenance?: string;
+  acknowledgement?: { by: string; comment?: string; at: string; expiresAt: string };
+}
+
 export interface CheckView {
   cluster: string;
   status: CheckStatus;
   overdueSeconds: number;
+  health?: Health;
+  care?: Care;
   uid: string;
   namespace: string;
   name: string;
@@ -63,7 +82,23 @@ export interface CheckView {
   remedy?: Totals;
   remedyStatus?: string;
   samples?: { metric: string; help?: string; value: number }[];
+  refusedSamples?: number;
   definition?: { name: string; generation: number };
+  pauses?: Pause[];
+  remedyBudget?: { limit: number; left: number; resetsAt?: string };
+}
+
+export type Subject = 'checks' | 'remedies';
+
+/** A pause that concerns a check. */
+export interface Pause {
+  id: string;
+  subject: Subject;
+  namespace?: string;
+  name?: string;
+  until: string;
+  reason: string;
+  by: string;
 }
 
 export interface RunView {
@@ -81,11 +116,44 @@ export interface RunView {
   message?: string;
   startedAt: string;
   finishedAt: string;
+  warning?: string;
+  logTail?: string;
+}
+
+/** Runs of a cluster that never came, behind the run `after`. */
+export interface GapView {
+  cluster: string;
+  after: number;
+  reports: number;
+  noticedAt: string;
 }
 
 export interface RunPage {
   items: RunView[];
+  gaps?: GapView[];
   next?: number;
+}
+
+export interface UptimeView {
+  cluster?: string;
+  namespace?: string;
+  name?: string;
+  label?: string;
+  checks: number;
+  ratio?: number;
+  upSeconds: number;
+  downSeconds: number;
+  unknownSeconds: number;
+  stoppedSeconds: number;
+  maintenanceSeconds?: number;
+  outages: number;
+}
+
+export interface UptimePage {
+  from: string;
+  to: string;
+  items: UptimeView[];
+  total: number;
 }
 
 export type DefinitionResult = 'Applied' | 'Refused' | 'Conflict' | 'Failed';
@@ -104,12 +172,134 @@ export interface DefinitionView {
   clusters: DefinitionClusterStatus[];
 }
 
+export interface CommandRequest {
+  action: 'run' | 'pause' | 'resume';
+  subject?: Subject;
+  clusters: string[];
+  namespace?: string;
+  check?: string;
+  seconds?: number;
+  reason?: string;
+}
+
+export type CommandOutcome = 'Delivered' | 'Refused' | 'Unreachable' | 'TimedOut';
+
+/** What became of a command in one cluster; the layer is who refused. */
+export interface CommandResult {
+  cluster: string;
+  outcome: CommandOutcome;
+  layer?: 'hub' | 'policy' | 'agent' | 'kubernetes';
+  message: string;
+}
+
+export interface CommandReport {
+  id: string;
+  at: string;
+  command: string;
+  results: CommandResult[];
+}
+
+/** A maintenance window: once, with `from` and `to`, or again and again, with `cron` and `durationSeconds`. */
+export interface WindowView {
+  name: string;
+  selector?: string;
+  cluster?: string;
+  namespace?: string;
+  check?: string;
+  from?: string;
+  to?: string;
+  cron?: string;
+  timeZone?: string;
+  durationSeconds?: number;
+  comment?: string;
+  openUntil?: string;
+  changesAt?: string;
+}
+
+export type ChangeKind =
+  | 'definition'
+  | 'cluster'
+  | 'command'
+  | 'window'
+  | 'acknowledgement'
+  | 'authority'
+  | 'version'
+  | 'status';
+
+export interface ChangeView {
+  at: string;
+  kind: ChangeKind;
+  action?: string;
+  who?: string;
+  cluster?: string;
+  namespace?: string;
+  name?: string;
+  message?: string;
+  status?: CheckStatus;
+  was?: CheckStatus;
+  maintenance?: boolean;
+}
+
+export interface ChangePage {
+  items: ChangeView[];
+  next?: string;
+}
+
+/** What fails in one or more clusters for what seems one cause. The hub orders, counts and names them. */
+export interface IncidentView {
+  id: string;
+  kind: 'Check' | 'Unreachable';
+  title: string;
+  namespace?: string;
+  name?: string;
+  definition?: string;
+  /** It fails in so many clusters that it is more than a failure of each. */
+  widespread: boolean;
+  /** Everything in it is acknowledged or in maintenance. */
+  silenced: boolean;
+  flapping: boolean;
+  firstSeen: string;
+  lastChange: string;
+  recoveredAt?: string;
+  closedAt?: string;
+  closed?: 'Recovered' | 'Withdrawn' | 'Merged';
+  counts: { failing: number; healthy: number; unknown: number; failingInScope: number; inScope: number };
+  scope?: { label: string; value: string };
+  differences?: IncidentDifference[];
+  changes?: { at: string; kind: string; who?: string; what: string; object: string }[];
+  /** At most 100 of them; `counts` has the number. */
+  members: IncidentMember[];
+}
+
+/** A label that sets the failing clusters apart from the others. */
+export interface IncidentDifference {
+  label: string;
+  value: string;
+  failing: number;
+  of: number;
+  failingOutside: number;
+  ofOutside: number;
+  /** No label of the cluster, but a version or generation. */
+  builtIn?: boolean;
+}
+
+export interface IncidentMember {
+  cluster: string;
+  status: CheckStatus | ClusterStatus;
+  since?: string;
+  message?: string;
+  flapping?: boolean;
+  silencedBy?: 'Maintenance' | 'Acknowledgement';
+}
+
 export type Event =
   | { type: 'reset' }
   | ({ type: 'cluster' } & ClusterView)
   | { type: 'clusterRemoved'; name: string }
   | ({ type: 'check' } & CheckView)
   | { type: 'checkRemoved'; cluster: string; namespace: string; name: string }
+  | { type: 'windows' }
+  | { type: 'incidents' }
   | { type: 'definition'; name: string };
 
 /** Every `event:` name of the stream. */
@@ -119,6 +309,8 @@ export const EVENT_NAMES: Event['type'][] = [
   'clusterRemoved',
   'check',
   'checkRemoved',
+  'windows',
+  'incidents',
   'definition',
 ];
 
@@ -189,4 +381,41 @@ export function getRuns(query: RunQuery): Promise<RunPage> {
   const params = new URLSearchParams();
   for (const [key, value] of Object.entries(query)) if (value !== undefined) params.set(key, String(value));
   return call<RunPage>('GET', `runs?${params}`);
+}
+
+/** The run at this place of the history; undefined where this check has none there. */
+export async function getRun(query: Omit<RunQuery, 'limit' | 'before'>, id: number): Promise<RunView | undefined> {
+  const run = (await getRuns({ ...query, limit: 1, before: id + 1 })).items[0];
+  return run?.id === id ? run : undefined;
+}
+
+/** The open incidents, worst first; or with the closed ones, newest first. */
+export const getIncidents = (all = false) => list<IncidentView>(all ? 'incidents?all=true&limit=100' : 'incidents');
+export const getWindows = () => list<WindowView>('windows');
+
+export interface ChangeQuery {
+  from?: string;
+  cluster?: string;
+  kind?: ChangeKind;
+  limit: number;
+  before?: string;
+}
+
+export function getChanges(query: ChangeQuery): Promise<ChangePage> {
+  const params = new URLSearchParams();
+  for (const [key, value] of Object.entries(query)) if (value !== undefined) params.set(key, String(value));
+  return call<ChangePage>('GET', `changes?${params}`);
+}
+
+export const giveCommand = (request: CommandRequest) => call<CommandReport>('POST', 'commands', request);
+
+export const acknowledge = (check: CheckView, comment: string, expiresInSeconds: number) =>
+  call<CheckView>('PUT', acknowledgementOf(check), { comment, expiresInSeconds });
+export const unacknowledge = (check: CheckView) => call<void>('DELETE', acknowledgementOf(check));
+
+const acknowledgementOf = ({ cluster, namespace, name }: CheckView) =>
+  `clusters/${segment(cluster)}/checks/${segment(namespace)}/${segment(name)}/acknowledgement`;
+
+export function getUptime(query: { cluster: string; namespace: string; name: string; window: string }): Promise<UptimePage> {
+  return call<UptimePage>('GET', `uptime?${new URLSearchParams(query)}`);
 }

@@ -58,7 +58,7 @@ export function merge(fleet: Fleet, events: readonly Event[]): Fleet {
   for (const event of events) {
     switch (event.type) {
       case 'cluster':
-        clusters.set(event.name, event);
+        clusters.set(event.name, { ...event, certificateEndsAt: clusters.get(event.name)?.certificateEndsAt });
         break;
       case 'clusterRemoved':
         clusters.delete(event.name);
@@ -71,6 +71,8 @@ export function merge(fleet: Fleet, events: readonly Event[]): Fleet {
         checks.delete(checkKey(event.cluster, event.namespace, event.name));
         break;
       case 'reset':
+      case 'windows':
+      case 'incidents':
       case 'definition':
         break;
     }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { count, duration, relative, took } from './format';
+import { count, duration, percent, relative, took } from './format';
 import { checkHref, pageOf } from './route.svelte';
 
 test.each([
@@ -20,6 +20,10 @@ test('the past and the future differ', () => {
   expect(relative(5000, 0)).toBe('in 5 s');
   expect(took('2026-11-22T10:00:00Z', '2026-11-22T10:00:01.25Z')).toBe('1.3 s');
   expect([count(1, 'check'), count(1200, 'check')]).toEqual(['1 check', '1,200 checks']);
+});
+
+test('uptime is never rounded up', () => {
+  expect([1, 0.999_99, 0.9995, 0.5].map(percent)).toEqual(['100.00 %', '99.99 %', '99.95 %', '50.00 %']);
 });
 
 test('an address names one page', () => {

@@ -32,6 +32,11 @@ export function clockTime(timeMs: number, nowMs: number): string {
   return time.toDateString() === new Date(nowMs).toDateString() ? hour : `${day} ${hour}`;
 }
 
+/** `99.95 %`. Cut, not rounded: only what was never down is 100 %. */
+export function percent(ratio: number): string {
+  return `${(Math.floor(ratio * 10_000 + 1e-6) / 100).toLocaleString('en', { minimumFractionDigits: 2 })} %`;
+}
+
 /** `1 check`, `3 checks`. */
 export function count(n: number, noun: string): string {
   return `${n.toLocaleString('en')} ${noun}${n === 1 ? '' : 's'}`;

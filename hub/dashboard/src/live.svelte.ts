@@ -23,6 +23,10 @@ class Live {
   loaded = $state(false);
   /** Grows when a definition or its status changed. */
   definitions = $state(0);
+  /** Grows when the maintenance windows changed. */
+  windows = $state(0);
+  /** Grows when the open incidents changed. */
+  incidents = $state(0);
   #streaming = $state(false);
   #heardMs = $state(Date.now());
   #tickMs = $state(Date.now());
@@ -47,6 +51,11 @@ class Live {
   /** How long nothing was heard, milliseconds. */
   get silentMs(): number {
     return Math.max(0, this.#tickMs - this.#heardMs);
+  }
+
+  /** Whether the person may give commands and acknowledge. */
+  get mayAct(): boolean {
+    return this.me !== undefined && this.me.role !== 'viewer';
   }
 
   /** Starts once; the page lives as long as the document. */
@@ -143,6 +152,14 @@ class Live {
       this.definitions += 1;
       return;
     }
+    if (event.type === 'windows') {
+      this.windows += 1;
+      return;
+    }
+    if (event.type === 'incidents') {
+      this.incidents += 1;
+      return;
+    }
     for (const replay of this.#replays) replay.push(event);
     this.#batch.push(event);
     if (this.#batch.length === 1) setTimeout(() => this.#flush(), BATCH_MS);
@@ -187,6 +204,8 @@ class Live {
       this.#agreed.clear();
       this.#suspects.clear();
       this.definitions += 1;
+      this.windows += 1;
+      this.incidents += 1;
       this.#retries = 0;
       // A stream that broke meanwhile brings its own reset.
       this.#streaming = source !== undefined && source === this.#source;

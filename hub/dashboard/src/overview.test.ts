@@ -81,10 +81,11 @@ describe('the numbers', () => {
   });
 
   test('are in the title, unless the page is cut off', () => {
-    expect(title(3, 5, false)).toMatch(/^\(3\) wrong/);
-    expect(title(0, 5, false)).toMatch(/^\(5\) unknown/);
-    expect(title(0, 0, false)).toBe('Fleet health');
-    expect(title(0, 0, true)).toMatch(/^\(\?\)/);
+    expect(title({ wrong: 3, known: 1, unknown: 5 }, false)).toMatch(/^\(3\) wrong/);
+    expect(title({ wrong: 0, known: 2, unknown: 5 }, false)).toMatch(/^\(2\) known/);
+    expect(title({ wrong: 0, known: 0, unknown: 5 }, false)).toMatch(/^\(5\) unknown/);
+    expect(title({ wrong: 0, known: 0, unknown: 0 }, false)).toBe('Fleet health');
+    expect(title({ wrong: 0, known: 0, unknown: 0 }, true)).toMatch(/^\(\?\)/);
   });
 });
 

@@ -1,6 +1,7 @@
 // What the pages show of a fleet: what is wrong, grouped; the grid; the filter. Pure.
 
 import type { CheckStatus, CheckView, ClusterView } from './api';
+import { isKnown } from './care';
 import { checkKey, type Fleet } from './fleet';
 import { CHECK_STATUSES, checkRank, clusterRank } from './status';
 
@@ -99,8 +100,13 @@ export interface Numbers {
   connected: number;
   checks: Record<CheckStatus, number>;
   total: number;
-  /** Wrong things: lost clusters, and wrong checks of the others. A lost cluster's stale checks are one thing. */
+  /**
+   * Wrong things that nobody has said to know of: lost clusters, and wrong checks of the others. A lost cluster's stale
+   * checks are one thing.
+   */
   wrong: number;
+  /** Wrong checks that are acknowledged or in a maintenance window. */
+  known: number;
   /** Things of which nothing is known: Stale and Pending checks, and clusters that never connected. */
   unknown: number;
   /** When the hub last heard any cluster, Unix milliseconds. */
@@ -112,10 +118,13 @@ export interface Numbers {
 export function numbers(fleet: Fleet): Numbers {
   const checks = Object.fromEntries(CHECK_STATUSES.map((status) => [status, 0])) as Record<CheckStatus, number>;
   let wrong = 0;
+  let known = 0;
   for (const check of fleet.checks.values()) {
     checks[check.status] += 1;
     const lost = isLost(fleet.clusters.get(check.cluster));
-    if (checkRank(check.status) <= (lost ? checkRank('Overdue') : checkRank('Stale'))) wrong += 1;
+    if (checkRank(check.status) > (lost ? checkRank('Overdue') : checkRank('Stale'))) continue;
+    if (isKnown(check)) known += 1;
+    else wrong += 1;
   }
   let connected = 0;
   let unknown = checks.Stale + checks.Pending;
@@ -131,7 +140,7 @@ export function numbers(fleet: Fleet): Numbers {
     if (heard !== undefined) oldestMs = Math.min(oldestMs ?? heard, heard);
   }
   const total = fleet.checks.size;
-  return { clusters: fleet.clusters.size, connected, checks, total, wrong, unknown, newestMs, oldestMs };
+  return { clusters: fleet.clusters.size, connected, checks, total, wrong, known, unknown, newestMs, oldestMs };
 }
 
 function isLost(cluster: ClusterView | undefined): boolean {
@@ -139,9 +148,10 @@ function isLost(cluster: ClusterView | undefined): boolean {
 }
 
 /** The document's title: what a tab says without being looked at. */
-export function title(wrong: number, unknown: number, cut: boolean): string {
+export function title({ wrong, known, unknown }: Pick<Numbers, 'wrong' | 'known' | 'unknown'>, cut: boolean): string {
   if (cut) return '(?) No live data – Fleet health';
   if (wrong > 0) return `(${wrong}) wrong – Fleet health`;
+  if (known > 0) return `(${known}) known – Fleet health`;
   return unknown > 0 ? `(${unknown}) unknown – Fleet health` : 'Fleet health';
 }
 
@@ -177,6 +187,13 @@ function checkHas(check: CheckView | undefined, word: string): boolean {
     check.status.toLowerCase().includes(word) ||
     check.cluster.toLowerCase().includes(word)
   );
+}
+
+/** How an agent's version differs from that of most of the others; empty where it does not, or where it is not known. */
+export function versionOf(clusters: Iterable<ClusterView>, cluster: ClusterView | undefined): string {
+  const versions = [...clusters].map((other) => other.agentVersion ?? '').filter(Boolean);
+  const most = mostCommon(versions);
+  return cluster?.agentVersion && most !== cluster.agentVersion ? `most others have ${most}` : '';
 }
 
 export interface Grid {

@@ -4,19 +4,27 @@ export type Page =
   | { at: 'wrong' }
   | { at: 'grid' }
   | { at: 'definitions' }
+  | { at: 'changes' }
+  | { at: 'windows' }
   | { at: 'cluster'; cluster: string }
+  | { at: 'fleetCheck'; namespace: string; name: string }
   | { at: 'check'; cluster: string; namespace: string; name: string }
+  | { at: 'run'; cluster: string; namespace: string; name: string; id: number }
   | { at: 'nowhere' };
 
 export function pageOf(path: string): Page {
   const parts = path.split('/').filter(Boolean).map(decode);
-  const [first, cluster, third, namespace, name] = parts;
+  const [first, cluster, third, namespace, name, sixth, id] = parts;
   if (parts.length === 0) return { at: 'wrong' };
-  if (parts.length === 1 && first === 'grid') return { at: 'grid' };
-  if (parts.length === 1 && first === 'definitions') return { at: 'definitions' };
+  if (parts.length === 1 && (first === 'grid' || first === 'definitions' || first === 'changes' || first === 'windows'))
+    return { at: first };
+  if (parts.length === 3 && first === 'checks' && cluster && third)
+    return { at: 'fleetCheck', namespace: cluster, name: third };
   if (first === 'clusters' && cluster) {
     if (parts.length === 2) return { at: 'cluster', cluster };
     if (parts.length === 5 && third === 'checks' && namespace && name) return { at: 'check', cluster, namespace, name };
+    if (parts.length === 7 && third === 'checks' && namespace && name && sixth === 'runs' && /^\d+$/.test(id ?? ''))
+      return { at: 'run', cluster, namespace, name, id: Number(id) };
   }
   return { at: 'nowhere' };
 }
@@ -33,6 +41,12 @@ export const clusterHref = (cluster: string) => `/clusters/${encodeURIComponent(
 
 export const checkHref = (check: { cluster: string; namespace: string; name: string }) =>
   `${clusterHref(check.cluster)}/checks/${encodeURIComponent(check.namespace)}/${encodeURIComponent(check.name)}`;
+
+export const fleetCheckHref = (check: { namespace: string; name: string }) =>
+  `/checks/${encodeURIComponent(check.namespace)}/${encodeURIComponent(check.name)}`;
+
+export const runHref = (run: { cluster: string; namespace: string; name: string; id: number }) =>
+  `${checkHref(run)}/runs/${run.id}`;
 
 const filterNow = () => new URLSearchParams(location.search).get('q') ?? '';
 
@@ -62,7 +76,11 @@ class Route {
     const link = event.target instanceof Element ? event.target.closest('a') : null;
     if (!link || link.origin !== location.origin || link.target || link.hash) return;
     event.preventDefault();
-    history.pushState(null, '', link.href);
+    this.go(link.href);
+  }
+
+  go(href: string): void {
+    history.pushState(null, '', href);
     this.path = location.pathname;
     this.filter = filterNow();
     scrollTo(0, 0);

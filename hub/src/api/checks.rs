@@ -1,7 +1,9 @@
 //! The checks as they are known last.
 
+use std::sync::Arc;
+
 use active_monitor_core::fleet::{ClusterEntry, overdue_seconds};
-use active_monitor_core::view::{CheckStatus, CheckView, List, Problem};
+use active_monitor_core::view::{CheckStatus, CheckView, Page, Problem};
 use axum::extract::State;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -9,9 +11,10 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::clusters::no_cluster;
-use super::extract::{Path, Query};
+use super::extract::{PageSize, Path, Query, Selector, page};
 use super::problem::ApiError;
 use crate::auth::Viewer;
+use crate::store::CheckKey;
 
 /// Which checks are asked for; all of them where nothing is given.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,38 +29,75 @@ pub struct CheckFilter {
     name: Option<String>,
     /// What the hub says of it.
     status: Option<CheckStatus>,
+    /// Only of clusters with these labels, as kubectl writes them: `env=prod,region in (eu,us)`.
+    #[param(value_type = Option<String>)]
+    selector: Option<Selector>,
+    /// Checks in the page; all of them where it is not given. Pages are in the order of the names.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10000)]
+    limit: Option<PageSize>,
+    /// Only checks after this one, `CLUSTER/NAMESPACE/NAME`: `next` of the page before.
+    #[param(value_type = Option<String>)]
+    after: Option<After>,
+}
+
+/// A check by its names.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct After(Names);
+
+type Names = (String, String, String);
+
+impl TryFrom<String> for After {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(cluster), Some(namespace), Some(name)) => Ok(After((cluster, namespace, name))),
+            _ => Err("must be CLUSTER/NAMESPACE/NAME, the `next` of another page"),
+        }
+    }
 }
 
 impl CheckFilter {
     fn picks(&self, check: &CheckView) -> bool {
-        let CheckFilter { cluster: _, namespace, name, status } = self;
+        let CheckFilter { cluster: _, selector: _, limit: _, after: _, namespace, name, status } = self;
         namespace.as_ref().is_none_or(|namespace| *namespace == check.state.namespace)
             && name.as_ref().is_none_or(|name| *name == check.state.name)
             && status.is_none_or(|status| status == check.status)
     }
 }
 
-/// Checks, worst first, then by cluster, namespace and name.
+/// Checks, worst first, then by cluster, namespace and name. With `limit` a page of them, in the order of the names.
 #[utoipa::path(
     get, path = "/api/v1/checks", operation_id = "listChecks", tag = "checks", params(CheckFilter),
     responses(
-        (status = 200, body = List<CheckView>),
+        (status = 200, body = Page<CheckView>),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(_: Viewer, State(api): State<Api>, Query(filter): Query<CheckFilter>) -> axum::Json<List<CheckView>> {
+pub async fn list(_: Viewer, State(api): State<Api>, Query(filter): Query<CheckFilter>) -> axum::Json<Page<CheckView>> {
     let view = api.app.fleet.view();
     let now = Timestamp::now();
-    let clusters: Vec<&ClusterEntry> = match &filter.cluster {
-        Some(cluster) => view.clusters.get(cluster).map(|entry| &**entry).into_iter().collect(),
-        None => view.clusters.values().map(|entry| &**entry).collect(),
+    let is_wanted = |entry: &&Arc<ClusterEntry>| {
+        let has_name = filter.cluster.as_ref().is_none_or(|cluster| *cluster == entry.view.name);
+        has_name && filter.selector.as_ref().is_none_or(|selector| selector.picks(&entry.view.labels))
     };
-    let picked = clusters.iter().flat_map(|entry| entry.checks.values()).filter(|check| filter.picks(check));
-    let mut items: Vec<CheckView> = picked.map(|check| at(check, now)).collect();
-    // The order within a status is that of the maps.
-    items.sort_by_key(|check| check.status);
-    axum::Json(List { items })
+    let checks = view.clusters.values().filter(is_wanted).flat_map(|entry| entry.checks.values());
+    let picked = checks.filter(|check| filter.picks(check)).map(|check| (names(check), check));
+    let (picked, next) = page(picked, filter.after.as_ref().map(|After(names)| names), filter.limit);
+    let mut items: Vec<CheckView> = picked.into_iter().map(|check| at(check, now)).collect();
+    if filter.limit.is_none() {
+        // The order within a status is that of the maps.
+        items.sort_by_key(|check| check.status);
+    }
+    let next = next.map(|(cluster, namespace, name)| format!("{cluster}/{namespace}/{name}"));
+    axum::Json(Page { items, next })
+}
+
+fn names(check: &CheckView) -> Names {
+    (check.cluster.clone(), check.state.namespace.clone(), check.state.name.clone())
 }
 
 /// One check.
@@ -79,13 +119,18 @@ pub async fn read(
     State(api): State<Api>,
     Path((cluster, namespace, name)): Path<(String, String, String)>,
 ) -> Result<axum::Json<CheckView>, ApiError> {
+    Ok(axum::Json(read_check(&api, &CheckKey { cluster, namespace, name })?))
+}
+
+pub(super) fn read_check(api: &Api, key: &CheckKey) -> Result<CheckView, ApiError> {
+    let CheckKey { cluster, namespace, name } = key;
     let view = api.app.fleet.view();
-    let entry = view.clusters.get(&cluster).ok_or_else(|| no_cluster(&cluster))?;
-    let key = (namespace, name);
-    let check = entry.checks.get(&key).ok_or_else(|| {
-        ApiError::NotFound(format!("cluster {cluster} has no check {} in namespace {}", key.1, key.0))
-    })?;
-    Ok(axum::Json(at(check, Timestamp::now())))
+    let entry = view.clusters.get(cluster).ok_or_else(|| no_cluster(cluster))?;
+    let check = entry
+        .checks
+        .get(&(namespace.clone(), name.clone()))
+        .ok_or_else(|| ApiError::NotFound(format!("cluster {cluster} has no check {name} in namespace {namespace}")))?;
+    Ok(at(check, Timestamp::now()))
 }
 
 fn at(check: &CheckView, now: Timestamp) -> CheckView {

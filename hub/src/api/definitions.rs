@@ -4,6 +4,7 @@ pub mod preview;
 
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::definition::validate::validate;
+use active_monitor_core::gitops::Kind;
 use active_monitor_core::view::{DefinitionView, List, Preview, Problem};
 use axum::extract::State;
 use http::StatusCode;
@@ -58,6 +59,7 @@ pub async fn read(
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -72,6 +74,7 @@ pub async fn put(
         let own = &definition.metadata.name;
         return Err(ApiError::Invalid(format!("metadata.name: is {own}, and must be {name} as in the path")));
     }
+    let _held = api.unowned(Kind::FleetHealthCheck, &name).await?;
     let (view, is_new) = api.app.fleet.put_definition(definition).await?;
     api.audit(&me.name, "definition.put", &name).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, axum::Json((*view).clone())))
@@ -85,6 +88,7 @@ pub async fn put(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's"),
     )
 )]
 pub async fn delete(
@@ -92,6 +96,7 @@ pub async fn delete(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
+    let _held = api.unowned(Kind::FleetHealthCheck, &name).await?;
     api.app.fleet.delete_definition(&name).await?;
     api.audit(&me.name, "definition.delete", &name).await?;
     Ok(StatusCode::NO_CONTENT)

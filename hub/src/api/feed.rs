@@ -145,6 +145,8 @@ fn tag(event: &Event) -> &'static str {
         Event::ClusterRemoved { .. } => "clusterRemoved",
         Event::Check(_) => "check",
         Event::CheckRemoved { .. } => "checkRemoved",
+        Event::Windows => "windows",
+        Event::Incidents => "incidents",
         Event::Definition { .. } => "definition",
     }
 }
@@ -206,6 +208,7 @@ mod tests {
             clusters: BTreeMap::new(),
             checks: BTreeMap::new(),
             definitions: 0,
+            restore: None,
         };
         let (view, views) = watch::channel(Arc::new(FleetView { revision: 1, summary, clusters: BTreeMap::new() }));
         let feed = Feed::start(sender.subscribe(), views);

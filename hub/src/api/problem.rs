@@ -24,6 +24,9 @@ pub enum ApiError {
     /// Too many failed logins.
     #[error("too many failed logins: try again in {} seconds", .0.as_secs() + 1)]
     TooManyLogins(Duration),
+    /// More calls than a token may make.
+    #[error("too many calls with this token: try again in {} seconds", .0.as_secs() + 1)]
+    TooManyCalls(Duration),
     /// No such path or object.
     #[error("{0}")]
     NotFound(String),
@@ -61,7 +64,7 @@ impl ApiError {
         match self {
             ApiError::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
-            ApiError::TooManyLogins(_) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::TooManyLogins(_) | ApiError::TooManyCalls(_) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::Unreadable(status, _) => *status,
@@ -78,6 +81,7 @@ impl ApiError {
             ApiError::Unauthenticated(_) => "Not authenticated",
             ApiError::Forbidden(_) => "Not allowed",
             ApiError::TooManyLogins(_) => "Too many failed logins",
+            ApiError::TooManyCalls(_) => "Too many calls",
             ApiError::NotFound(_) => "Not found",
             ApiError::MethodNotAllowed => "Method not allowed",
             ApiError::Unreadable(..) => "The request cannot be read",
@@ -104,7 +108,7 @@ impl IntoResponse for ApiError {
         if let ApiError::Unauthenticated(_) = self {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let ApiError::TooManyLogins(wait) = self {
+        if let ApiError::TooManyLogins(wait) | ApiError::TooManyCalls(wait) = self {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         response
@@ -118,6 +122,10 @@ impl From<ChangeError> for ApiError {
             ChangeError::Conflict(message) => ApiError::Conflict(message),
             ChangeError::Invalid(message) => ApiError::Invalid(message),
             ChangeError::Store(source) => ApiError::Store(source),
+            ChangeError::Revocation(error) => {
+                tracing::error!(?error, "nothing changed");
+                ApiError::Internal
+            }
             ChangeError::Stopping => ApiError::Stopping,
         }
     }

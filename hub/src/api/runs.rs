@@ -7,10 +7,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
-use super::extract::Query;
+use super::extract::{Before, Limit, Query};
 use super::problem::ApiError;
 use crate::auth::Viewer;
-use crate::store::{MAX_PAGE, RunQuery};
+use crate::store::RunQuery;
 
 /// Which runs are asked for; all of them where nothing is given.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -34,44 +34,6 @@ pub struct RunFilter {
     /// Only runs before this one: `next` of the page before.
     #[param(value_type = Option<i64>, minimum = 0)]
     before: Option<Before>,
-}
-
-/// Runs in a page.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Limit(u32);
-
-impl Default for Limit {
-    fn default() -> Self {
-        Limit(100)
-    }
-}
-
-impl TryFrom<String> for Limit {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.parse() {
-            Ok(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(Limit(limit)),
-            _ => Err(format!("must be a whole number from 1 to {MAX_PAGE}")),
-        }
-    }
-}
-
-/// Position in the history.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-struct Before(i64);
-
-impl TryFrom<String> for Before {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.parse() {
-            Ok(id) if id >= 0 => Ok(Before(id)),
-            _ => Err("must be a whole number, the `next` of another page".to_owned()),
-        }
-    }
 }
 
 /// A page of the history, newest first.

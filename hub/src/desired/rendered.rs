@@ -1,20 +1,53 @@
 //! What each cluster gets: every definition, filled in for every cluster that it selects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::definition::render::{ClusterFacts, render};
 use active_monitor_core::definition::select::matches;
-use active_monitor_core::session::frame::{Definition, DefinitionStatus};
+use active_monitor_core::session::frame::{Definition, DefinitionStatus, MAX_HUB_FRAME_BYTES};
 use active_monitor_core::view::DefinitionClusterStatus;
 
 use crate::owner::DefinitionSet;
 use crate::store::ClusterRecord;
 
-/// Cluster, then definition: what it gets, or why it cannot get it. A definition that does not select it is absent.
+/// What each cluster gets, and the definitions that cannot be read.
 #[derive(Clone, Default)]
-pub(super) struct Rendered(BTreeMap<String, BTreeMap<String, Result<Definition, String>>>);
+pub(super) struct Rendered {
+    clusters: BTreeMap<String, OfCluster>,
+    /// Definitions that this version of the hub cannot read: whom they select is not known, so every cluster keeps what
+    /// it has of them.
+    unreadable: BTreeSet<String>,
+}
+
+/// What one cluster gets.
+#[derive(Clone, Default)]
+struct OfCluster {
+    /// By definition: what it gets, or why it cannot get it. A definition that does not select it is absent.
+    made: BTreeMap<String, Result<Definition, String>>,
+    /// Of all that can be sent.
+    bytes: usize,
+}
+
+impl OfCluster {
+    fn set(&mut self, name: &str, made: Option<Result<Definition, String>>) {
+        let size = |made: Option<&Result<Definition, String>>| match made {
+            Some(Ok(definition)) => definition.size_bytes(),
+            Some(Err(_)) | None => 0,
+        };
+        self.bytes += size(made.as_ref());
+        let old = match made {
+            Some(made) => self.made.insert(name.to_owned(), made),
+            None => self.made.remove(name),
+        };
+        self.bytes -= size(old.as_ref());
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.bytes > MAX_HUB_FRAME_BYTES
+    }
+}
 
 fn one(
     name: &str,
@@ -40,13 +73,16 @@ impl Rendered {
         definition: &FleetHealthCheck,
         records: impl Iterator<Item = &'a ClusterRecord>,
     ) {
+        self.unreadable.remove(name);
         for record in records {
-            let of_cluster = self.0.entry(record.name.clone()).or_default();
-            match one(name, generation, definition, record) {
-                Some(made) => drop(of_cluster.insert(name.to_owned(), made)),
-                None => drop(of_cluster.remove(name)),
-            }
+            let made = one(name, generation, definition, record);
+            self.clusters.entry(record.name.clone()).or_default().set(name, made);
         }
+    }
+
+    /// A definition that cannot be read.
+    pub(super) fn put_unreadable(&mut self, name: &str) {
+        self.unreadable.insert(name.to_owned());
     }
 
     /// Fills every definition in for a new or changed cluster.
@@ -55,35 +91,46 @@ impl Rendered {
         record: &ClusterRecord,
         definitions: impl Iterator<Item = (&'a String, u64, &'a FleetHealthCheck)>,
     ) {
-        let made = definitions.filter_map(|(name, generation, definition)| {
-            Some((name.clone(), one(name, generation, definition, record)?))
-        });
-        self.0.insert(record.name.clone(), made.collect());
+        let mut of_cluster = OfCluster::default();
+        for (name, generation, definition) in definitions {
+            of_cluster.set(name, one(name, generation, definition, record));
+        }
+        self.clusters.insert(record.name.clone(), of_cluster);
     }
 
     pub(super) fn remove_cluster(&mut self, cluster: &str) {
-        self.0.remove(cluster);
+        self.clusters.remove(cluster);
     }
 
     pub(super) fn remove_definition(&mut self, name: &str) {
-        for of_cluster in self.0.values_mut() {
-            of_cluster.remove(name);
+        self.unreadable.remove(name);
+        for of_cluster in self.clusters.values_mut() {
+            of_cluster.set(name, None);
         }
     }
 
-    /// The set of a cluster. What cannot be filled in is in it without a HealthCheck: the cluster keeps what it has.
+    /// The set of a cluster. What cannot be filled in, read or sent is in it without a HealthCheck: the cluster keeps
+    /// what it has.
     pub(super) fn set(&self, cluster: &str) -> DefinitionSet {
-        let hold = |name: &str| Definition { name: name.to_owned(), generation: 0, health_check: String::new() };
-        let made = self.0.get(cluster).into_iter().flatten();
-        Arc::new(made.map(|(name, made)| made.clone().unwrap_or_else(|_| hold(name))).collect())
+        let hold = |name: &String| Definition { name: name.clone(), generation: 0, health_check: String::new() };
+        let mut set: Vec<Definition> = self.unreadable.iter().map(hold).collect();
+        if let Some(of_cluster) = self.clusters.get(cluster) {
+            let too_large = of_cluster.is_too_large();
+            set.extend(of_cluster.made.iter().map(|(name, made)| match made {
+                Ok(definition) if !too_large => definition.clone(),
+                Ok(_) | Err(_) => hold(name),
+            }));
+        }
+        Arc::new(set)
     }
 
-    /// The largest set: its cluster and its size in bytes.
-    pub(super) fn largest(&self) -> Option<(&str, usize)> {
-        let size = |of_cluster: &BTreeMap<String, Result<Definition, String>>| {
-            of_cluster.values().filter_map(|made| made.as_ref().ok()).map(Definition::size_bytes).sum()
+    /// A cluster whose set is too large and was not so, or not by so much, in `before`; with its size in bytes.
+    pub(super) fn outgrown(&self, before: &Rendered) -> Option<(&str, usize)> {
+        let size = |cluster: &str| before.clusters.get(cluster).map_or(0, |of_cluster| of_cluster.bytes);
+        let grown = |(cluster, of_cluster): &(&String, &OfCluster)| {
+            of_cluster.is_too_large() && of_cluster.bytes > size(cluster)
         };
-        self.0.iter().map(|(cluster, of_cluster)| (cluster.as_str(), size(of_cluster))).max_by_key(|(_, bytes)| *bytes)
+        self.clusters.iter().find(grown).map(|(cluster, of_cluster)| (cluster.as_str(), of_cluster.bytes))
     }
 
     /// What became of a definition, for each cluster that it is meant for or whose agent last spoke of it.
@@ -93,13 +140,15 @@ impl Rendered {
         generation: u64,
         said: &BTreeMap<String, BTreeMap<String, DefinitionStatus>>,
     ) -> Vec<DefinitionClusterStatus> {
-        let clusters = self.0.iter().filter_map(|(cluster, of_cluster)| {
-            let made = of_cluster.get(name);
+        let is_unreadable = self.unreadable.contains(name);
+        let clusters = self.clusters.iter().filter_map(|(cluster, of_cluster)| {
             let said = said.get(cluster).and_then(|statuses| statuses.get(name));
-            let (result, message) = match (made, said) {
+            let (result, message) = match (of_cluster.made.get(name), said) {
                 (None, None) => return None,
+                (_, _) if is_unreadable => (None, "the hub cannot read it; what is there stays".to_owned()),
                 (None, Some(_)) => (None, "no longer selected; it is being withdrawn".to_owned()),
                 (Some(Err(why)), _) => (None, why.clone()),
+                (Some(Ok(_)), _) if of_cluster.is_too_large() => (None, too_large(of_cluster.bytes)),
                 (Some(Ok(_)), None) => (None, String::new()),
                 (Some(Ok(_)), Some(said)) if said.generation != generation => (None, String::new()),
                 (Some(Ok(_)), Some(said)) => (Some(said.result), said.message.clone()),
@@ -109,4 +158,11 @@ impl Rendered {
         });
         clusters.collect()
     }
+}
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "all definitions of this cluster are {bytes} bytes together, the limit is {MAX_HUB_FRAME_BYTES}; it keeps what \
+         it has until its labels select less"
+    )
 }

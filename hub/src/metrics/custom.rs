@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use active_monitor_core::samples::family_name;
+
 use super::families::{Rows, SampleAt};
 
 /// The samples of a fleet, by family.
@@ -52,36 +54,5 @@ impl Custom {
         let mut families: Vec<_> = families.into_iter().collect();
         families.sort_by(|(a, _), (b, _)| a.cmp(b));
         Custom { families, dropped }
-    }
-}
-
-/// Active-monitor's name of a custom metric: what a metric's name cannot have becomes `_`. A name cannot begin with a
-/// digit, so there one `_` goes before it.
-fn family_name(out: &mut String, check: &str, metric: &str) {
-    out.clear();
-    if check.starts_with(|c: char| c.is_ascii_digit()) {
-        out.push('_');
-    }
-    out.extend(check.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | ':') { c } else { '_' }));
-    out.push('_');
-    out.push_str(metric);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn family_names_are_those_of_active_monitor() {
-        let mut name = String::new();
-        for (check, metric, expected) in [
-            ("dns", "latency", "dns_latency"),
-            ("inline-hello.x", "custom_total", "inline_hello_x_custom_total"),
-            ("1st", "a", "_1st_a"),
-            ("", "a", "_a"),
-        ] {
-            family_name(&mut name, check, metric);
-            assert_eq!(name, expected);
-        }
     }
 }

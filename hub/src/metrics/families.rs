@@ -10,6 +10,7 @@ use active_monitor_core::state::{CheckState, Sample, Totals};
 use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus};
 use jiff::Timestamp;
 
+use super::selection::Selection;
 use super::text::{Text, push_label};
 
 /// The clusters and checks of a view in the order in which they are written, with their labels as ready text.
@@ -37,6 +38,44 @@ pub(super) struct CheckRow {
     pub(super) samples: Vec<usize>,
 }
 
+impl CheckRow {
+    /// The value of one of the labels in the ready text; empty for any other.
+    pub(super) fn label(&self, label: &str) -> &str {
+        match label {
+            "cluster" => &self.view.cluster,
+            "namespace" => &self.view.state.namespace,
+            "healthcheck_name" => &self.view.state.name,
+            _ => "",
+        }
+    }
+}
+
+/// Where the series of one row go, as far as they are wanted.
+struct Series<'a, L> {
+    name: &'a str,
+    /// Ready text.
+    labels: &'a str,
+    wanted: &'a Selection,
+    /// The values in the ready text.
+    label: L,
+    text: &'a mut Text,
+}
+
+impl<'a, L: Fn(&str) -> &'a str> Series<'a, L> {
+    fn plain(&mut self, value: f64) {
+        if self.wanted.picks(self.name, &self.label) {
+            self.text.series(self.name, self.labels, value);
+        }
+    }
+
+    /// One with a label that is not in the ready text.
+    fn with(&mut self, label: &str, content: &'a str, value: f64) {
+        if self.wanted.picks(self.name, |wanted| if wanted == label { content } else { (self.label)(wanted) }) {
+            self.text.series_with(self.name, self.labels, label, content, value);
+        }
+    }
+}
+
 /// A sample by the number of its check and its own in it.
 #[derive(Clone, Copy)]
 pub(super) struct SampleAt {
@@ -45,10 +84,11 @@ pub(super) struct SampleAt {
 }
 
 impl Rows {
-    pub(super) fn new(view: &FleetView, now: Timestamp) -> Rows {
+    /// Of the clusters that `picks` wants.
+    pub(super) fn new(view: &FleetView, now: Timestamp, picks: impl Fn(&ClusterEntry) -> bool) -> Rows {
         let (dropped, labels) = (BTreeMap::new(), String::new());
         let mut rows = Rows { clusters: Vec::new(), checks: Vec::new(), dropped, labels, now };
-        for (name, entry) in &view.clusters {
+        for (name, entry) in view.clusters.iter().filter(|(_, entry)| picks(entry)) {
             let labels = rows.labels(&[("cluster", name)]);
             rows.clusters.push(ClusterRow { entry: entry.clone(), labels });
             let is_reachable = entry.view.status != ClusterStatus::Unreachable;
@@ -125,14 +165,6 @@ enum Write {
 /// Custom samples of one cluster that are shown.
 const MAX_SAMPLES_PER_CLUSTER: usize = 100_000;
 
-/// Name prefixes that no custom family may have.
-const RESERVED: [&str; 2] = ["activemonitor_", "process_"];
-
-/// Whether a name belongs to a built-in family.
-pub(super) fn is_built_in(name: &str) -> bool {
-    RESERVED.iter().any(|prefix| name.starts_with(prefix)) || FAMILIES.iter().any(|family| family.name == name)
-}
-
 /// Every built-in family in the order in which they are written.
 pub(super) const FAMILIES: &[Family] = &[
     Family {
@@ -172,6 +204,12 @@ pub(super) const FAMILIES: &[Family] = &[
         write: Write::Samples,
     },
     Family {
+        name: "activemonitor_check_refused_metrics",
+        help: "Custom metrics of the last run that published any, which its agent refused.",
+        kind: "gauge",
+        write: Write::Check(|check, _| check.state.refused_samples as f64),
+    },
+    Family {
         name: "activemonitor_check_healthy",
         help: "1 when the last run of the check succeeded and that is recent, else 0.",
         kind: "gauge",
@@ -188,6 +226,36 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Seconds past the time when the next result of the check was due, 0 when it is in time.",
         kind: "gauge",
         write: Write::Check(|check, now| overdue_seconds(check, now) as f64),
+    },
+    Family {
+        name: "activemonitor_check_soft",
+        help: "1 while the last result of the check stands against its status: not enough of them in a row yet.",
+        kind: "gauge",
+        write: Write::Check(|check, _| f64::from(u8::from(check.health.soft))),
+    },
+    Family {
+        name: "activemonitor_check_flapping",
+        help: "1 while the results of the check change too often to be alerted on one by one.",
+        kind: "gauge",
+        write: Write::Check(|check, _| f64::from(u8::from(check.health.flapping))),
+    },
+    Family {
+        name: "activemonitor_check_maintenance",
+        help: "1 while the check is in a maintenance window.",
+        kind: "gauge",
+        write: Write::Check(|check, _| f64::from(u8::from(check.care.maintenance.is_some()))),
+    },
+    Family {
+        name: "activemonitor_check_acknowledged",
+        help: "1 while somebody has acknowledged that the check is wrong.",
+        kind: "gauge",
+        write: Write::Check(|check, _| f64::from(u8::from(check.care.acknowledgement.is_some()))),
+    },
+    Family {
+        name: "activemonitor_check_explained",
+        help: "1 while a check that this one depends on fails, which explains its own failure.",
+        kind: "gauge",
+        write: Write::Check(|check, _| f64::from(u8::from(check.care.explained_by.is_some()))),
     },
     Family {
         name: "activemonitor_cluster_reachable",
@@ -226,6 +294,12 @@ pub(super) const FAMILIES: &[Family] = &[
         write: Write::Cluster(|cluster| Some(cluster.view.dropped_reports as f64)),
     },
     Family {
+        name: "activemonitor_cluster_refused_checks",
+        help: "Checks of the cluster that the hub does not take, since there are more than 50000.",
+        kind: "gauge",
+        write: Write::Cluster(|cluster| Some(cluster.view.refused_checks as f64)),
+    },
+    Family {
         name: "activemonitor_cluster_clock_skew_seconds",
         help: "The clock of the agent minus that of the hub.",
         kind: "gauge",
@@ -234,54 +308,57 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 impl Family {
-    /// Writes the series of row number `index`; false where there is no such row.
-    pub(super) fn write_row(&self, rows: &Rows, index: usize, text: &mut Text) -> bool {
+    /// Writes the series of row number `index` that are wanted; false where there is no such row.
+    pub(super) fn write_row(&self, rows: &Rows, index: usize, wanted: &Selection, text: &mut Text) -> bool {
         match self.write {
             Write::Cluster(_) | Write::ClusterStatus => {
                 let Some(row) = rows.clusters.get(index) else { return false };
-                self.write_cluster(row, &rows.labels[row.labels.clone()], text);
+                let cluster = &row.entry.view.name;
+                let label = |label: &str| if label == "cluster" { cluster.as_str() } else { "" };
+                let mut out = Series { name: self.name, labels: &rows.labels[row.labels.clone()], wanted, label, text };
+                self.write_cluster(row, &mut out);
             }
             Write::Run(_) | Write::Samples | Write::Check(_) | Write::CheckStatus => {
                 let Some(row) = rows.checks.get(index) else { return false };
-                self.write_check(row, &rows.labels[row.labels.clone()], rows.now, text);
+                let labels = &rows.labels[row.labels.clone()];
+                let mut out = Series { name: self.name, labels, wanted, label: |label: &str| row.label(label), text };
+                self.write_check(row, rows.now, &mut out);
             }
         }
         true
     }
 
-    fn write_cluster(&self, row: &ClusterRow, labels: &str, text: &mut Text) {
+    fn write_cluster<'a>(&self, row: &'a ClusterRow, out: &mut Series<'a, impl Fn(&str) -> &'a str>) {
         match self.write {
             Write::Cluster(value) => {
                 if let Some(value) = value(&row.entry) {
-                    text.series(self.name, labels, value);
+                    out.plain(value);
                 }
             }
-            Write::ClusterStatus => {
-                text.series_with(self.name, labels, "status", row.entry.view.status.as_str(), 1.0);
-            }
+            Write::ClusterStatus => out.with("status", row.entry.view.status.as_str(), 1.0),
             Write::Run(_) | Write::Samples | Write::Check(_) | Write::CheckStatus => {}
         }
     }
 
-    fn write_check(&self, row: &CheckRow, labels: &str, now: Timestamp, text: &mut Text) {
+    fn write_check<'a>(&self, row: &'a CheckRow, now: Timestamp, out: &mut Series<'a, impl Fn(&str) -> &'a str>) {
         let state = &row.view.state;
         match self.write {
             Write::Run(value) if row.is_live => {
                 let remedy = state.remedy.as_ref().map(|totals| (RunKind::Remedy, totals));
                 for (kind, totals) in [(RunKind::HealthCheck, &state.check)].into_iter().chain(remedy) {
                     if let Some(value) = value(totals) {
-                        text.series_with(self.name, labels, "workflow", kind.as_str(), value);
+                        out.with("workflow", kind.as_str(), value);
                     }
                 }
             }
             Write::Samples => {
                 for index in &row.samples {
                     let sample = &state.samples[*index];
-                    text.series_with(self.name, labels, "metric", &sample.metric, sample.value);
+                    out.with("metric", &sample.metric, sample.value);
                 }
             }
-            Write::Check(value) => text.series(self.name, labels, value(&row.view, now)),
-            Write::CheckStatus => text.series_with(self.name, labels, "status", row.view.status.as_str(), 1.0),
+            Write::Check(value) => out.plain(value(&row.view, now)),
+            Write::CheckStatus => out.with("status", row.view.status.as_str(), 1.0),
             Write::Run(_) | Write::Cluster(_) | Write::ClusterStatus => {}
         }
     }

@@ -5,21 +5,26 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use active_monitor_core::care::Care;
 use active_monitor_core::fleet::ClusterEntry;
+use active_monitor_core::health::Health;
 use active_monitor_core::state::{CheckState, Phase, Sample, Totals};
 use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, FleetSummary};
 
+mod rules;
+
 use super::*;
+use crate::refusals::Refusals;
 
 fn time(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn sample(metric: &str, value: f64) -> Sample {
+pub(crate) fn sample(metric: &str, value: f64) -> Sample {
     Sample { metric: metric.to_owned(), help: format!("Help of {metric}."), value }
 }
 
-fn check(cluster: &str, name: &str, status: CheckStatus, samples: Vec<Sample>) -> Arc<CheckView> {
+pub(crate) fn check(cluster: &str, name: &str, status: CheckStatus, samples: Vec<Sample>) -> Arc<CheckView> {
     let state = CheckState {
         uid: format!("uid-{name}"),
         namespace: "health".to_owned(),
@@ -35,12 +40,18 @@ fn check(cluster: &str, name: &str, status: CheckStatus, samples: Vec<Sample>) -
         remedy: (name == "dns").then(Totals::default),
         remedy_status: String::new(),
         samples,
+        refused_samples: 0,
+        pauses: Vec::new(),
+        remedy_budget: None,
+        depends_on: Vec::new(),
         definition: None,
     };
-    Arc::new(CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, state })
+    let health = Health { flapping: status == CheckStatus::Overdue, soft: name == "dns", ..Health::default() };
+    let care = Care { maintenance: (name == "healthcheck").then(|| "patch-day".to_owned()), ..Care::default() };
+    Arc::new(CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, health, care, state })
 }
 
-fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckView>>) -> (String, Arc<ClusterEntry>) {
+pub(crate) fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckView>>) -> (String, Arc<ClusterEntry>) {
     let view = ClusterView {
         name: name.to_owned(),
         labels: BTreeMap::new(),
@@ -52,7 +63,9 @@ fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckView>>) -> (S
         kubernetes_version: String::new(),
         backlog: 3,
         dropped_reports: 1,
+        refused_checks: 0,
         clock_skew_ms: -250,
+        certificate_ends_at: None,
         checks: BTreeMap::new(),
     };
     let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());
@@ -60,19 +73,19 @@ fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckView>>) -> (S
     (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::new(checks) }))
 }
 
-fn fleet(clusters: Vec<(String, Arc<ClusterEntry>)>) -> FleetView {
+pub(crate) fn fleet(clusters: Vec<(String, Arc<ClusterEntry>)>) -> FleetView {
     let (hub_version, checks) = (String::new(), BTreeMap::new());
-    let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0 };
+    let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0, restore: None };
     FleetView { revision: 1, summary, clusters: clusters.into_iter().collect() }
 }
 
 fn text(view: &FleetView) -> String {
-    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(view, time(1_100)).collect();
+    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(view, time(1_100), Wanted::all()).collect();
     String::from_utf8(chunks.concat()).unwrap()
 }
 
 /// A fleet with something of everything.
-fn mixed() -> FleetView {
+pub(crate) fn mixed() -> FleetView {
     use CheckStatus::{Failed, Overdue, Stale, Succeeded};
     fleet(vec![
         cluster(
@@ -134,13 +147,76 @@ fn a_large_fleet_comes_in_chunks() {
     };
     let names: Vec<String> = (0..4).map(|n| format!("cluster-{n}")).collect();
     let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
-    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(&view, time(1_100)).collect();
+    let chunks: Vec<Bytes> = HubMetrics::new(Registry::new()).exposition(&view, time(1_100), Wanted::all()).collect();
     let whole: usize = chunks.iter().map(Bytes::len).sum();
     assert!(whole > 1_000_000 && chunks.len() >= whole / (CHUNK_BYTES + 8192), "{whole} in {}", chunks.len());
     assert!(chunks.iter().all(|chunk| chunk.len() < CHUNK_BYTES + 8192));
     let text = String::from_utf8(chunks.concat()).unwrap();
     assert_eq!(text.matches("\nc499_v{").count(), 4);
     assert_eq!(text.matches("# TYPE c499_v gauge\n").count(), 1);
+}
+
+/// The lines of series, without the hub's own.
+fn series(wanted: Wanted) -> Vec<String> {
+    let registry = Registry::new();
+    registry.register(Refusals::new().unwrap().collector()).unwrap();
+    let chunks: Vec<Bytes> = HubMetrics::new(registry).exposition(&mixed(), time(1_100), wanted).collect();
+    let text = String::from_utf8(chunks.concat()).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+fn federated(selectors: &[&str]) -> Vec<String> {
+    let texts: Vec<String> = selectors.iter().map(|text| (*text).to_owned()).collect();
+    series(Wanted { series: Selection::parse(&texts).unwrap(), ..Wanted::all() })
+}
+
+#[test]
+fn the_parts_of_the_fleet_and_the_hub_are_the_whole_and_nothing_comes_twice() {
+    let whole = series(Wanted::all());
+    let one = |name: &str| {
+        let clusters = Clusters::Picked { name: Some(name.to_owned()), selector: None };
+        series(Wanted { clusters, own: false, ..Wanted::all() })
+    };
+    let mut parts = series(Wanted { clusters: Clusters::None, ..Wanted::all() });
+    assert!(parts.iter().all(|line| !line.starts_with("activemonitor_check")) && parts.len() > 5, "{parts:?}");
+    for name in ["east", "south", "west"] {
+        let part = one(name);
+        assert!(!part.is_empty() && part.iter().all(|line| line.contains(&format!("cluster=\"{name}\""))), "{part:?}");
+        parts.extend(part);
+    }
+    // What the process and an exposition count themselves has no place in a comparison.
+    let counted = ["process_", "activemonitor_hub_dropped_samples_total"];
+    let fixed = |lines: Vec<String>| {
+        let is_fixed = |line: &String| !counted.iter().any(|name| line.starts_with(name));
+        let mut lines: Vec<_> = lines.into_iter().filter(is_fixed).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(fixed(parts), fixed(whole));
+}
+
+#[test]
+fn what_is_federated_is_what_the_selectors_pick_of_the_whole() {
+    let whole = series(Wanted::all());
+    let all: Vec<String> = federated(&["{__name__=~\".+\"}"]);
+    assert_eq!(all.len(), whole.len());
+    assert_eq!(
+        federated(&["activemonitor_cluster_reachable{cluster=\"east\"}"]),
+        ["activemonitor_cluster_reachable{cluster=\"east\"} 1"]
+    );
+    let failed = federated(&["activemonitor_check_status{status=\"Failed\"}"]);
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let remedies = federated(&["{workflow=\"remedy\"}"]);
+    assert!(remedies.len() == 2 && remedies.iter().all(|line| line.contains("workflow=\"remedy\"")), "{remedies:?}");
+    assert_eq!(federated(&["dns_latency_seconds"]).len(), 2);
+    assert_eq!(federated(&["{healthcheck_name=\"dns-latency\",metric=\"seconds\"}"]).len(), 1);
+    let west = federated(&["{cluster=\"west\"}", "{cluster=\"nowhere\"}"]);
+    assert!(!west.is_empty() && west.iter().all(|line| line.contains("cluster=\"west\"")), "{west:?}");
+    // The values of a cluster that is cut off end there too; its states do not.
+    assert!(west.iter().all(|line| line.starts_with("activemonitor_")), "{west:?}");
+    let refused = federated(&["activemonitor_hub_refused_total{what=\"hello\"}"]);
+    assert_eq!(refused, ["activemonitor_hub_refused_total{what=\"hello\"} 0"]);
+    assert!(federated(&["nothing"]).is_empty());
 }
 
 #[test]

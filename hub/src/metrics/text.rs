@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use axum::body::Bytes;
-use prometheus::{Registry, TextEncoder};
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 
 /// Text under construction.
 pub(super) struct Text(String);
@@ -46,9 +47,9 @@ impl Text {
         let _ = writeln!(self.0, "{value}");
     }
 
-    /// Everything in a registry.
-    pub(super) fn process(&mut self, registry: &Registry) {
-        if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut self.0) {
+    /// The metrics of the hub itself.
+    pub(super) fn process(&mut self, families: &[MetricFamily]) {
+        if let Err(error) = TextEncoder::new().encode_utf8(families, &mut self.0) {
             tracing::error!(%error, "the metrics of the hub itself cannot be written");
         }
     }

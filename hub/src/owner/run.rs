@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::command::{self, Answer, Layer};
 use active_monitor_core::fleet::{Change, Fleet, FleetView, Refusal};
 use active_monitor_core::session::frame::Hello;
 use active_monitor_core::view::Event;
@@ -12,15 +13,23 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Opened, Published};
+use super::{Given, Message, Opened, Published};
 
 /// Messages that share one publication.
 const BATCH: usize = 1024;
+/// Commands that may wait for a session to take them up.
+const COMMANDS: usize = 64;
+
+/// How an open session is reached.
+struct Open {
+    cut: oneshot::Sender<&'static str>,
+    commands: mpsc::Sender<Given>,
+}
 
 struct Owner {
     fleet: Fleet,
-    /// How to cut the open session of a cluster.
-    sessions: BTreeMap<String, oneshot::Sender<&'static str>>,
+    /// The newest session of each cluster, as far as it is not known to be over.
+    sessions: BTreeMap<String, Open>,
     view: watch::Sender<Arc<FleetView>>,
     events: broadcast::Sender<Published>,
 }
@@ -72,6 +81,8 @@ impl Owner {
                     }
                     events.extend(self.fleet.apply(now, change));
                 }
+                Message::Command(cluster, given) => self.command(&cluster, given),
+                Message::Cut(cluster, reason) => self.cut(&cluster, reason),
                 Message::Announce(event) => events.push(event),
                 Message::Settle(answer) => settled.push(answer),
             }
@@ -94,15 +105,26 @@ impl Owner {
         events.extend(changed);
         let epoch = result?;
         self.cut(&hello.cluster, "another session of this cluster took over");
-        let (sender, cut) = oneshot::channel();
-        self.sessions.insert(hello.cluster.clone(), sender);
-        Ok(Opened { epoch, cut })
+        let ((cutter, cut), (sender, commands)) = (oneshot::channel(), mpsc::channel(COMMANDS));
+        self.sessions.insert(hello.cluster.clone(), Open { cut: cutter, commands: sender });
+        Ok(Opened { epoch, cut, commands })
     }
 
     fn cut(&mut self, cluster: &str, reason: &'static str) {
         if let Some(session) = self.sessions.remove(cluster) {
             // Err means that the session is over already.
-            let _ = session.send(reason);
+            let _ = session.cut.send(reason);
+        }
+    }
+
+    /// Where the session is over, the dropped sender says so to who waits.
+    fn command(&self, cluster: &str, given: Given) {
+        let Some(session) = self.sessions.get(cluster) else { return };
+        if let Err(mpsc::error::TrySendError::Full(Given { command, answer })) = session.commands.try_send(given) {
+            let reason = format!("{COMMANDS} commands wait for its session, which is the most");
+            let refused = Err(command::Refusal::new(Layer::Hub, reason));
+            // Err means that nobody waits any more.
+            let _ = answer.send(Answer { id: command.id, verdict: refused });
         }
     }
 

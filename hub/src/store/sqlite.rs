@@ -5,29 +5,46 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::care::{Acknowledgement, WindowSpec};
+use active_monitor_core::command::{Pause, Scope, Subject};
+use active_monitor_core::gitops::plan::Ownership;
+use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
 use active_monitor_core::session::frame::DefinitionStatus;
+use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
-use active_monitor_core::view::RunPage;
+use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::view::{Incident, IncidentPage, Placed, Restore, RunPage};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, SqliteConnection};
 
 use super::{
-    ApiToken, AuditEntry, ClusterRecord, DefinitionRecord, EnrolmentToken, MAX_PAGE, Recorded, RunQuery, Spend, Store,
-    StoreError,
+    AgentKey, AgentVersions, ApiToken, AuditEntry, AuditQuery, CURSOR_LIFE, ChangeQuery, CheckKey, ClusterRecord,
+    DefinitionRecord, EnrolmentToken, Expired, IncidentQuery, Recorded, RunQuery, Sizes, Spend, Store, StoreError,
+    TransitionQuery, queries, rows,
 };
 use rows::micros;
 use writer::Writer;
 
-mod rows;
+mod access;
+mod care;
+mod changes;
+mod definitions;
+mod incidents;
+mod pauses;
+mod prune;
+mod restore;
+mod source;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod writer;
 
 /// Name of the data base in the data directory.
@@ -51,24 +68,28 @@ impl SqliteStore {
     /// # Errors
     /// Another hub holds the directory, the file cannot be opened, or a migration fails.
     pub async fn open(data_dir: &Path) -> Result<SqliteStore, StoreError> {
-        let lock = lock(&data_dir.join("hub.lock"))?;
-        let options = SqliteConnectOptions::new()
-            .filename(data_dir.join(FILE_NAME))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10));
-        let mut connection = options.clone().connect().await?;
-        sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        let writer = Writer::start(connection).map_err(|error| StoreError::Metrics(error.to_string()))?;
+        let (lock, options, connection) = claim(data_dir).await?;
+        let readers =
+            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.clone().read_only(true)).await?;
+        let writer = Writer::start(connection, options)?;
         Ok(SqliteStore { writer, readers, _lock: lock })
+    }
+
+    /// Copies the data base in `data_dir` to a file that must not exist, as it is in one moment. A hub may have it open.
+    ///
+    /// # Errors
+    /// There is no data base, or the copy cannot be written.
+    pub async fn copy(data_dir: &Path, to: &Path) -> Result<(), StoreError> {
+        let options = SqliteConnectOptions::new().filename(data_dir.join(FILE_NAME));
+        let mut connection = options.busy_timeout(Duration::from_secs(10)).connect().await?;
+        sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned()).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
     }
 
     /// What the store counts, to be registered where it shall be seen.
     pub fn collectors(&self) -> Vec<Box<dyn prometheus::core::Collector>> {
-        let metrics = self.writer.metrics();
-        vec![Box::new(metrics.writes.clone()), Box::new(metrics.commits.clone())]
+        self.writer.metrics().collectors()
     }
 
     /// Waits for the writes that were accepted and closes the file.
@@ -86,6 +107,20 @@ impl SqliteStore {
     }
 }
 
+/// Keeps other hubs away, opens or makes the data base and brings its tables up to date.
+pub(super) async fn claim(data_dir: &Path) -> Result<(File, SqliteConnectOptions, SqliteConnection), StoreError> {
+    let lock = lock(&data_dir.join("hub.lock"))?;
+    let options = SqliteConnectOptions::new()
+        .filename(data_dir.join(FILE_NAME))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(10));
+    let mut connection = options.clone().connect().await?;
+    sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+    Ok((lock, options, connection))
+}
+
 fn lock(path: &Path) -> Result<File, StoreError> {
     let locked = |source| StoreError::Locked { path: path.to_owned(), source };
     let file = File::options().create(true).write(true).truncate(false).open(path).map_err(locked)?;
@@ -99,24 +134,31 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError> {
-        let rows = sqlx::query("SELECT name, labels, annotations, cluster_uid, created_at FROM clusters ORDER BY name");
+        let rows = sqlx::query(
+            "SELECT name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys FROM clusters \
+             ORDER BY name",
+        );
         rows.fetch_all(&self.readers).await?.iter().map(rows::cluster).collect()
     }
 
     async fn put_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
-        let ClusterRecord { name, labels, annotations, cluster_uid, created_at } = cluster.clone();
+        let ClusterRecord { name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys } =
+            cluster.clone();
+        let agent_keys = rows::json(&agent_keys)?;
         let (labels, annotations) = (rows::json(&labels)?, rows::json(&annotations)?);
         self.write(move |db| {
             async move {
                 sqlx::query(
-                    "INSERT INTO clusters (name, labels, annotations, cluster_uid, created_at) VALUES (?, ?, ?, ?, ?) \
-                     ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, annotations = excluded.annotations",
+                    "INSERT INTO clusters (name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys) \
+                     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET labels = excluded.labels, annotations = excluded.annotations",
                 )
                 .bind(name)
                 .bind(labels)
                 .bind(annotations)
                 .bind(cluster_uid)
                 .bind(micros(created_at))
+                .bind(valid_from.map(micros))
+                .bind(agent_keys)
                 .execute(db)
                 .await
                 .map(drop)
@@ -134,6 +176,8 @@ impl Store for SqliteStore {
                     "DELETE FROM clusters WHERE name = ?",
                     "DELETE FROM check_states WHERE cluster = ?",
                     "DELETE FROM definition_statuses WHERE cluster = ?",
+                    "DELETE FROM pauses WHERE cluster = ?",
+                    "DELETE FROM report_cursors WHERE cluster = ?",
                 ] {
                     sqlx::query(statement).bind(&name).execute(&mut *db).await?;
                 }
@@ -176,9 +220,10 @@ impl Store for SqliteStore {
         &self,
         cluster: &str,
         hash: [u8; 32],
-        key: [u8; 32],
+        key: &AgentKey,
         cluster_uid: &str,
     ) -> Result<Spend, StoreError> {
+        let (key, valid_from, keys) = (key.hash, micros(key.issued_at), rows::json(&[key])?);
         let (cluster, cluster_uid) = (cluster.to_owned(), cluster_uid.to_owned());
         self.write(move |db| {
             async move {
@@ -194,16 +239,44 @@ impl Store for SqliteStore {
                     Some(_) => {}
                 }
                 let done = sqlx::query(
-                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2 \
+                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2, valid_from = ?5, agent_keys = ?6 \
                      WHERE name = ?3 AND token_hash = ?4 AND (token_spent_by IS NULL OR token_spent_by = ?1)",
                 )
                 .bind(key.to_vec())
                 .bind(cluster_uid)
                 .bind(cluster)
                 .bind(hash.to_vec())
+                .bind(valid_from)
+                .bind(keys)
                 .execute(db)
                 .await?;
                 Ok(if done.rows_affected() == 1 { Spend::Spent } else { Spend::Taken })
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn put_agent_keys(&self, cluster: &str, keys: &[AgentKey]) -> Result<(), StoreError> {
+        let (cluster, keys) = (cluster.to_owned(), rows::json(&keys)?);
+        self.write(move |db| {
+            async move {
+                let update = sqlx::query("UPDATE clusters SET agent_keys = ? WHERE name = ?");
+                update.bind(keys).bind(cluster).execute(db).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn unbind_cluster(&self, cluster: &str, valid_from: Timestamp) -> Result<(), StoreError> {
+        let cluster = cluster.to_owned();
+        self.write(move |db| {
+            async move {
+                let update = sqlx::query(
+                    "UPDATE clusters SET cluster_uid = NULL, agent_keys = '[]', valid_from = ? WHERE name = ?",
+                );
+                update.bind(micros(valid_from)).bind(cluster).execute(db).await.map(drop)
             }
             .boxed()
         })
@@ -227,54 +300,78 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn runs(&self, query: &RunQuery) -> Result<RunPage, StoreError> {
-        let RunQuery { cluster, namespace, name, kind, outcome, before, limit } = query;
-        let limit = (*limit).clamp(1, MAX_PAGE);
-        let mut sql = QueryBuilder::<Sqlite>::new(
-            "SELECT id, cluster, check_uid, kind, slot, namespace, name, workflow, outcome, reason, message, started_at, \
-             finished_at, recorded_at FROM runs WHERE 1 = 1",
-        );
-        let texts = [
-            (" AND cluster = ", cluster.as_deref()),
-            (" AND namespace = ", namespace.as_deref()),
-            (" AND name = ", name.as_deref()),
-            (" AND kind = ", kind.map(|kind| kind.as_str())),
-            (" AND outcome = ", outcome.map(|outcome| outcome.as_str())),
-        ];
-        for (condition, value) in texts {
-            if let Some(value) = value {
-                sql.push(condition).push_bind(value.to_owned());
-            }
-        }
-        if let Some(before) = *before {
-            sql.push(" AND id < ").push_bind(before);
-        }
-        // One more than asked for tells whether there is another page.
-        sql.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit) + 1);
-        let found = sql.build().fetch_all(&self.readers).await?;
-        let mut items = found.iter().map(rows::run).collect::<Result<Vec<_>, _>>()?;
-        let more = items.len() > limit as usize;
-        items.truncate(limit as usize);
-        let next = if more { items.last().map(|run| run.id) } else { None };
-        Ok(RunPage { items, next })
+    async fn report_cursor(&self, cluster: &str, journal: &str) -> Result<Option<u64>, StoreError> {
+        let seq = sqlx::query_scalar::<_, i64>("SELECT seq FROM report_cursors WHERE cluster = ? AND journal = ?");
+        let seq = seq.bind(cluster).bind(journal).fetch_optional(&self.readers).await?;
+        Ok(seq.map(i64::cast_unsigned))
     }
 
-    async fn check_states(&self, cluster: &str) -> Result<Vec<CheckState>, StoreError> {
-        let rows = sqlx::query_as::<_, (String,)>("SELECT state FROM check_states WHERE cluster = ? ORDER BY uid");
+    async fn put_report_cursor(&self, cluster: &str, journal: &str, seq: u64, at: Timestamp) -> Result<(), StoreError> {
+        let (cluster, journal) = (cluster.to_owned(), journal.to_owned());
+        self.write(move |db| put_cursor(db, cluster, journal, seq, at).boxed()).await
+    }
+
+    async fn forget_report_cursor(&self, cluster: &str, journal: &str) -> Result<(), StoreError> {
+        let (cluster, journal) = (cluster.to_owned(), journal.to_owned());
+        self.write(move |db| {
+            async move {
+                let delete = sqlx::query("DELETE FROM report_cursors WHERE cluster = ? AND journal = ?");
+                delete.bind(cluster).bind(journal).execute(db).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn record_gap(&self, cluster: &str, journal: &str, gap: Gap, at: Timestamp) -> Result<(), StoreError> {
+        let (cluster, journal) = (cluster.to_owned(), journal.to_owned());
+        self.write(move |db| {
+            async move {
+                sqlx::query(
+                    "INSERT INTO gaps (cluster, after_run, reports, noticed_at) \
+                     SELECT ?1, coalesce(max(id), 0), ?2, ?3 FROM runs WHERE cluster = ?1",
+                )
+                .bind(&cluster)
+                .bind(i64::try_from(gap.reports).unwrap_or(i64::MAX))
+                .bind(micros(at))
+                .execute(&mut *db)
+                .await?;
+                put_cursor(db, cluster, journal, gap.through_seq, at).await
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<RunPage, StoreError> {
+        let found = queries::runs::<Sqlite>(query).build().fetch_all(&self.readers).await?;
+        let (items, next) = queries::page(query, found.iter().map(rows::run).collect::<Result<_, _>>()?);
+        let gaps = queries::gaps::<Sqlite>(query, next).build().fetch_all(&self.readers).await?;
+        let gaps = gaps.iter().map(rows::gap).collect::<Result<_, _>>()?;
+        Ok(RunPage { items, gaps, next })
+    }
+
+    async fn check_states(&self, cluster: &str) -> Result<Vec<(CheckState, Health)>, StoreError> {
+        let rows = sqlx::query_as::<_, (String, String)>(
+            "SELECT state, health FROM check_states WHERE cluster = ? ORDER BY uid",
+        );
         let rows = rows.bind(cluster).fetch_all(&self.readers).await?;
-        rows.iter().map(|(text,)| rows::parse("check state", text)).collect()
+        let parse = |(state, health): &(String, String)| {
+            Ok((rows::parse("check state", state)?, rows::parse("check health", health)?))
+        };
+        rows.iter().map(parse).collect()
     }
 
     async fn save_check_states(
         &self,
         cluster: &str,
-        states: Vec<CheckState>,
+        states: Vec<(CheckState, Health)>,
         removed: Vec<String>,
     ) -> Result<(), StoreError> {
         let cluster = cluster.to_owned();
         let states = states
             .iter()
-            .map(|state| Ok((state.uid.clone(), rows::json(state)?)))
+            .map(|(state, health)| Ok((state.uid.clone(), rows::json(state)?, rows::json(health)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
         self.write(move |db| {
             async move {
@@ -288,11 +385,15 @@ impl Store for SqliteStore {
                     delete.bind(&cluster).bind(uid).execute(&mut *db).await?;
                 }
                 for chunk in states.chunks(ROWS_PER_INSERT) {
-                    let mut sql = QueryBuilder::<Sqlite>::new("INSERT INTO check_states (cluster, uid, state) ");
-                    sql.push_values(chunk, |mut row, (uid, state)| {
-                        row.push_bind(cluster.clone()).push_bind(uid.clone()).push_bind(state.clone());
+                    let mut sql =
+                        QueryBuilder::<Sqlite>::new("INSERT INTO check_states (cluster, uid, state, health) ");
+                    sql.push_values(chunk, |mut row, (uid, state, health)| {
+                        row.push_bind(cluster.clone()).push_bind(uid.clone());
+                        row.push_bind(state.clone()).push_bind(health.clone());
                     });
-                    sql.push(" ON CONFLICT (cluster, uid) DO UPDATE SET state = excluded.state");
+                    sql.push(
+                        " ON CONFLICT (cluster, uid) DO UPDATE SET state = excluded.state, health = excluded.health",
+                    );
                     sql.build().execute(&mut *db).await?;
                 }
                 Ok(())
@@ -303,130 +404,205 @@ impl Store for SqliteStore {
     }
 
     async fn definitions(&self) -> Result<Vec<DefinitionRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT name, generation, definition FROM definitions WHERE definition IS NOT NULL ORDER BY name",
-        );
-        rows.fetch_all(&self.readers).await?.iter().map(rows::definition).collect()
+        definitions::all(&self.readers).await
     }
 
     async fn put_definition(&self, name: &str, definition: &serde_json::Value) -> Result<u64, StoreError> {
         let (name, definition) = (name.to_owned(), rows::json(definition)?);
-        let generation: i64 = self
-            .write(move |db| {
-                async move {
-                    sqlx::query_scalar(
-                        "INSERT INTO definitions (name, generation, definition) VALUES (?, 1, ?) ON CONFLICT (name) \
-                         DO UPDATE SET generation = generation + 1, definition = excluded.definition \
-                         RETURNING generation",
-                    )
-                    .bind(name)
-                    .bind(definition)
-                    .fetch_one(db)
-                    .await
-                }
-                .boxed()
-            })
-            .await?;
-        Ok(generation.unsigned_abs())
+        self.write(move |db| async move { definitions::put(db, &name, &definition).await }.boxed()).await
     }
 
     async fn delete_definition(&self, name: &str) -> Result<(), StoreError> {
         let name = name.to_owned();
-        self.write(move |db| {
-            async move {
-                let delete = sqlx::query("UPDATE definitions SET definition = NULL WHERE name = ?");
-                delete.bind(&name).execute(&mut *db).await?;
-                let statuses = sqlx::query("DELETE FROM definition_statuses WHERE name = ?");
-                statuses.bind(&name).execute(&mut *db).await.map(drop)
-            }
-            .boxed()
-        })
-        .await
+        self.write(move |db| async move { definitions::delete(db, &name).await }.boxed()).await
     }
 
     async fn definition_statuses(&self) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
-        let rows = sqlx::query_as::<_, (String, String)>("SELECT cluster, status FROM definition_statuses");
-        let rows = rows.fetch_all(&self.readers).await?;
-        rows.into_iter().map(|(cluster, text)| Ok((cluster, rows::parse("definition status", &text)?))).collect()
+        definitions::statuses(&self.readers).await
     }
 
     async fn put_definition_statuses(&self, cluster: &str, statuses: Vec<DefinitionStatus>) -> Result<(), StoreError> {
         let cluster = cluster.to_owned();
-        let statuses = statuses
-            .iter()
-            .map(|status| Ok((status.name.clone(), rows::json(status)?)))
-            .collect::<Result<Vec<_>, StoreError>>()?;
-        self.write(move |db| {
-            async move {
-                let delete = sqlx::query("DELETE FROM definition_statuses WHERE cluster = ?");
-                delete.bind(&cluster).execute(&mut *db).await?;
-                for (name, status) in statuses {
-                    let insert = sqlx::query(
-                        "INSERT OR REPLACE INTO definition_statuses (cluster, name, status) VALUES (?, ?, ?)",
-                    );
-                    insert.bind(&cluster).bind(name).bind(status).execute(&mut *db).await?;
-                }
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
+        let texts = statuses.iter().map(|status| Ok((status.name.clone(), rows::json(status)?)));
+        let texts = texts.collect::<Result<Vec<_>, StoreError>>()?;
+        self.write(move |db| async move { definitions::put_statuses(db, &cluster, texts).await }.boxed()).await
+    }
+
+    async fn pauses(&self, cluster: &str, now: Timestamp) -> Result<Vec<Pause>, StoreError> {
+        pauses::of(&self.readers, cluster, now).await
+    }
+
+    async fn put_pause(&self, cluster: &str, pause: &Pause, now: Timestamp) -> Result<(), StoreError> {
+        let (cluster, pause) = (cluster.to_owned(), pause.clone());
+        self.write(move |db| async move { pauses::put(db, &cluster, pause, now).await }.boxed()).await
+    }
+
+    async fn end_pauses(&self, cluster: &str, subject: Subject, scope: &Scope) -> Result<(), StoreError> {
+        let (cluster, scope) = (cluster.to_owned(), scope.clone());
+        self.write(move |db| async move { pauses::end(db, &cluster, subject, scope).await }.boxed()).await
     }
 
     async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
-        let rows = sqlx::query("SELECT name, role, hash, created_at FROM api_tokens ORDER BY name");
-        rows.fetch_all(&self.readers).await?.iter().map(rows::api_token).collect()
+        access::tokens(&self.readers).await
     }
 
     async fn put_api_token(&self, token: &ApiToken) -> Result<(), StoreError> {
-        let ApiToken { name, role, hash, created_at } = token.clone();
-        self.write(move |db| {
-            async move {
-                sqlx::query("INSERT OR REPLACE INTO api_tokens (name, role, hash, created_at) VALUES (?, ?, ?, ?)")
-                    .bind(name)
-                    .bind(rows::role_text(role))
-                    .bind(hash.to_vec())
-                    .bind(micros(created_at))
-                    .execute(db)
-                    .await
-                    .map(drop)
-            }
-            .boxed()
-        })
-        .await
+        let token = token.clone();
+        self.write(move |db| async move { access::put_token(db, token).await }.boxed()).await
     }
 
     async fn delete_api_token(&self, name: &str) -> Result<(), StoreError> {
         let name = name.to_owned();
-        self.write(move |db| {
-            async move { sqlx::query("DELETE FROM api_tokens WHERE name = ?").bind(name).execute(db).await.map(drop) }
-                .boxed()
-        })
-        .await
+        self.write(move |db| async move { access::delete_token(db, &name).await }.boxed()).await
     }
 
     async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        let AuditEntry { at, who, action, object } = entry.clone();
-        self.write(move |db| {
-            async move {
-                sqlx::query("INSERT INTO audit (at, who, action, object) VALUES (?, ?, ?, ?)")
-                    .bind(micros(at))
-                    .bind(who)
-                    .bind(action)
-                    .bind(object)
-                    .execute(db)
-                    .await
-                    .map(drop)
-            }
-            .boxed()
-        })
-        .await
+        let entry = entry.clone();
+        self.write(move |db| async move { access::audit(db, entry).await }.boxed()).await
     }
 
     async fn audit_log(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query("SELECT at, who, action, object FROM audit ORDER BY id DESC LIMIT ?");
-        rows.bind(i64::from(limit)).fetch_all(&self.readers).await?.iter().map(rows::audit).collect()
+        access::audit_log(&self.readers, limit).await
     }
+
+    async fn prune(&self, what: Expired, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        if what == Expired::Transitions {
+            // Looking for them takes longer than deleting them, and a reader can do it.
+            let ids = transitions::spent(&self.readers, before, limit).await?;
+            return self.write(move |db| async move { transitions::delete(db, &ids, before).await }.boxed()).await;
+        }
+        self.write(move |db| prune::prune(db, what, before, limit).boxed()).await
+    }
+
+    async fn ownership(&self) -> Result<Option<Ownership>, StoreError> {
+        source::ownership(&self.readers).await
+    }
+
+    async fn put_ownership(&self, ownership: Option<&Ownership>) -> Result<(), StoreError> {
+        let ownership = ownership.map(rows::json).transpose()?;
+        self.write(move |db| async move { source::put_ownership(db, ownership.as_deref()).await }.boxed()).await
+    }
+
+    async fn sizes(&self) -> Result<Sizes, StoreError> {
+        prune::sizes(&self.readers).await
+    }
+
+    async fn restore(&self) -> Result<Option<Restore>, StoreError> {
+        restore::unconfirmed(&self.readers).await
+    }
+
+    async fn put_restore(&self, restore: &Restore) -> Result<(), StoreError> {
+        let restore = restore.clone();
+        self.write(move |db| async move { restore::note(db, &restore).await }.boxed()).await
+    }
+
+    async fn confirm_restore(&self, at: Timestamp) -> Result<(), StoreError> {
+        self.write(move |db| restore::confirm(db, at).boxed()).await
+    }
+
+    async fn mark(&self, cluster: &str) -> Result<u64, StoreError> {
+        restore::mark(&self.readers, cluster).await
+    }
+
+    async fn put_mark(&self, cluster: &str, mark: u64) -> Result<(), StoreError> {
+        let cluster = cluster.to_owned();
+        self.write(move |db| async move { restore::put_mark(db, &cluster, mark).await }.boxed()).await
+    }
+
+    async fn secret(&self, name: &str, fresh: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let name = name.to_owned();
+        let kept = self.write(move |db| async move { restore::secret(db, &name, fresh).await }.boxed()).await?;
+        <[u8; 32]>::try_from(kept.as_slice()).map_err(|error| rows::corrupt("secret", &error))
+    }
+
+    async fn windows(&self) -> Result<Vec<WindowSpec>, StoreError> {
+        care::windows(&self.readers).await
+    }
+
+    async fn put_window(&self, name: &str, spec: Option<&WindowSpec>) -> Result<(), StoreError> {
+        let (name, spec) = (name.to_owned(), spec.map(rows::json).transpose()?);
+        self.write(move |db| async move { care::put_window(db, &name, spec.as_deref()).await }.boxed()).await
+    }
+
+    async fn acknowledgements(&self) -> Result<Vec<(CheckKey, Acknowledgement)>, StoreError> {
+        care::acknowledgements(&self.readers).await
+    }
+
+    async fn put_acknowledgement(
+        &self,
+        key: &CheckKey,
+        acknowledgement: Option<&Acknowledgement>,
+    ) -> Result<(), StoreError> {
+        let (key, text) = (key.clone(), acknowledgement.map(rows::json).transpose()?);
+        self.write(move |db| async move { care::put_acknowledgement(db, &key, text.as_deref()).await }.boxed()).await
+    }
+
+    async fn record_transitions(&self, life: Life, transitions: Vec<(CheckKey, Transition)>) -> Result<(), StoreError> {
+        self.write(move |db| async move { transitions::record(db, life, &transitions).await }.boxed()).await
+    }
+
+    async fn transitions(
+        &self,
+        query: &TransitionQuery,
+        visit: &mut (dyn FnMut(CheckKey, Transition) + Send),
+    ) -> Result<(), StoreError> {
+        transitions::visit(&self.readers, query, visit).await
+    }
+
+    async fn lives(&self) -> Result<Vec<Life>, StoreError> {
+        transitions::lives(&self.readers).await
+    }
+
+    async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {
+        let rows = super::incidents::rows(incidents)?;
+        self.write(move |db| async move { incidents::put(db, rows).await }.boxed()).await
+    }
+
+    async fn open_incidents(&self) -> Result<Vec<Incident>, StoreError> {
+        incidents::open(&self.readers).await
+    }
+
+    async fn incidents(&self, query: &IncidentQuery) -> Result<IncidentPage, StoreError> {
+        incidents::page(&self.readers, query).await
+    }
+
+    async fn audit_page(&self, query: &AuditQuery) -> Result<Vec<(i64, AuditEntry)>, StoreError> {
+        changes::audit(&self.readers, query).await
+    }
+
+    async fn changes(&self, query: &ChangeQuery) -> Result<Vec<Placed>, StoreError> {
+        changes::read(&self.readers, query).await
+    }
+
+    async fn note_versions(&self, at: Timestamp, versions: Vec<AgentVersions>) -> Result<(), StoreError> {
+        self.write(move |db| async move { changes::note_versions(db, at, &versions).await }.boxed()).await
+    }
+}
+
+/// The cursor only grows. The largest numbers are kept as negative ones.
+async fn put_cursor(
+    db: &mut SqliteConnection,
+    cluster: String,
+    journal: String,
+    seq: u64,
+    at: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let forgotten = at.saturating_sub(CURSOR_LIFE).unwrap_or(Timestamp::MIN);
+    let delete = sqlx::query("DELETE FROM report_cursors WHERE cluster = ? AND at < ?");
+    delete.bind(&cluster).bind(micros(forgotten)).execute(&mut *db).await?;
+    sqlx::query(
+        "INSERT INTO report_cursors (cluster, journal, seq, at) VALUES (?, ?, ?, ?) ON CONFLICT (cluster, journal) \
+         DO UPDATE SET at = excluded.at, \
+         seq = CASE WHEN (report_cursors.seq < 0, report_cursors.seq) < (excluded.seq < 0, excluded.seq) \
+         THEN excluded.seq ELSE report_cursors.seq END",
+    )
+    .bind(cluster)
+    .bind(journal)
+    .bind(seq.cast_signed())
+    .bind(micros(at))
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 /// Inserts runs; returns how many of them the history did not have.
@@ -438,7 +614,7 @@ async fn insert_runs(
 ) -> Result<usize, sqlx::Error> {
     let mut sql = QueryBuilder::<Sqlite>::new(
         "INSERT INTO runs (cluster, check_uid, kind, slot, namespace, name, workflow, outcome, reason, message, \
-         started_at, finished_at, recorded_at) ",
+         started_at, finished_at, warning, log_tail, recorded_at) ",
     );
     sql.push_values(runs, |mut row, run| {
         row.push_bind(cluster.to_owned())
@@ -453,6 +629,8 @@ async fn insert_runs(
             .push_bind(run.message.clone())
             .push_bind(micros(run.started_at))
             .push_bind(micros(run.finished_at))
+            .push_bind(run.warning.clone())
+            .push_bind(run.log_tail.clone())
             .push_bind(micros(at));
     });
     sql.push(" ON CONFLICT (cluster, check_uid, kind, slot) DO NOTHING");

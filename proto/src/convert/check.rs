@@ -1,11 +1,11 @@
 //! The state of a check.
 
-use active_monitor_core::state::{CheckState, DefinitionRef, Phase, Running, Sample, Totals};
+use active_monitor_core::state::{CheckState, DefinitionRef, Phase, RemedyBudget, Running, Sample, Totals};
 
 use super::run::run_kind;
 use super::{
-    MAX_MESSAGE_BYTES, MAX_SAMPLES, MAX_TEXT_BYTES, WireError, cut, identity, list, message, optional_time, text, time,
-    to_wire_time,
+    MAX_DEPENDENCIES, MAX_MESSAGE_BYTES, MAX_PAUSES, MAX_SAMPLES, MAX_TEXT_BYTES, WireError, cut, identity, known,
+    list, message, optional_time, text, time, to_wire_time,
 };
 use crate::v1;
 
@@ -76,6 +76,22 @@ impl TryFrom<v1::Totals> for Totals {
     }
 }
 
+impl From<RemedyBudget> for v1::RemedyBudget {
+    fn from(budget: RemedyBudget) -> Self {
+        let RemedyBudget { limit, left, resets_at } = budget;
+        v1::RemedyBudget { limit, left, resets_at: resets_at.map(to_wire_time) }
+    }
+}
+
+impl TryFrom<v1::RemedyBudget> for RemedyBudget {
+    type Error = WireError;
+
+    fn try_from(budget: v1::RemedyBudget) -> Result<Self, WireError> {
+        let v1::RemedyBudget { limit, left, resets_at } = budget;
+        Ok(RemedyBudget { limit, left, resets_at: optional_time("RemedyBudget.resets_at", resets_at)? })
+    }
+}
+
 impl From<Sample> for v1::Sample {
     fn from(sample: Sample) -> Self {
         let Sample { metric, help, value } = sample;
@@ -113,6 +129,11 @@ impl TryFrom<v1::DefinitionRef> for DefinitionRef {
     }
 }
 
+/// What a newer agent calls a check's state is not known to be good.
+fn unknown_phase(value: i32) -> String {
+    format!("its agent is newer than the hub, which does not know the state {value}: upgrade the hub")
+}
+
 /// Texts that a HealthCheck's author may make as long as he likes are cut, and samples that the hub would refuse (not
 /// finite, no name, beyond the limit) stay behind.
 impl From<CheckState> for v1::CheckState {
@@ -132,6 +153,10 @@ impl From<CheckState> for v1::CheckState {
             remedy,
             remedy_status,
             samples,
+            refused_samples,
+            pauses,
+            remedy_budget,
+            depends_on,
             definition,
         } = state;
         let sendable = |sample: &Sample| {
@@ -153,6 +178,14 @@ impl From<CheckState> for v1::CheckState {
             remedy_status,
             samples: samples.into_iter().filter(sendable).take(MAX_SAMPLES).map(Into::into).collect(),
             definition: definition.map(Into::into),
+            refused_samples,
+            pauses: pauses.into_iter().take(MAX_PAUSES).map(Into::into).collect(),
+            remedy_budget: remedy_budget.map(Into::into),
+            depends_on: depends_on
+                .into_iter()
+                .take(MAX_DEPENDENCIES)
+                .map(|parent| cut(parent, MAX_TEXT_BYTES))
+                .collect(),
         }
     }
 }
@@ -165,15 +198,32 @@ impl TryFrom<v1::CheckState> for CheckState {
             let count = state.samples.len();
             return Err(WireError::TooMany { field: "CheckState.samples", count, limit: MAX_SAMPLES });
         }
+        if state.pauses.len() > MAX_PAUSES {
+            let count = state.pauses.len();
+            return Err(WireError::TooMany { field: "CheckState.pauses", count, limit: MAX_PAUSES });
+        }
+        if state.depends_on.len() > MAX_DEPENDENCIES {
+            let count = state.depends_on.len();
+            return Err(WireError::TooMany { field: "CheckState.depends_on", count, limit: MAX_DEPENDENCIES });
+        }
+        let parent = |parent| text("CheckState.depends_on", parent);
+        let (phase, said) = match phase("CheckState.phase", state.phase) {
+            Err(error) if error.is_of_a_newer_version() => (Phase::Pending, unknown_phase(state.phase)),
+            phase => (phase?, message("CheckState.message", state.message)?),
+        };
+        let running = match state.running.map(Running::try_from).transpose() {
+            Err(error) if error.is_of_a_newer_version() => None,
+            running => running?,
+        };
         Ok(CheckState {
             uid: identity("CheckState.uid", state.uid)?,
             namespace: identity("CheckState.namespace", state.namespace)?,
             name: identity("CheckState.name", state.name)?,
             description: text("CheckState.description", state.description)?,
-            phase: phase("CheckState.phase", state.phase)?,
-            message: message("CheckState.message", state.message)?,
+            phase,
+            message: said,
             schedule: text("CheckState.schedule", state.schedule)?,
-            running: state.running.map(Running::try_from).transpose()?,
+            running,
             next_slot: optional_time("CheckState.next_slot", state.next_slot)?,
             timeout_seconds: state.timeout_seconds,
             check: state.check.ok_or(WireError::Missing { field: "CheckState.check" })?.try_into()?,
@@ -181,6 +231,10 @@ impl TryFrom<v1::CheckState> for CheckState {
             remedy_status: text("CheckState.remedy_status", state.remedy_status)?,
             samples: list(state.samples)?,
             definition: state.definition.map(DefinitionRef::try_from).transpose()?,
+            refused_samples: state.refused_samples,
+            pauses: known(state.pauses)?,
+            remedy_budget: state.remedy_budget.map(RemedyBudget::try_from).transpose()?,
+            depends_on: state.depends_on.into_iter().map(parent).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -5,7 +5,7 @@ use active_monitor_core::session::frame::{
 };
 
 use super::{
-    MAX_HEALTH_CHECK_BYTES, MAX_MESSAGE_BYTES, WireError, bounded, cut, identity, list, message, text, time,
+    MAX_HEALTH_CHECK_BYTES, MAX_MESSAGE_BYTES, WireError, bounded, cut, identity, known, list, message, text, time,
     to_wire_time,
 };
 use crate::v1;
@@ -23,7 +23,7 @@ impl From<AgentFrame> for v1::AgentFrame {
             }
             AgentFrame::CheckUpsert(state) => update(Change::Upsert((*state).into())),
             AgentFrame::CheckRemoved(uid) => update(Change::RemovedUid(uid)),
-            AgentFrame::Reports(reports) => {
+            AgentFrame::Reports { reports, through_seq: _ } => {
                 FromAgent::Reports(v1::Reports { reports: reports.into_iter().map(Into::into).collect() })
             }
             AgentFrame::Heartbeat(heartbeat) => FromAgent::Heartbeat(heartbeat.into()),
@@ -31,6 +31,7 @@ impl From<AgentFrame> for v1::AgentFrame {
                 let statuses = statuses.into_iter().map(Into::into).collect();
                 FromAgent::DefinitionsStatus(v1::DefinitionsStatus { nonce, statuses })
             }
+            AgentFrame::CommandAnswer(answer) => FromAgent::CommandAnswer(answer.into()),
         };
         v1::AgentFrame { frame: Some(frame) }
     }
@@ -51,11 +52,16 @@ impl TryFrom<v1::AgentFrame> for AgentFrame {
                     Change::RemovedUid(uid) => AgentFrame::CheckRemoved(identity("CheckUpdate.removed_uid", uid)?),
                 }
             }
-            FromAgent::Reports(reports) => AgentFrame::Reports(list(reports.reports)?),
+            // One that is left out is a gap in the history, and its number is taken in all the same.
+            FromAgent::Reports(v1::Reports { reports }) => {
+                let through_seq = reports.iter().map(|report| report.seq).max().unwrap_or_default();
+                AgentFrame::Reports { reports: known(reports)?, through_seq }
+            }
             FromAgent::Heartbeat(heartbeat) => AgentFrame::Heartbeat(heartbeat.try_into()?),
             FromAgent::DefinitionsStatus(v1::DefinitionsStatus { nonce, statuses }) => {
                 AgentFrame::DefinitionsStatus { nonce, statuses: list(statuses)? }
             }
+            FromAgent::CommandAnswer(answer) => AgentFrame::CommandAnswer(answer.try_into()?),
         })
     }
 }
@@ -69,6 +75,8 @@ impl From<HubFrame> for v1::HubFrame {
                 let definitions = definitions.into_iter().map(Into::into).collect();
                 FromHub::Definitions(v1::Definitions { nonce, definitions })
             }
+            HubFrame::Command(command) => FromHub::Command(command.into()),
+            HubFrame::Mark(mark) => FromHub::Mark(v1::Mark { mark }),
             HubFrame::GoAway { reason, retry_after_ms } => {
                 FromHub::GoAway(v1::GoAway { reason: cut(reason, MAX_MESSAGE_BYTES), retry_after_ms })
             }
@@ -87,6 +95,8 @@ impl TryFrom<v1::HubFrame> for HubFrame {
             FromHub::Definitions(v1::Definitions { nonce, definitions }) => {
                 HubFrame::Definitions { nonce, definitions: list(definitions)? }
             }
+            FromHub::Command(command) => HubFrame::Command(command.try_into()?),
+            FromHub::Mark(v1::Mark { mark }) => HubFrame::Mark(identity("Mark.mark", mark)?),
             FromHub::GoAway(v1::GoAway { reason, retry_after_ms }) => {
                 HubFrame::GoAway { reason: message("GoAway.reason", reason)?, retry_after_ms }
             }
@@ -106,6 +116,8 @@ impl From<Hello> for v1::Hello {
             next_seq,
             sent_at,
             dropped_reports,
+            journal_id,
+            hub_mark,
         } = hello;
         v1::Hello {
             cluster,
@@ -117,6 +129,8 @@ impl From<Hello> for v1::Hello {
             next_seq,
             sent_at: Some(to_wire_time(sent_at)),
             dropped_reports,
+            journal_id,
+            hub_mark,
         }
     }
 }
@@ -135,6 +149,8 @@ impl TryFrom<v1::Hello> for Hello {
             next_seq: hello.next_seq,
             sent_at: time("Hello.sent_at", hello.sent_at)?,
             dropped_reports: hello.dropped_reports,
+            journal_id: text("Hello.journal_id", hello.journal_id)?,
+            hub_mark: text("Hello.hub_mark", hello.hub_mark)?,
         })
     }
 }
@@ -208,7 +224,9 @@ fn definition_result(field: &'static str, value: i32) -> Result<DefinitionResult
         Ok(v1::DefinitionResult::Refused) => Ok(DefinitionResult::Refused),
         Ok(v1::DefinitionResult::Conflict) => Ok(DefinitionResult::Conflict),
         Ok(v1::DefinitionResult::Failed) => Ok(DefinitionResult::Failed),
-        Ok(v1::DefinitionResult::Unspecified) | Err(_) => Err(WireError::Unknown { field, value }),
+        Ok(v1::DefinitionResult::Unspecified) => Err(WireError::Unknown { field, value }),
+        // Whatever a newer agent did with it: nobody here knows that the cluster has it.
+        Err(_) => Ok(DefinitionResult::Failed),
     }
 }
 

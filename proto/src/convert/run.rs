@@ -3,7 +3,9 @@
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::Report;
 
-use super::{MAX_MESSAGE_BYTES, WireError, cut, identity, message, text, time, to_wire_time};
+use super::{
+    MAX_LOG_TAIL_BYTES, MAX_MESSAGE_BYTES, WireError, bounded, cut, identity, message, text, time, to_wire_time,
+};
 use crate::v1;
 
 impl From<RunKind> for v1::RunKind {
@@ -72,7 +74,19 @@ fn reason(value: i32) -> Option<Reason> {
 
 impl From<Run> for v1::Run {
     fn from(run: Run) -> Self {
-        let Run { key, namespace, name, workflow, outcome, reason, message, started_at, finished_at } = run;
+        let Run {
+            key,
+            namespace,
+            name,
+            workflow,
+            outcome,
+            reason,
+            message,
+            started_at,
+            finished_at,
+            warning,
+            log_tail,
+        } = run;
         let RunKey { check_uid, kind, slot } = key;
         v1::Run {
             check_uid,
@@ -86,6 +100,8 @@ impl From<Run> for v1::Run {
             message: cut(message, MAX_MESSAGE_BYTES),
             started_at: Some(to_wire_time(started_at)),
             finished_at: Some(to_wire_time(finished_at)),
+            warning: cut(warning, MAX_MESSAGE_BYTES),
+            log_tail: cut(log_tail, MAX_LOG_TAIL_BYTES),
         }
     }
 }
@@ -108,6 +124,8 @@ impl TryFrom<v1::Run> for Run {
             message: message("Run.message", run.message)?,
             started_at: time("Run.started_at", run.started_at)?,
             finished_at: time("Run.finished_at", run.finished_at)?,
+            warning: message("Run.warning", run.warning)?,
+            log_tail: bounded("Run.log_tail", run.log_tail, MAX_LOG_TAIL_BYTES)?,
         })
     }
 }

@@ -31,7 +31,7 @@ pub struct CertificateReply {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentFrame {
-    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub frame: ::core::option::Option<agent_frame::Frame>,
 }
 /// Nested message and enum types in `AgentFrame`.
@@ -50,11 +50,13 @@ pub mod agent_frame {
         Heartbeat(super::Heartbeat),
         #[prost(message, tag = "6")]
         DefinitionsStatus(super::DefinitionsStatus),
+        #[prost(message, tag = "7")]
+        CommandAnswer(super::CommandAnswer),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HubFrame {
-    #[prost(oneof = "hub_frame::Frame", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "hub_frame::Frame", tags = "1, 2, 3, 4, 5, 6")]
     pub frame: ::core::option::Option<hub_frame::Frame>,
 }
 /// Nested message and enum types in `HubFrame`.
@@ -69,6 +71,10 @@ pub mod hub_frame {
         Definitions(super::Definitions),
         #[prost(message, tag = "4")]
         GoAway(super::GoAway),
+        #[prost(message, tag = "5")]
+        Command(super::Command),
+        #[prost(message, tag = "6")]
+        Mark(super::Mark),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -100,6 +106,12 @@ pub struct Hello {
     /// Reports that the journal has ever dropped unacked because it was full.
     #[prost(uint64, tag = "9")]
     pub dropped_reports: u64,
+    /// Drawn when the journal was made: another one numbers its reports anew.
+    #[prost(string, tag = "10")]
+    pub journal_id: ::prost::alloc::string::String,
+    /// The latest Mark that the cluster was given; empty where there was none.
+    #[prost(string, tag = "11")]
+    pub hub_mark: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -177,6 +189,13 @@ pub struct Ack {
     #[prost(uint64, tag = "1")]
     pub seq: u64,
 }
+/// Comes before each Definitions. The agent keeps it, without reading it, and says it in Hello: a hub that gets to see a
+/// mark which is newer than all that it remembers was restored from the past.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mark {
+    #[prost(string, tag = "1")]
+    pub mark: ::prost::alloc::string::String,
+}
 /// All definitions that are meant for this cluster: what is missing here and was made from a definition is withdrawn.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Definitions {
@@ -223,6 +242,69 @@ pub struct DefinitionStatus {
     #[prost(string, tag = "4")]
     pub message: ::prost::alloc::string::String,
 }
+/// What a person asks of the cluster. The agent obeys as far as its own configuration says, and answers each once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Command {
+    /// Echoed in the answer. The same one again is the same command.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Only for the checks of this namespace; empty for all.
+    #[prost(string, tag = "2")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Only for this check; never without a namespace.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "command::Order", tags = "4, 5, 6")]
+    pub order: ::core::option::Option<command::Order>,
+}
+/// Nested message and enum types in `Command`.
+pub mod command {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Order {
+        #[prost(message, tag = "4")]
+        RunNow(super::RunNow),
+        #[prost(message, tag = "5")]
+        Pause(super::Pause),
+        #[prost(message, tag = "6")]
+        Resume(super::Resume),
+    }
+}
+/// One run of the check out of schedule.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunNow {}
+/// Nothing is started for a time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pause {
+    #[prost(enumeration = "Subject", tag = "1")]
+    pub subject: i32,
+    /// Seconds from when the agent gets it.
+    #[prost(uint64, tag = "2")]
+    pub seconds: u64,
+    /// Why, in a person's words.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// Name of the API token of who asked.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+}
+/// Pauses within the scope end.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resume {
+    #[prost(enumeration = "Subject", tag = "1")]
+    pub subject: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CommandAnswer {
+    /// Of the command.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Who refused; unspecified where it was done.
+    #[prost(enumeration = "Layer", tag = "2")]
+    pub refused_by: i32,
+    /// What was done, or why nothing was. At most 1 KiB.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GoAway {
     /// For the agent's log.
@@ -263,6 +345,12 @@ pub struct Run {
     pub started_at: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "11")]
     pub finished_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What was not as it should be although the run went on. At most 1 KiB.
+    #[prost(string, tag = "12")]
+    pub warning: ::prost::alloc::string::String,
+    /// The last lines of the failed pods' logs, redacted. At most 4 KiB.
+    #[prost(string, tag = "13")]
+    pub log_tail: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckState {
@@ -308,6 +396,55 @@ pub struct CheckState {
     /// The fleet definition it was made from, if any.
     #[prost(message, optional, tag = "15")]
     pub definition: ::core::option::Option<DefinitionRef>,
+    /// Custom metrics that the same run published and the agent refused.
+    #[prost(uint64, tag = "16")]
+    pub refused_samples: u64,
+    /// Pauses in force that concern it.
+    #[prost(message, repeated, tag = "17")]
+    pub pauses: ::prost::alloc::vec::Vec<ActivePause>,
+    /// Absent where it has no remedy, or one without a limit.
+    #[prost(message, optional, tag = "18")]
+    pub remedy_budget: ::core::option::Option<RemedyBudget>,
+    /// Checks of the same cluster whose failure explains its own, as namespace/name; at most 16.
+    #[prost(string, repeated, tag = "39")]
+    pub depends_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// How often a remedy may still run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemedyBudget {
+    /// Runs.
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    /// Runs.
+    #[prost(uint32, tag = "2")]
+    pub left: u32,
+    /// A failure from then on may be remedied again; absent where runs are left, or nothing but a success brings new ones.
+    #[prost(message, optional, tag = "3")]
+    pub resets_at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A pause as the agent keeps it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivePause {
+    /// Of the command.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "Subject", tag = "2")]
+    pub subject: i32,
+    /// Only of this namespace; empty for all.
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Only of this check; empty for all.
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// By the agent's clock.
+    #[prost(message, optional, tag = "5")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why.
+    #[prost(string, tag = "6")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who asked.
+    #[prost(string, tag = "7")]
+    pub by: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Running {
@@ -390,6 +527,78 @@ impl DefinitionResult {
             "DEFINITION_RESULT_REFUSED" => Some(Self::Refused),
             "DEFINITION_RESULT_CONFLICT" => Some(Self::Conflict),
             "DEFINITION_RESULT_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// What a pause is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Subject {
+    Unspecified = 0,
+    /// Checks and their remedies.
+    Checks = 1,
+    /// Remedies alone.
+    Remedies = 2,
+}
+impl Subject {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SUBJECT_UNSPECIFIED",
+            Self::Checks => "SUBJECT_CHECKS",
+            Self::Remedies => "SUBJECT_REMEDIES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SUBJECT_UNSPECIFIED" => Some(Self::Unspecified),
+            "SUBJECT_CHECKS" => Some(Self::Checks),
+            "SUBJECT_REMEDIES" => Some(Self::Remedies),
+            _ => None,
+        }
+    }
+}
+/// Who refused a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Layer {
+    Unspecified = 0,
+    /// The hub: it was not sent.
+    Hub = 1,
+    /// The agent's configuration.
+    Policy = 2,
+    /// The agent: it makes no sense there.
+    Agent = 3,
+    /// The API server of the cluster.
+    Kubernetes = 4,
+}
+impl Layer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LAYER_UNSPECIFIED",
+            Self::Hub => "LAYER_HUB",
+            Self::Policy => "LAYER_POLICY",
+            Self::Agent => "LAYER_AGENT",
+            Self::Kubernetes => "LAYER_KUBERNETES",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LAYER_UNSPECIFIED" => Some(Self::Unspecified),
+            "LAYER_HUB" => Some(Self::Hub),
+            "LAYER_POLICY" => Some(Self::Policy),
+            "LAYER_AGENT" => Some(Self::Agent),
+            "LAYER_KUBERNETES" => Some(Self::Kubernetes),
             _ => None,
         }
     }
@@ -930,8 +1139,8 @@ pub mod enrolment_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Where a cluster that has no certificate gets its first one. TLS without a client certificate; the agent recognises the
-    /// hub by the CA fingerprint in its token.
+    /// Where a cluster gets its first certificate, without showing one: the agent recognises the hub by the CA fingerprint in
+    /// its token. And where a cluster whose certificate has expired gets the next.
     #[derive(Debug, Clone)]
     pub struct EnrolmentClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1012,7 +1221,8 @@ pub mod enrolment_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success.
+        /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success; the same key
+        /// may ask again while the token lasts, since an answer can be lost.
         pub async fn enrol(
             &mut self,
             request: impl tonic::IntoRequest<super::EnrolRequest>,
@@ -1037,6 +1247,32 @@ pub mod enrolment_client {
                 .insert(GrpcMethod::new("activemonitor.fleet.v1.Enrolment", "Enrol"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives a new certificate to an agent that shows its newest one as client certificate, expired or not: the handshake
+        /// proves that it has the key.
+        pub async fn recover(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CertificateReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/activemonitor.fleet.v1.Enrolment/Recover",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("activemonitor.fleet.v1.Enrolment", "Recover"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1052,7 +1288,8 @@ pub mod enrolment_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EnrolmentServer.
     #[async_trait]
     pub trait Enrolment: std::marker::Send + std::marker::Sync + 'static {
-        /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success.
+        /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success; the same key
+        /// may ask again while the token lasts, since an answer can be lost.
         async fn enrol(
             &self,
             request: tonic::Request<super::EnrolRequest>,
@@ -1060,9 +1297,18 @@ pub mod enrolment_server {
             tonic::Response<super::CertificateReply>,
             tonic::Status,
         >;
+        /// Gives a new certificate to an agent that shows its newest one as client certificate, expired or not: the handshake
+        /// proves that it has the key.
+        async fn recover(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CertificateReply>,
+            tonic::Status,
+        >;
     }
-    /// Where a cluster that has no certificate gets its first one. TLS without a client certificate; the agent recognises the
-    /// hub by the CA fingerprint in its token.
+    /// Where a cluster gets its first certificate, without showing one: the agent recognises the hub by the CA fingerprint in
+    /// its token. And where a cluster whose certificate has expired gets the next.
     #[derive(Debug)]
     pub struct EnrolmentServer<T> {
         inner: Arc<T>,
@@ -1167,6 +1413,49 @@ pub mod enrolment_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EnrolSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/activemonitor.fleet.v1.Enrolment/Recover" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecoverSvc<T: Enrolment>(pub Arc<T>);
+                    impl<T: Enrolment> tonic::server::UnaryService<super::RenewRequest>
+                    for RecoverSvc<T> {
+                        type Response = super::CertificateReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Enrolment>::recover(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecoverSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -7,14 +7,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use active_monitor_core::definition::render::DEFINITION_LABEL;
 use active_monitor_core::manifest::CHECK_UID_LABEL;
+use active_monitor_core::names::DEFINITION_LABEL;
 use active_monitor_core::rbac::{OWNER, OWNER_LABEL};
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::kubectl::Kubectl;
 use crate::run_dir::RunDir;
@@ -25,6 +27,10 @@ pub const DEMO_LABEL: &str = "activemonitor.keikoproj.io/demo";
 pub const CRD: &str = "healthchecks.activemonitor.keikoproj.io";
 
 const RECORD: &str = "own.json";
+/// How long no Event may have come before the rest is taken for written, how often they are looked for, and for how long.
+const EVENTS_QUIET: Duration = Duration::from_secs(3);
+const EVENTS_LIMIT: Duration = Duration::from_secs(60);
+const EVENTS_PAUSE: Duration = Duration::from_millis(500);
 const ACCOUNT_KINDS: &str = "serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings";
 
 /// What has to be known to remove a demo.
@@ -103,17 +109,22 @@ pub(super) async fn of_agents(kubectl: &Kubectl) -> anyhow::Result<Vec<Value>> {
 
 /// The Workflows that agents made, and the Events about HealthChecks and these.
 pub(super) async fn traces(kubectl: &Kubectl) -> anyhow::Result<Vec<Value>> {
-    let mut found = kubectl.objects(&["get", "workflows.argoproj.io", "-A", "-l", CHECK_UID_LABEL]).await?;
-    let uids: BTreeSet<String> = found.iter().map(uid).collect();
+    let workflows = workflows(kubectl).await?;
+    let events = events(kubectl, &workflows.iter().map(uid).collect()).await?;
+    Ok([workflows, events].concat())
+}
+
+async fn workflows(kubectl: &Kubectl) -> anyhow::Result<Vec<Value>> {
+    kubectl.objects(&["get", "workflows.argoproj.io", "-A", "-l", CHECK_UID_LABEL]).await
+}
+
+/// The Events about HealthChecks, and about the workflows with these uids.
+async fn events(kubectl: &Kubectl, uids: &BTreeSet<String>) -> anyhow::Result<Vec<Value>> {
     let of_checks = ["get", "events", "-A", "--field-selector", "reportingComponent=active-monitor-agent"];
-    found.extend(kubectl.objects(&of_checks).await?);
+    let mut found = kubectl.objects(&of_checks).await?;
     let of_workflows = ["get", "events", "-A", "--field-selector", "involvedObject.kind=Workflow"];
-    let events = kubectl.objects(&of_workflows).await?;
-    found.extend(
-        events
-            .into_iter()
-            .filter(|event| event["involvedObject"]["uid"].as_str().is_some_and(|uid| uids.contains(uid))),
-    );
+    let events = kubectl.objects(&of_workflows).await?.into_iter();
+    found.extend(events.filter(|event| event["involvedObject"]["uid"].as_str().is_some_and(|uid| uids.contains(uid))));
     Ok(found)
 }
 
@@ -137,15 +148,17 @@ pub(super) fn name(object: &Value) -> String {
 async fn undo_in(id: &str, before: &Before) -> anyhow::Result<Vec<String>> {
     let kubectl = Kubectl { context: before.context.clone(), dir: before.dir.clone() };
     let label = format!("{DEMO_LABEL}={id}");
-    let (made_by_agent, mut traces) = (of_agents(&kubectl).await?, traces(&kubectl).await?);
-    traces.retain(|object| !before.uids.contains(&uid(object)));
+    let (made_by_agent, mut workflows) = (of_agents(&kubectl).await?, workflows(&kubectl).await?);
+    workflows.retain(|object| !before.uids.contains(&uid(object)));
+    let workflow_uids = workflows.iter().map(uid).collect();
 
     // The checks go first: while their kind is there, and before the accounts that their workflows use.
     let with_crd = has_crd(&kubectl).await?;
     if with_crd {
         kubectl.delete(&kubectl.objects(&["get", CRD, "-A", "-l", &label]).await?).await?;
     }
-    kubectl.delete(&[made_by_agent, traces].concat()).await?;
+    kubectl.delete(&[made_by_agent, workflows].concat()).await?;
+    delete_events(&kubectl, &workflow_uids, before).await?;
 
     let others = if with_crd { kubectl.objects(&["get", CRD, "-A"]).await? } else { Vec::new() };
     let kinds = format!("{ACCOUNT_KINDS},namespaces,crd");
@@ -159,6 +172,30 @@ async fn undo_in(id: &str, before: &Before) -> anyhow::Result<Vec<String>> {
         kubectl.run(&["label", kind, named, &format!("{DEMO_LABEL}-")]).await?;
     }
     Ok(kept.iter().map(|object| stays(&kubectl.context, object, &others)).collect())
+}
+
+/// Deletes the Events until none comes any more: Argo's controller writes those about a workflow that it was at work on
+/// after that is gone.
+///
+/// # Errors
+/// When they do not end.
+async fn delete_events(kubectl: &Kubectl, workflows: &BTreeSet<String>, before: &Before) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut last_seen = began;
+    while last_seen.elapsed() < EVENTS_QUIET {
+        let mut late = events(kubectl, workflows).await?;
+        late.retain(|event| !before.uids.contains(&uid(event)));
+        if late.is_empty() {
+            sleep(EVENTS_PAUSE).await;
+            continue;
+        }
+        if began.elapsed() > EVENTS_LIMIT {
+            bail!("context {}: Events of the demo go on to come: {}", kubectl.context, name(&late[0]));
+        }
+        kubectl.delete(&late).await?;
+        last_seen = Instant::now();
+    }
+    Ok(())
 }
 
 /// Whether a check that is not the demo's would go with this object.

@@ -25,6 +25,10 @@ mkdir lower upper work merged; mount -t overlay overlay -o lowerdir=lower,upperd
 pub(super) const BASH: &str = "/bin/bash-static";
 /// Debian's static shell and tools in one file.
 pub(super) const BUSYBOX: &str = "/bin/busybox";
+/// Debian's, which the image for certificates gets.
+pub(super) const OPENSSL: &str = "/usr/bin/openssl";
+/// Debian's, which serves names in pods.
+pub(super) const SOCAT: &str = "/usr/bin/socat";
 /// Where Debian keeps the network plug-ins.
 pub(super) const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// The image of the process that holds a pod's namespaces.

@@ -18,8 +18,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
-use super::config::{BASH, BUSYBOX, PAUSE_IMAGE};
-use crate::{cluster::argoexec_image, process, run_dir::RunDir};
+use super::config::{BASH, BUSYBOX, OPENSSL, PAUSE_IMAGE, SOCAT};
+use crate::{
+    cluster::argoexec_image,
+    fleet::{binary, project},
+    process,
+    programs::{Program, Programs},
+    run_dir::RunDir,
+};
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -41,8 +47,20 @@ cat <<'COW'
 COW
 "#;
 
+/// Answers every question with the API server's service address: what a DNS server of a cluster does, in short.
+const DNS: &str = r"#!/bin/sh
+q=/tmp/query.$$
+dd bs=512 count=1 of=$q 2>/dev/null
+{ head -c 2 $q; printf '\201\200\0\1\0\1\0\0\0\0'; tail -c +13 $q; printf '\300\14\0\1\0\1\0\0\0\74\0\4\12\0\0\1'; } > $q.answer
+cat $q.answer
+rm -f $q $q.answer
+";
+
+/// An image whose `dns` serves names on port 53.
+pub const DNS_IMAGE: &str = "docker.io/testbed/dns:1";
+
 /// Builds the images that checks name and those that every pod needs, and pushes them.
-pub(super) async fn push_all(run: &RunDir, dir: &Path, argoexec: &Path, registry: &Registry) -> anyhow::Result<()> {
+pub(super) async fn push_all(run: &RunDir, dir: &Path, programs: &Programs, registry: &Registry) -> anyhow::Result<()> {
     let mut list = Command::new(BUSYBOX);
     list.arg("--list");
     let applets = process::output(run, list, "").await?;
@@ -50,14 +68,51 @@ pub(super) async fn push_all(run: &RunDir, dir: &Path, argoexec: &Path, registry
     let whalesay =
         Root::new(dir.join("whalesay"))?.tools(&applets)?.file("bin/bash", BASH)?.script("bin/cowsay", COWSAY)?;
     let whalesay = whalesay.layer(run).await?;
-    let executor = Root::new(dir.join("argoexec"))?.file("bin/argoexec", argoexec)?.layer(run).await?;
+    let executor = programs.path(Program::Argoexec);
+    let executor = Root::new(dir.join("argoexec"))?.file("bin/argoexec", executor)?.layer(run).await?;
+    let kubectl = programs.path(Program::Kubectl);
+    let kubectl = Root::new(dir.join("kubectl"))?.tools(&applets)?.program("bin/kubectl", kubectl, run).await?;
+    let openssl = Root::new(dir.join("openssl"))?.tools(&applets)?.program("bin/openssl", OPENSSL, run).await?;
+    let dns = Root::new(dir.join("dns"))?.tools(&applets)?.script("bin/answer", DNS)?;
+    let dns = dns.script("bin/dns", "#!/bin/sh\nexec socat UDP-RECVFROM:53,fork EXEC:/bin/answer\n")?;
+    let dns = dns.program("bin/socat", SOCAT, run).await?;
 
     registry.push("docker.io/library/alpine:latest", &tools, &[]).await?;
     registry.push("docker.io/tutum/dnsutils:latest", &tools, &[]).await?;
     registry.push("docker.io/docker/whalesay:latest", &whalesay, &[]).await?;
+    // Stand-ins for the images of examples/checks, under their names: the tools are Debian's, kubectl the testbed's.
+    registry.push("docker.io/library/busybox:1.37", &tools, &[]).await?;
+    registry.push("docker.io/alpine/k8s:1.34.1", &kubectl.layer(run).await?, &[]).await?;
+    registry.push("docker.io/alpine/openssl:3.5.4", &openssl.layer(run).await?, &[]).await?;
+    registry.push(DNS_IMAGE, &dns.layer(run).await?, &[]).await?;
     registry.push(PAUSE_IMAGE, &tools, &["/bin/busybox", "sleep", "2147483647"]).await?;
     registry.push(&argoexec_image(), &executor, &["/bin/argoexec"]).await?;
     fs::remove_dir_all(dir).context("cannot remove the sources of the images")
+}
+
+/// Builds the image of a target of `deploy/Dockerfile` as that does, from a program that is built already, and pushes it
+/// under the name that the charts give it.
+pub(super) async fn push_own(run: &RunDir, dir: &Path, target: &str, registry: &Registry) -> anyhow::Result<()> {
+    let program = format!("active-monitor-{target}");
+    let dockerfile = fs::read_to_string(project().join("deploy/Dockerfile"))?;
+    let entrypoint =
+        entrypoint(&dockerfile, target).with_context(|| format!("no target {target} in the Dockerfile"))?;
+    let root = Root { dir: dir.join(&program) };
+    let mut collect = Command::new(project().join("deploy/image/collect.sh"));
+    collect.arg(binary(&program)?).arg(&root.dir);
+    process::output(run, collect, "").await.context("cannot collect the image's files")?;
+    let layer = root.layer(run).await?;
+    let name = format!("docker.io/library/{program}:{}", env!("CARGO_PKG_VERSION"));
+    let entrypoint: Vec<&str> = entrypoint.iter().map(String::as_str).collect();
+    registry.push(&name, &layer, &entrypoint).await?;
+    fs::remove_dir_all(dir).context("cannot remove the sources of the image")
+}
+
+/// What the last stage of a target runs.
+fn entrypoint(dockerfile: &str, target: &str) -> Option<Vec<String>> {
+    let (_, stage) = dockerfile.split_once(&format!("\nFROM scratch AS {target}\n"))?;
+    let mut stage = stage.lines().take_while(|line| !line.starts_with("FROM "));
+    serde_json::from_str(stage.find_map(|line| line.strip_prefix("ENTRYPOINT "))?).ok()
 }
 
 /// A root file system in the making.
@@ -88,6 +143,20 @@ impl Root {
         let from = from.as_ref();
         fs::copy(from, self.dir.join(to)).with_context(|| format!("cannot copy {}", from.display()))?;
         Ok(self)
+    }
+
+    /// Adds a program with the libraries that it is linked with, in the places where it looks for them.
+    async fn program(self, to: &str, from: impl AsRef<Path>, run: &RunDir) -> anyhow::Result<Self> {
+        let from = from.as_ref();
+        let mut ldd = Command::new("ldd");
+        ldd.arg(from);
+        let libraries = process::output(run, ldd, "").await?;
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            let place = self.dir.join(library.trim_start_matches('/'));
+            fs::create_dir_all(place.parent().context("a library has no folder")?)?;
+            fs::copy(library, &place).with_context(|| format!("cannot copy {library}"))?;
+        }
+        self.file(to, from)
     }
 
     fn script(self, to: &str, text: &str) -> anyhow::Result<Self> {
@@ -213,6 +282,34 @@ mod tests {
         assert_eq!(repository_and_tag("docker.io/docker/whalesay:latest"), Some(("docker/whalesay", "latest")));
         assert_eq!(repository_and_tag(PAUSE_IMAGE), Some(("pause", "3.6")));
         assert_eq!(repository_and_tag("alpine"), None);
+    }
+
+    #[test]
+    fn a_target_says_what_it_runs() {
+        let text =
+            "FROM a AS b\nENTRYPOINT [\"no\"]\nFROM scratch AS hub\nENTRYPOINT [\"/bin/hub\"]\nFROM scratch AS last\n";
+        assert_eq!(entrypoint(text, "hub"), Some(vec!["/bin/hub".to_owned()]));
+        assert_eq!(entrypoint(text, "last"), None);
+        assert_eq!(entrypoint(text, "b"), None);
+    }
+
+    #[test]
+    fn the_dockerfile_copies_what_is_there_and_every_crate() {
+        let dockerfile = fs::read_to_string(project().join("deploy/Dockerfile")).unwrap();
+        let copies = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY "));
+        let sources = copies.filter(|copy| !copy.contains("--from=")).flat_map(|copy| {
+            let (sources, _to) = copy.rsplit_once(' ').unwrap();
+            sources.split(' ').map(str::to_owned)
+        });
+        let sources: Vec<String> = sources.collect();
+        for source in &sources {
+            assert!(project().join(source).exists(), "{source}");
+        }
+        let manifest = fs::read_to_string(project().join("Cargo.toml")).unwrap();
+        let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).unwrap();
+        for member in serde_json::from_str::<Vec<String>>(members).unwrap() {
+            assert!(sources.contains(&member), "the Dockerfile lacks {member}");
+        }
     }
 
     #[test]

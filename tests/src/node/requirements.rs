@@ -12,25 +12,27 @@ use rustix::process::geteuid;
 use super::config::{BASH, BUSYBOX, CNI_PLUGINS, NAMESPACES};
 
 /// The Debian packages whose programs a node runs or puts into its images.
-pub const PACKAGES: [&str; 9] = [
+pub const PACKAGES: [&str; 10] = [
     "bash-static",
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
     "docker-registry",
     "iproute2",
+    "openssl",
     "runc",
     "socat",
     "util-linux",
 ];
 
 /// Programs that are looked for on the path, with their packages.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("runc", "runc"),
     ("socat", "socat"),
     ("unshare", "util-linux"),

@@ -11,9 +11,10 @@ use std::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{ARGO_VERSION, KUBERNETES_VERSION, Program, ProgramsError, crds_in};
+use super::{ARGO_VERSION, HELM_VERSION, KUBERNETES_VERSION, Program, ProgramsError, crds_in};
 
 const ARGO_MODULE: &str = "github.com/argoproj/argo-workflows/v3";
+const HELM_MODULE: &str = "helm.sh/helm/v4";
 const OUTPUT_TAIL_CHARS: usize = 2_000;
 
 /// A wrapper module: it pins the versions of a family of programs.
@@ -56,6 +57,12 @@ const ARGO: Module = Module {
         link: "signal_linux.go",
         target: "signal_darwin.go",
     }),
+};
+const HELM: Module = Module {
+    name: "helm",
+    go_mod: include_str!("../../programs/helm/go.mod"),
+    go_sum: include_str!("../../programs/helm/go.sum"),
+    in_containers: None,
 };
 
 struct Recipe {
@@ -138,6 +145,11 @@ fn recipe(program: Program) -> Recipe {
             module: ARGO,
             package: format!("{ARGO_MODULE}/cmd/{}", program.file_name()),
             ldflags: format!("-s -w -X {ARGO_MODULE}.version={ARGO_VERSION}"),
+        },
+        Program::Helm => Recipe {
+            module: HELM,
+            package: format!("{HELM_MODULE}/cmd/helm"),
+            ldflags: format!("-s -w -X {HELM_MODULE}/internal/version.version={HELM_VERSION}"),
         },
     }
 }

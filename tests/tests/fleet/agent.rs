@@ -15,9 +15,9 @@ async fn start(name: &str) -> Option<(Testbed, Agent)> {
 async fn a_killed_agent_adopts_its_run_and_repeats_none() {
     let Some((testbed, agent)) = start("a_killed_agent_adopts_its_run_and_repeats_none").await else { return };
     let cluster = &testbed.clusters[0];
-    // Runs that take long enough to be killed in; the interval is long, so that each has one slot.
-    let slow = ["entrypoint: wait", "templates:", "- name: wait", r#"  suspend: {duration: "8s"}"#];
-    for name in ["adopted", "deleted"] {
+    // Runs that take long enough to be killed in, on a busy machine too; the interval is long, so that each has one slot.
+    for (name, template) in [("adopted", r#"  suspend: {duration: "15s"}"#), ("deleted", "  suspend: {}")] {
+        let slow = ["entrypoint: wait", "templates:", "- name: wait", template];
         cluster.apply_yaml(&check(name, "repeatAfterSec: 3600", &slow)).await.expect("check");
     }
     wait::until("both runs", PATIENCE, || async { Ok((created_workflows(cluster).len() == 2).then_some(())) })
@@ -42,9 +42,7 @@ fn workflow_of(cluster: &Cluster, check: &str) -> String {
 }
 
 async fn status(cluster: &Cluster, check: &str) -> serde_json::Value {
-    let get = ["get", "healthcheck", check, "-n", "health", "-o", "json"];
-    let text = cluster.kubectl(&get).await.expect("HealthCheck");
-    serde_json::from_str::<serde_json::Value>(&text).expect("JSON")["status"].clone()
+    cluster.health_check("health", check).await.expect("HealthCheck")["status"].take()
 }
 
 async fn until_ended(cluster: &Cluster, check: &str) -> serde_json::Value {

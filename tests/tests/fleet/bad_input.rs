@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, fleet, skip, wait};
+use futures::future::join_all;
+use serde_json::Value;
 
-use super::{PATIENCE, check, waiting_check};
+use super::{PATIENCE, check, created_workflows, waiting_check};
 
 struct Bad {
     name: &'static str,
@@ -26,19 +28,52 @@ fn bad_input() -> Vec<Bad> {
             plain(name).split_once("        inline:").map(|(h, t)| (h.to_owned(), t.to_owned())).expect("source");
         format!("{head}        inline: {inline}\n")
     };
+    let with_source = |name: &str, source: &str| {
+        let (head, _) =
+            plain(name).split_once("      source:").map(|(h, t)| (h.to_owned(), t.to_owned())).expect("source");
+        format!("{head}      source: {source}\n")
+    };
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
     for level in 1..9 {
         let refs = vec![format!("*a{}", level - 1); 9].join(",");
         bomb.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
     }
+    let rules = vec!["{apiGroups: [''], resources: [pods], verbs: [get]}"; 10_000];
+    let host = "            volumes: [{name: root, hostPath: {path: /}}]\n            templates:";
+    let patch = "            podSpecPatch: 'hostPID: true'\n            templates:";
+    let instance =
+        "          metadata: {labels: {workflows.argoproj.io/controller-instanceid: other}}\n          spec:\n";
     let bad = |name, text, says, refused| Bad { name, text, says, refused };
     vec![
+        bad("bad-nothing", source("bad-nothing", ""), "is empty: one of inline, url, file is needed", true),
         bad("bad-yaml", source("bad-yaml", "a: ["), "source.inline", false),
+        bad("bad-scalar", source("bad-scalar", "just text"), "source.inline: document must be", false),
         bad("bad-empty", source("bad-empty", "#"), "source.inline: document must be", false),
         bad("bad-list", source("bad-list", "- a"), "source.inline: document must be", false),
         bad("bad-docs", source("bad-docs", "a: 1\n---\nb: 2"), "source.inline", false),
         bad("bad-bomb", source("bad-bomb", &bomb), "source.inline", false),
         bad("bad-size", source("bad-size", &"#".repeat(1_200_000)), "inline", true),
+        bad(
+            "bad-rules",
+            plain("bad-rules")
+                .replace("  workflow:\n", &format!("  workflow:\n    rbacRules: [{}]\n", rules.join(","))),
+            "spec.workflow.rbacRules: 10000 rules are above 100",
+            false,
+        ),
+        bad(
+            "bad-period",
+            plain("bad-period").replace(every, "repeatAfterSec: 2147483648"),
+            "31622400 (366 days)",
+            true,
+        ),
+        bad("bad-host", plain("bad-host").replace("            templates:", host), "volumes[0].hostPath", false),
+        bad("bad-patch", plain("bad-patch").replace("            templates:", patch), "spec.podSpecPatch", false),
+        bad(
+            "bad-instance",
+            plain("bad-instance").replace("          spec:\n", instance),
+            "metadata.labels[workflows.argoproj.io/controller-instanceid]",
+            false,
+        ),
         bad("bad-level", plain("bad-level").replace(every, "repeatAfterSec: 5\n  level: galaxy"), "level", true),
         bad(
             "bad-limit",
@@ -59,25 +94,56 @@ fn bad_input() -> Vec<Bad> {
             "spec.schedule.cron",
             false,
         ),
+        bad("bad-words", check("bad-words", "schedule: {cron: '* * * *'}", &good), "spec.schedule.cron", true),
+        bad("bad-source", with_source("bad-source", "{}"), "one of inline, url, file is needed", true),
+        bad("bad-http", with_source("bad-http", "{url: {path: 'http://x/y'}}"), "must start with https://", true),
+        bad("bad-file", with_source("bad-file", "{file: {path: a/../b}}"), "must be relative", true),
         bad(
             "bad-ns",
             plain("bad-ns").replace("      namespace: health", "      namespace: a/b"),
             "resource.namespace",
-            false,
+            true,
         ),
         bad(
             "bad-prefix",
             plain("bad-prefix").replace("  workflow:\n", "  workflow:\n    generateName: UPPER_case\n"),
             "spec.workflow.generateName",
-            false,
+            true,
         ),
         bad(
             "bad-account",
             plain("bad-account").replace("serviceAccount: probe", "serviceAccount: 'x y'"),
             "serviceAccount",
-            false,
+            true,
         ),
     ]
+}
+
+/// What looks bad, and the agent takes: values that do not count, and the odder ways to say a thing.
+fn odd_input() -> String {
+    let good = ["entrypoint: wait", "templates:", "- name: wait", r#"  suspend: {duration: "1s"}"#];
+    let timings = [
+        "schedule: {cron: ' @hourly '}",
+        "schedule: {cron: '@every 1h30m'}",
+        "schedule: {cron: 'CRON_TZ=Europe/Berlin @every 5m'}",
+        "schedule: {cron: \"TZ=Asia/Tokyo  5\\t4 */2 JAN-MAR ?\"}",
+        "schedule: {cron: \"0\\u00a00 1,,2 * *-5\"}",
+        "schedule: {cron: ''}",
+        "schedule: {cron: nonsense}\n  repeatAfterSec: 60",
+        "schedule: {}\n  repeatAfterSec: 0\n  remedyworkflow: {generateName: A_B, workflowtimeout: -1}",
+        "repeatAfterSec: -1\n  level: null\n  remedyRunsLimit: null\n  schedule: null\n  remedyworkflow: null",
+        "repeatAfterSec: 60\n  jitterSec: 60\n  backoffFactor: nan\n  remedyResetInterval: 0",
+    ];
+    let timed = timings.iter().enumerate().map(|(i, timing)| check(&format!("odd-{i}"), timing, &good));
+    let plain = |name: &str| check(name, "repeatAfterSec: 60", &good);
+    let changed = [
+        plain("odd-prefix").replace("  workflow:\n", "  workflow:\n    generateName: 'a.b-'\n    workflowtimeout: 0\n"),
+        plain("odd-empty").replace("  workflow:\n", "  workflow:\n    generateName: ''\n"),
+        plain("odd-url")
+            .replace("        inline:", "        url: {path: 'http://x'}\n        file: {path: /x}\n        inline:"),
+        plain("odd-account").replace("serviceAccount: probe", "serviceAccount: a.b-c.9"),
+    ];
+    timed.chain(changed).collect::<Vec<_>>().join("---\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,24 +156,45 @@ async fn bad_input_gets_one_clear_error_and_touches_nothing_else() {
     let Some(testbed) = Testbed::start_or_skip(name, Options { clusters, node: false }).await.expect("testbed") else {
         return;
     };
-    for (cluster, crd) in testbed.clusters.iter().zip([Crd::Ours, Crd::Upstream]) {
-        Agent::install(cluster, crd).await.expect("install");
-        let agent = Agent::start(cluster, "alone", None).await.expect("agent");
-        cluster.apply_yaml(&waiting_check("good", "repeatAfterSec: 5")).await.expect("good check");
-        for bad in bad_input() {
-            apply_bad(cluster, crd, &bad).await;
-        }
-        for bad in bad_input() {
-            says_what_is_wrong(cluster, crd, &bad).await;
-        }
-        let runs = success_count(cluster).await;
-        wait::until("further runs of the good check", PATIENCE, || async {
-            Ok((success_count(cluster).await >= runs + 2).then_some(()))
-        })
-        .await
-        .expect("the good check goes on");
-        assert!(agent.process.pid().is_some(), "the agent lives");
+    let worlds = testbed.clusters.iter().zip([Crd::Ours, Crd::Upstream]);
+    join_all(worlds.map(|(cluster, crd)| judged(cluster, crd))).await;
+}
+
+async fn judged(cluster: &Cluster, crd: Crd) {
+    Agent::install(cluster, crd).await.expect("install");
+    let agent = Agent::start(cluster, "alone", None).await.expect("agent");
+    cluster.apply_yaml(&waiting_check("good", "repeatAfterSec: 5")).await.expect("good check");
+    for bad in bad_input() {
+        apply_bad(cluster, crd, &bad).await;
     }
+    if crd == Crd::Ours {
+        let create = ["create", "--dry-run=server", "-f", "-"];
+        let odd = cluster.kubectl_as(&cluster.kubeconfig, &create, &odd_input()).await;
+        odd.expect("what the agent runs is let in");
+    }
+    for bad in bad_input() {
+        says_what_is_wrong(cluster, crd, &bad).await;
+    }
+    let (runs, told) = (success_count(cluster).await, verdicts(cluster));
+    if crd == Crd::Upstream {
+        super::options::their_crd_drops_fields_and_the_agent_says_so(cluster, &agent).await;
+    }
+    wait::until("further runs of the good check", PATIENCE, || async {
+        Ok((success_count(cluster).await >= runs + 2).then_some(()))
+    })
+    .await
+    .expect("the good check goes on");
+    assert_eq!(verdicts(cluster), told, "what is bad is looked at again when somebody edits it");
+    let made = created_workflows(cluster);
+    assert!(!made.iter().any(|made| made.workflow.starts_with("health/bad-")), "{made:?}");
+    assert!(agent.process.pid().is_some(), "the agent lives");
+}
+
+/// The agent's writes on bad checks so far.
+fn verdicts(cluster: &Cluster) -> usize {
+    let events = cluster.audit().expect("audit log").into_iter();
+    let agents = events.filter(|event| event.user.username.ends_with(":active-monitor-agent"));
+    agents.filter(|event| event.object_ref.as_ref().is_some_and(|object| object.name.starts_with("bad-"))).count()
 }
 
 async fn apply_bad(cluster: &Cluster, crd: Crd, bad: &Bad) {
@@ -122,21 +209,16 @@ async fn apply_bad(cluster: &Cluster, crd: Crd, bad: &Bad) {
 }
 
 async fn says_what_is_wrong(cluster: &Cluster, crd: Crd, bad: &Bad) {
-    let get = ["get", "healthcheck", bad.name, "-n", "health", "--ignore-not-found", "-o", "json"];
-    let what = format!("verdict on {}", bad.name);
+    let (what, is_absent) =
+        (format!("verdict on {}", bad.name), bad.refused && crd == Crd::Ours || bad.name == "bad-size");
     let found = wait::until(&what, PATIENCE, || async {
-        let text = cluster.kubectl(&get).await?;
-        if text.is_empty() {
-            return Ok(Some(None));
+        match cluster.health_check("health", bad.name).await {
+            Ok(mut check) => Ok((check["status"]["status"] == "Invalid").then(|| Some(check["status"].take()))),
+            Err(_) if is_absent => Ok(Some(None)),
+            Err(error) => Err(error),
         }
-        let check: serde_json::Value = serde_json::from_str(&text)?;
-        let judged = check["status"]["status"] == "Invalid";
-        Ok(judged.then_some(Some(check["status"].clone())))
     });
-    let Some(status) = found.await.expect("verdict") else {
-        assert!(bad.refused, "{} is gone", bad.name);
-        return;
-    };
+    let Some(status) = found.await.expect("verdict") else { return };
     let message = status["errorMessage"].as_str().unwrap_or_default();
     assert!(message.contains(bad.says), "{}: {message}", bad.name);
     if crd == Crd::Ours {
@@ -146,16 +228,16 @@ async fn says_what_is_wrong(cluster: &Cluster, crd: Crd, bad: &Bad) {
             (&"Ready".into(), &"False".into(), &"Invalid".into())
         );
     }
-    let field = format!("involvedObject.name={},reason=Invalid", bad.name);
-    let events = ["get", "events", "-n", "health", "--field-selector", &field, "-o", "name"];
     wait::until(&format!("event of {}", bad.name), Duration::from_secs(15), || async {
-        Ok((!cluster.kubectl(&events).await?.is_empty()).then_some(()))
+        let events = cluster.get("/apis/events.k8s.io/v1/namespaces/health/events").await?;
+        let of_bad = |event: &Value| event["regarding"]["name"] == bad.name && event["reason"] == "Invalid";
+        Ok(events["items"].as_array().into_iter().flatten().any(of_bad).then_some(()))
     })
     .await
     .expect("event");
 }
 
 async fn success_count(cluster: &Cluster) -> u64 {
-    let get = ["get", "healthcheck", "good", "-n", "health", "-o", "jsonpath={.status.successCount}"];
-    cluster.kubectl(&get).await.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let good = cluster.health_check("health", "good").await;
+    good.ok().and_then(|good| good["status"]["successCount"].as_u64()).unwrap_or(0)
 }

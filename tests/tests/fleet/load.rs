@@ -8,22 +8,18 @@ use active_monitor_tests::{Agent, Cluster, Hub, Options, Testbed, wait};
 use futures::future::join_all;
 use jiff::Timestamp;
 
-use super::{PATIENCE, created_workflows, waiting_check};
+use super::{PATIENCE, created_workflows, takes_creates, waiting_check};
 
 const CHECKS: usize = 100;
 /// The promise: a workflow is created at most this long after its slot, jitter included.
 const MAX_LATENESS: Duration = Duration::from_secs(1);
-/// What a first run may take while hundreds of checks are applied at the same time.
-const MAX_FIRST_LATENESS: Duration = Duration::from_secs(5);
+/// The hub is away for so long in the middle of the load.
+const OUTAGE: Duration = Duration::from_secs(60);
 
-/// Seconds of load before the hub is killed; `ACTIVE_MONITOR_LOAD_SECONDS` (`make soak` gives 300).
-fn load_seconds() -> u64 {
-    std::env::var("ACTIVE_MONITOR_LOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(90)
-}
-
-/// Seconds that the hub is away; `ACTIVE_MONITOR_OUTAGE_SECONDS`.
-fn outage_seconds() -> u64 {
-    std::env::var("ACTIVE_MONITOR_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+/// How long the checks run; `ACTIVE_MONITOR_LOAD_SECONDS` (`make soak` gives 300).
+fn load() -> Duration {
+    let seconds = std::env::var("ACTIVE_MONITOR_LOAD_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(90)).max(OUTAGE)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,24 +37,34 @@ async fn every_run_is_recorded_exactly_once_also_when_the_hub_is_killed() {
         .await
         .into_iter()
         .for_each(|c| c.expect("link"));
-    join_all(testbed.clusters.iter().map(apply_checks)).await;
+    // What is promised is promised of an agent that runs, on an API server that takes HealthChecks.
+    for (cluster, agent) in testbed.clusters.iter().zip(&agents) {
+        takes_creates(cluster).await;
+        agent.process.until_logged("caches are complete", 0, PATIENCE).await.expect("a ready agent");
+    }
+    // One cluster after the other: its hundred first runs are due at once, on cores that all clusters share.
+    for cluster in &testbed.clusters {
+        apply_checks(cluster).await;
+    }
 
-    tokio::time::sleep(Duration::from_secs(load_seconds())).await;
+    let with_hub = (load() - OUTAGE) / 2;
+    tokio::time::sleep(with_hub).await;
     hub.kill();
     let before: Vec<usize> = testbed.clusters.iter().map(|cluster| created_workflows(cluster).len()).collect();
-    tokio::time::sleep(Duration::from_secs(outage_seconds())).await;
+    tokio::time::sleep(OUTAGE).await;
     for (cluster, before) in testbed.clusters.iter().zip(before) {
         let during = created_workflows(cluster).len() - before;
         assert!(during >= CHECKS / 2, "{}: only {during} runs while the hub was away", cluster.name);
     }
     hub.restart().await.expect("hub comes back");
+    tokio::time::sleep(with_hub).await;
 
     // No new runs from here: what there is must arrive to the last one.
     for cluster in &testbed.clusters {
         cluster.kubectl(&["delete", "healthchecks", "--all", "-n", "health"]).await.expect("delete");
     }
     for (cluster, name) in testbed.clusters.iter().zip(names) {
-        let slots = all_recorded_once(&hub, cluster, name).await;
+        let slots = all_recorded_once(&hub, cluster, name, CHECKS * 3 / 2).await;
         in_time(cluster, &slots);
     }
 }
@@ -90,8 +96,13 @@ async fn apply_checks(cluster: &Cluster) {
     cluster.apply_yaml(&checks.join("---\n")).await.expect("checks");
 }
 
-/// Gives each workflow's slot, as the history has it.
-async fn all_recorded_once(hub: &Hub, cluster: &Cluster, name: &str) -> BTreeMap<String, Timestamp> {
+/// Gives each workflow's slot, as the history has it; there are more than `at_least`.
+pub(super) async fn all_recorded_once(
+    hub: &Hub,
+    cluster: &Cluster,
+    name: &str,
+    at_least: usize,
+) -> BTreeMap<String, Timestamp> {
     let query = format!("cluster={name}");
     let recorded = wait::until("complete history", PATIENCE, || async {
         let mut recorded = BTreeMap::new();
@@ -104,7 +115,7 @@ async fn all_recorded_once(hub: &Hub, cluster: &Cluster, name: &str) -> BTreeMap
     });
     let recorded = recorded.await.unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let created = created_workflows(cluster);
-    assert!(created.len() > CHECKS * 2, "{name}: only {} runs", created.len());
+    assert!(created.len() > at_least, "{name}: only {} runs", created.len());
     let twice: Vec<_> = recorded.iter().filter(|(_, slots)| slots.len() != 1).collect();
     assert!(twice.is_empty(), "{name}: recorded more than once: {twice:?}");
     assert_eq!(recorded.len(), created.len(), "{name}: the history has runs that were not created");
@@ -122,32 +133,27 @@ fn in_time(cluster: &Cluster, slots: &BTreeMap<String, Timestamp>) {
         .filter(|event| event.code() == Some(201))
         .filter_map(|event| Some((event.object_ref.as_ref()?.name.clone(), event.stage_timestamp)))
         .collect();
-    let mut late: Vec<(Duration, String)> = created_workflows(cluster)
-        .into_iter()
-        .filter_map(|created| {
-            let slot = *slots.get(&created.workflow)?;
-            let (_, workflow) = created.workflow.split_once('/')?;
-            let check = made.iter().filter(|(check, _)| workflow.starts_with(&format!("{check}-")));
-            // A creation time is cut to the second, and the answer to its request may come in the next one.
-            let first = |made: &Timestamp| (0..=1).contains(&(made.as_second() - slot.as_second()));
-            let made = check.map(|(_, made)| *made).find(first);
-            let late = created.at.duration_since(made.unwrap_or(slot));
-            assert!(late.as_millis() > -1100, "{} was created {late:?} before its slot", created.workflow);
-            let late = Duration::try_from(late).unwrap_or_default();
-            // While three hundred checks are applied at once, both cores are full: those first runs have a bound of their own.
-            assert!(late <= MAX_FIRST_LATENESS, "{} was created {late:?} late", created.workflow);
-            made.is_none().then_some((late, created.workflow))
-        })
-        .collect();
+    let mut late: Vec<(Duration, String)> = Vec::new();
+    for created in created_workflows(cluster) {
+        let (_, workflow) = created.workflow.split_once('/').expect("namespace/name");
+        let slot = slots[&created.workflow];
+        let check = made.iter().find(|(check, _)| workflow.starts_with(&format!("{check}-")));
+        // A creation time is cut to the second, and the answer to its request may come in the next one.
+        let first =
+            check.map(|(_, made)| *made).filter(|made| (0..=1).contains(&(made.as_second() - slot.as_second())));
+        let lateness = created.at.duration_since(first.unwrap_or(slot));
+        assert!(lateness.as_millis() > -1100, "{} was created {lateness:?} before its slot", created.workflow);
+        let kind = if first.is_some() { "first run" } else { "slot" };
+        late.push((Duration::try_from(lateness).unwrap_or_default(), format!("{kind} {}", created.workflow)));
+    }
     late.sort();
-    assert!(late.len() > CHECKS, "{}: only {} workflows with a slot", cluster.name, late.len());
     let (worst, median) = (&late[late.len() - 1], late[late.len() / 2].0);
     println!(
-        "{}: lateness of {} creates: median {median:?}, worst {:?} ({})",
+        "{}: {} creates, late by {median:?} in the median, {:?} at worst ({})",
         cluster.name,
         late.len(),
         worst.0,
         worst.1
     );
-    assert!(worst.0 <= MAX_LATENESS, "{}: {} was created {:?} after its slot", cluster.name, worst.1, worst.0);
+    assert!(worst.0 <= MAX_LATENESS, "{}: {} was created {:?} late", cluster.name, worst.1, worst.0);
 }

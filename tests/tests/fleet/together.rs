@@ -15,7 +15,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{PATIENCE, failing_check, waiting_check};
+use super::{PATIENCE, failing_check, takes_creates, waiting_check};
 
 /// The promise: from the hub's answer to the write in every cluster, and from a status to the page.
 const TWO_SECONDS: Duration = Duration::from_secs(2);
@@ -35,7 +35,11 @@ impl Fleet {
         let hub = Hub::start(testbed.clusters[0].run(), &testbed.clusters[0].dir).await.expect("hub");
         let joins = testbed.clusters.iter().zip(NAMES).map(|(cluster, (name, region))| {
             let hub = &hub;
-            async move { Agent::join(cluster, hub, name, &[("region", region)]).await.expect("agent") }
+            async move {
+                let agent = Agent::join(cluster, hub, name, &[("region", region)]).await.expect("agent");
+                takes_creates(cluster).await;
+                agent
+            }
         });
         let agents = join_all(joins).await;
         for agent in &agents {
@@ -101,10 +105,27 @@ async fn written_at(cluster: &Cluster, verb: &str, since: Timestamp) -> Timestam
     .unwrap_or_else(|error| panic!("{}: {error:#}", cluster.name))
 }
 
+/// One fleet for all of it, and what only waits beside the rest: the example fails in odd minutes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_definition_reaches_exactly_the_clusters_that_match() {
-    let name = "a_definition_reaches_exactly_the_clusters_that_match";
+async fn definitions_reach_the_clusters_that_match_and_people_see_the_fleet() {
+    let name = "definitions_reach_the_clusters_that_match_and_people_see_the_fleet";
     let Some(fleet) = Fleet::start(name).await else { return };
+    for example in ["hello", "schedule", "metrics", "remedy"] {
+        let text = std::fs::read_to_string(project().join(format!("examples/{example}.yaml"))).expect("example");
+        for cluster in &fleet.testbed.clusters {
+            cluster.apply_yaml(&text).await.expect("apply");
+        }
+    }
+    let in_turn = async {
+        people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser(&fleet).await;
+        a_definition_reaches_exactly_the_clusters_that_match(&fleet).await;
+    };
+    let remedied = join_all(NAMES.map(|(cluster, _)| a_failure_is_remedied(&fleet, cluster)));
+    tokio::join!(in_turn, remedied);
+    assert_eq!(fleet.agents.len(), 3);
+}
+
+async fn a_definition_reaches_exactly_the_clusters_that_match(fleet: &Fleet) {
     let before = Timestamp::now();
     let answered = fleet.put(&definition("first", "health")).await;
     for cluster in ["eu-1", "eu-2"] {
@@ -125,10 +146,11 @@ async fn a_definition_reaches_exactly_the_clusters_that_match() {
         println!("{cluster}: changed {took:?} after the hub's answer");
         assert!(took.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{cluster}: {took:?}");
     }
-    a_local_check_is_left_alone(&fleet).await;
-    label_changes_are_followed(&fleet).await;
-    the_cluster_s_own_policy_wins(&fleet).await;
-    what_is_deleted_is_withdrawn(&fleet).await;
+    a_local_check_is_left_alone(fleet).await;
+    label_changes_are_followed(fleet).await;
+    the_cluster_s_own_policy_wins(fleet).await;
+    what_is_deleted_is_withdrawn(fleet).await;
+    commands_reach_the_agent_and_are_never_lost(fleet).await;
 }
 
 async fn exists(cluster: &Cluster) -> Option<serde_json::Value> {
@@ -181,17 +203,74 @@ async fn what_is_deleted_is_withdrawn(fleet: &Fleet) {
     assert!(exists(fleet.cluster("us-1")).await.is_some(), "the local check stays");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser() {
-    let name = "people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser";
-    let Some(fleet) = Fleet::start(name).await else { return };
-    for example in ["hello", "schedule", "metrics", "remedy"] {
-        let text = std::fs::read_to_string(project().join(format!("examples/{example}.yaml"))).expect("example");
-        for cluster in &fleet.testbed.clusters {
-            cluster.apply_yaml(&text).await.expect("apply");
-        }
+/// When the agent did this to this object, by the audit log, after `since`.
+async fn done_at(cluster: &Cluster, verb: &str, resource: &str, name: &str, since: Timestamp) -> Timestamp {
+    wait::until(&format!("{verb} of {resource}"), PATIENCE, || async {
+        let events = cluster.audit()?;
+        let done = events.iter().find(|event| {
+            event.is(verb, resource)
+                && event
+                    .object_ref
+                    .as_ref()
+                    .is_some_and(|object| object.name.starts_with(name) && object.subresource.is_empty())
+                && event.request_received_timestamp > since
+                && event.code() < Some(300)
+                && event.user.username.ends_with(":active-monitor-agent")
+        });
+        Ok(done.map(|event| event.stage_timestamp))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{}: {error:#}", cluster.name))
+}
+
+/// On a check that runs every ten minutes, and so never by itself meanwhile.
+async fn commands_reach_the_agent_and_are_never_lost(fleet: &Fleet) {
+    let (us, target) = (fleet.cluster("us-1"), "us-1/health/pushed");
+    until_status(&fleet.hub, "us-1", "pushed", CheckStatus::Succeeded, PATIENCE).await.expect("its first run");
+    let before = Timestamp::now();
+    let ran = fleetcheck(fleet, &["run", target]).await;
+    assert_eq!(ran.0, 0, "{}", ran.1);
+    let asked = done_at(us, "patch", "healthchecks", "pushed", before).await.duration_since(before);
+    let created = done_at(us, "create", "workflows", "", before).await.duration_since(before);
+    println!(
+        "run now: the agent asked for it {asked:?} and created its workflow {created:?} after the command was given"
+    );
+    assert!(asked.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{asked:?}");
+    assert!(created.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{created:?}");
+
+    let before = Timestamp::now();
+    let paused = fleetcheck(fleet, &["pause", target, "--for", "1h", "--reason", "network work"]).await;
+    assert_eq!(paused.0, 0, "{}", paused.1);
+    until_status(&fleet.hub, "us-1", "pushed", CheckStatus::Stopped, PATIENCE).await.expect("paused");
+    let took = Timestamp::now().duration_since(before);
+    println!("pause: shown at the hub {took:?} after the command was given");
+    assert!(took.as_millis() <= TWO_SECONDS.as_millis().cast_signed(), "{took:?}");
+
+    let agent = fleet.agents.iter().find(|agent| agent.name == "us-1").expect("agent");
+    agent.process.stop();
+    let unreachable = fleetcheck(fleet, &["run", target]).await;
+    assert!(unreachable.0 == 1 && unreachable.1.contains("Unreachable"), "{}", unreachable.1);
+    agent.process.start().expect("agent");
+    agent.wait_until_connected(&fleet.hub).await.expect("link");
+    until_status(&fleet.hub, "us-1", "pushed", CheckStatus::Stopped, PATIENCE).await.expect("paused after a restart");
+    let refused = fleetcheck(fleet, &["run", target]).await;
+    assert!(refused.0 == 1 && refused.1.contains("Refused") && refused.1.contains("agent"), "{}", refused.1);
+    let why = fleetcheck(fleet, &["why", target]).await;
+    assert!(why.0 == 1 && why.1.contains("paused: ") && why.1.contains("network work"), "{}", why.1);
+
+    let resumed = fleetcheck(fleet, &["resume", target]).await;
+    assert_eq!(resumed.0, 0, "{}", resumed.1);
+    until_status(&fleet.hub, "us-1", "pushed", CheckStatus::Succeeded, PATIENCE).await.expect("goes on");
+    let log = fleetcheck(fleet, &["audit", "--limit", "20", "-o", "json"]).await.1;
+    for line in
+        ["command.run.result", "command.pause.result", "command.resume.result", "Unreachable", "Refused by agent"]
+    {
+        assert!(log.contains(line), "{line}: {log}");
     }
-    let applied = fleetcheck(&fleet, &["apply", "--wait", "-f", "examples/fleet.yaml"]).await;
+}
+
+async fn people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_browser(fleet: &Fleet) {
+    let applied = fleetcheck(fleet, &["apply", "--wait", "-f", "examples/fleet.yaml"]).await;
     assert_eq!(applied.0, 0, "{}", applied.1);
     for (cluster, region) in NAMES {
         for example in ["hello", "schedule", "metrics"] {
@@ -201,13 +280,11 @@ async fn people_see_the_fleet_in_prometheus_on_the_command_line_and_in_the_brows
         }
         let pushed = fleet.hub.check_status(cluster, "eu-hello").await.expect("hub");
         assert_eq!(pushed.is_some(), region == "eu", "{cluster}");
-        a_failure_is_remedied(&fleet, cluster).await;
     }
-    let status = fleetcheck(&fleet, &["checks", "-o", "json"]).await;
+    let status = fleetcheck(fleet, &["checks", "-o", "json"]).await;
     assert!(status.0 == 0 && status.1.contains("eu-hello"), "{}", status.1);
-    prometheus_scrapes_the_hub(&fleet).await;
-    a_red_check_turns_red_on_the_page(&fleet).await;
-    assert_eq!(fleet.agents.len(), 3);
+    prometheus_scrapes_the_hub(fleet).await;
+    a_red_check_turns_red_on_the_page(fleet).await;
 }
 
 /// The example fails in odd minutes: within two of them there is a failure, and the remedy that follows it.
@@ -337,7 +414,10 @@ async fn a_red_check_turns_red_on_the_page(fleet: &Fleet) {
     let took = seen - failed.as_millisecond();
     println!("red on the page {took} ms after the write of the status");
     assert!(took <= 2000, "{took} ms");
-    assert!(picture.is_file());
+    let others = lines.next_line().await.expect("page");
+    assert_eq!(others.as_deref(), Some("PAGES_SEEN"), "wrong now, the check in every cluster, what changed");
+    let ended = tokio::time::timeout(PATIENCE, browser.wait()).await.expect("the page is closed").expect("node");
+    assert!(ended.success() && picture.is_file(), "{ended}");
 }
 
 /// The last write of a failed status before now, by the audit log: the first failure is the one that the page waits for.

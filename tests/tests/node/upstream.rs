@@ -28,10 +28,14 @@ const HELLO: &str = "inlineHello_cluster.yaml";
 const SUCCEED: [&str; 5] =
     ["inlineHello.yaml", "inlineHello_ns.yaml", HELLO, "inlineHello_cluster_cron.yaml", "inlineLoops.yaml"];
 
+const FAILING: &str = "inlineFail.yaml";
 /// Why the others fail on a node without a way out: the example, and the reasons with what people are told.
 const FAIL: [(&str, &[(Reason, &str)]); 3] = [
-    ("inlineFail.yaml", &[(Reason::WorkflowFailed, "Error (exit code 127)")]),
-    // Where every look-up takes long, its own deadline comes before the last retry.
+    // Where every pod or look-up takes long, the deadline comes before the last retry.
+    (
+        FAILING,
+        &[(Reason::WorkflowFailed, "Error (exit code 127)"), (Reason::DeadlineExceeded, "Error (exit code 127)")],
+    ),
     (
         "inlineDns.yaml",
         &[(Reason::WorkflowFailed, "Error (exit code 1)"), (Reason::DeadlineExceeded, "not done after 65 s")],
@@ -154,6 +158,8 @@ fn judge_runs(names: &BTreeMap<String, String>, runs: &[RunView]) {
         assert!(!runs.is_empty() && runs.iter().all(as_told), "{example}: {runs:?}");
     }
     assert!(of(STOPPED).is_empty());
+    // What its pods wrote has outlived them.
+    assert!(of(FAILING).iter().all(|run| run.log_tail.contains("fail: not found")), "{:?}", of(FAILING));
 }
 
 async fn both_ends_of_chance(cluster: &Cluster, hub: &Hub, file: &Path, first: String) {

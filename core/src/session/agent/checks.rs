@@ -108,8 +108,10 @@ impl Checks {
 
 /// About what a state takes on the wire; never much less.
 fn size_bytes(state: &CheckState) -> usize {
-    let CheckState { uid, namespace, name, description, message, schedule, remedy_status, samples, .. } = state;
+    let CheckState { uid, namespace, name, description, message, schedule, remedy_status, samples, pauses, .. } = state;
     let texts = [uid, namespace, name, description, message, schedule, remedy_status];
     let samples: usize = samples.iter().map(|sample| sample.metric.len() + sample.help.len() + 24).sum();
-    texts.iter().map(|text| text.len()).sum::<usize>() + samples + 1024
+    let pauses: usize = pauses.iter().map(|pause| pause.reason.len() + pause.by.len() + 256).sum();
+    let depends_on: usize = state.depends_on.iter().map(|parent| parent.len() + 8).sum();
+    texts.iter().map(|text| text.len()).sum::<usize>() + samples + pauses + depends_on + 1024
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::Output;
 use crate::session::frame::{AgentFrame, Report};
 
-/// A report is at most about 2.5 KiB on the wire, so a frame of these stays below the limit.
-const FRAME_REPORTS: usize = 256;
+/// A report is at most about 7 KiB on the wire, so a frame of these stays below the limit.
+const FRAME_REPORTS: usize = 128;
 /// Whatever the hub allows, the agent remembers no more.
 const MAX_UNACKED: usize = 4096;
 
@@ -90,7 +90,7 @@ impl Reports {
         let reports = std::mem::take(&mut self.loaded);
         self.unacked.extend(reports.iter().map(|report| report.seq));
         self.sent_seq = reports.last().map_or(self.sent_seq, |last| last.seq);
-        Some(AgentFrame::Reports(reports))
+        Some(AgentFrame::reports(reports))
     }
 
     /// Refuses, with the last number sent, an ack of what was not sent.

@@ -83,13 +83,15 @@ mod tests {
                 kubernetes_version: String::new(),
                 backlog: 0,
                 dropped_reports: 0,
+                refused_checks: 0,
                 clock_skew_ms: 0,
+                certificate_ends_at: None,
                 checks: BTreeMap::new(),
             };
             (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default() }))
         };
         let (hub_version, checks) = (String::new(), BTreeMap::new());
-        let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0 };
+        let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0, restore: None };
         FleetView { revision: 1, summary, clusters: clusters.iter().map(|(name, env)| entry(name, env)).collect() }
     }
 
@@ -101,6 +103,7 @@ mod tests {
             name: "dns".to_owned(),
             generation: 1,
             definition: serde_json::to_value(definition).unwrap(),
+            message: String::new(),
             clusters: Vec::new(),
         };
         let stored = stored(&old);

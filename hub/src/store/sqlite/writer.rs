@@ -2,12 +2,13 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use prometheus::{Histogram, HistogramOpts, IntCounter};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::store::StoreError;
+use crate::store::metrics::Metrics;
 
 /// Writes that may wait; callers beyond that wait for a place.
 const QUEUE: usize = 1024;
@@ -19,28 +20,6 @@ type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
 /// A write: does its statements and says whether they succeeded.
 type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (bool, Finish)> + Send>;
 
-/// What is counted of the writing.
-#[derive(Clone)]
-pub(super) struct Metrics {
-    /// Writes that were done or failed.
-    pub(super) writes: IntCounter,
-    /// Transactions, from begin to the end of the commit, seconds; each holds one write or more.
-    pub(super) commits: Histogram,
-}
-
-impl Metrics {
-    fn new() -> Result<Metrics, prometheus::Error> {
-        let commits = HistogramOpts::new(
-            "activemonitor_hub_store_commit_seconds",
-            "Time of a transaction of the store; several writes share one.",
-        );
-        Ok(Metrics {
-            writes: IntCounter::new("activemonitor_hub_store_writes_total", "Writes to the store.")?,
-            commits: Histogram::with_opts(commits)?,
-        })
-    }
-}
-
 /// Hands writes to the task.
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -49,14 +28,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task.
+    /// Starts the task. `options` open the same data base again.
     ///
     /// # Errors
     /// The metrics cannot be made: one of their names is wrong.
-    pub(super) fn start(connection: SqliteConnection) -> Result<Writer, prometheus::Error> {
+    pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions) -> Result<Writer, StoreError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let metrics = Metrics::new()?;
-        let task = tokio::spawn(write_all(connection, queue, metrics.clone()));
+        let task = tokio::spawn(write_all(connection, options, queue, metrics.clone()));
         Ok(Writer { jobs, task, metrics })
     }
 
@@ -100,7 +79,12 @@ impl Writer {
     }
 }
 
-async fn write_all(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Job>, metrics: Metrics) {
+async fn write_all(
+    mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    mut queue: mpsc::Receiver<Job>,
+    metrics: Metrics,
+) {
     let mut group = Vec::with_capacity(MAX_GROUP);
     while queue.recv_many(&mut group, MAX_GROUP).await > 0 {
         let mut finishes = Vec::with_capacity(group.len());
@@ -112,6 +96,11 @@ async fn write_all(mut connection: SqliteConnection, mut queue: mpsc::Receiver<J
         group.clear();
         if let Err(error) = &committed {
             tracing::error!(%error, writes = finishes.len(), "commit failed");
+            // On a full disk SQLite ends a transaction by itself, and this connection would count it as open for ever.
+            match options.connect().await {
+                Ok(fresh) => drop(std::mem::replace(&mut connection, fresh)),
+                Err(error) => tracing::error!(%error, "data base not opened again"),
+            }
         }
         for finish in finishes {
             finish(committed.clone());

@@ -1,0 +1,307 @@
+//! The loop against an API server faked at the wire: objects that cannot be read, edits in flight, and panics.
+
+use std::sync::Mutex as StdMutex;
+
+use active_monitor_core::capacity::Limits;
+use active_monitor_core::manifest::policy::SourcePolicy;
+use active_monitor_core::manifest::{CHECK_UID_LABEL, KIND_LABEL, SLOT_LABEL};
+use active_monitor_core::ownership::Remedies;
+use active_monitor_core::run::{RunKey, RunKind};
+use active_monitor_core::scope::Scope;
+use active_monitor_core::state::Phase;
+use http::{Method, Request, Response, StatusCode};
+use kube::client::Body;
+use kube::runtime::events::{Recorder, Reporter};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::accounts::Accounts;
+use crate::capacity::Capacity;
+use crate::clock::Clock;
+use crate::commands::Paused;
+use crate::counters::PANICS;
+use crate::journal::{DEFAULT_MAX_BYTES, Intent, Journal};
+use crate::metrics::Counters;
+use crate::ownership::Contested;
+use crate::schema::StatusFields;
+use crate::source::{SourceConfig, Sources};
+use crate::states::States;
+use crate::workflows::{SlimWorkflow, Workflows};
+
+const SOURCE: &str = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {entrypoint: a}";
+
+/// What was asked of the API server: method, path, body.
+type Asked = Arc<StdMutex<Vec<(Method, String, Value)>>>;
+
+/// A client whose requests `answer` decides on, after they were noted.
+fn client(asked: Asked, answer: impl Fn(&Method, &str) -> (StatusCode, Value) + Send + Sync + 'static) -> kube::Client {
+    let answer = Arc::new(answer);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (asked, answer) = (asked.clone(), answer.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.unwrap_or_default();
+            let path = parts.uri.path().to_owned();
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            asked.lock().unwrap().push((parts.method.clone(), path.clone(), body));
+            let (status, body) = answer(&parts.method, &path);
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            Ok::<_, tower::BoxError>(Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+async fn context(client: kube::Client) -> (tempfile::TempDir, Arc<Context>) {
+    let dir = tempfile::tempdir().unwrap();
+    let context = context_in(dir.path(), client, DEFAULT_MAX_BYTES).await;
+    (dir, Arc::new(context))
+}
+
+async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u64) -> Context {
+    let journal = Journal::open(&dir.join("journal"), journal_max).await.unwrap();
+    let (_, ready) = watch::channel(true);
+    let (wake, _) = mpsc::channel(1);
+    let no_limits = Limits { cluster: None, namespace: None };
+    Context {
+        accounts: Accounts::new(client.clone(), Scope::Cluster),
+        recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
+        sources: Sources::new(SourceConfig::default()).await.unwrap(),
+        fields: StatusFields::of(&<HealthCheck as kube::CustomResourceExt>::crd()),
+        capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),
+        client,
+        journal,
+        states: States::new(),
+        workflows: Workflows::default(),
+        source_policy: SourcePolicy::default(),
+        scope: Scope::Cluster,
+        logs: None,
+        counters: Counters::register(&prometheus::Registry::new()).unwrap(),
+        since: Timestamp::now(),
+        clock: Clock::new(&prometheus::Registry::new()).unwrap(),
+        contested: Contested::default(),
+        remedies: Remedies::On,
+        paused: Paused::open(dir),
+        ready,
+        unknown_rights: parking_lot::Mutex::default(),
+        memory: parking_lot::Mutex::default(),
+    }
+}
+
+fn object(name: &str, generation: i64, spec: Value) -> Value {
+    json!({
+        "apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck",
+        "metadata": {"name": name, "namespace": "health", "uid": name, "generation": generation,
+            "resourceVersion": generation.to_string(), "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": spec, "status": {"successCount": 41, "status": "Succeeded", "startedAt": "2026-01-01T00:00:00Z"},
+    })
+}
+
+fn spec(level: &str) -> Value {
+    json!({"schedule": {"cron": "0 0 29 2 *"}, "level": level,
+        "workflow": {"resource": {"namespace": "health", "serviceAccount": "sa", "source": {"inline": SOURCE}}}})
+}
+
+fn guarded(object: Value) -> Arc<Guarded> {
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn patched(asked: &Asked) -> Vec<Value> {
+    let asked = asked.lock().unwrap();
+    let patches = asked.iter().filter(|(method, path, _)| method == Method::PATCH && path.ends_with("/status"));
+    patches.map(|(_, _, body)| body["status"].clone()).collect()
+}
+
+/// As the API server answers a status patch.
+fn accepted(name: &str) -> (StatusCode, Value) {
+    let metadata = json!({"name": name, "namespace": "health", "uid": name, "resourceVersion": "100"});
+    (
+        StatusCode::OK,
+        json!({"apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck", "metadata": metadata}),
+    )
+}
+
+fn refused(code: u16) -> (StatusCode, Value) {
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": ""});
+    (StatusCode::from_u16(code).unwrap(), status)
+}
+
+#[tokio::test]
+async fn an_object_that_is_no_healthcheck_says_so_in_its_status_and_at_the_hub_and_keeps_its_counters() {
+    let broken = object("odd", 3, json!({"workflow": "not an object"}));
+    for patch_is_refused in [false, true] {
+        let (asked, stored) = (Asked::default(), broken.clone());
+        let client = client(asked.clone(), move |method, _| match *method {
+            Method::GET => (StatusCode::OK, stored.clone()),
+            Method::PATCH if patch_is_refused => refused(422),
+            _ => accepted("odd"),
+        });
+        let (_dir, context) = context(client).await;
+        let reconciled = reconcile(guarded(broken.clone()), context.clone()).await;
+        assert_eq!(reconciled.is_err(), patch_is_refused);
+        let status = patched(&asked).remove(0);
+        assert_eq!(status["status"], "Invalid");
+        let message = status["errorMessage"].as_str().unwrap();
+        assert!(
+            message.starts_with("object: cannot be read as a HealthCheck: ") && message.contains("WorkflowSpec"),
+            "{message}"
+        );
+        assert_eq!(status["conditions"][0]["reason"], "Invalid");
+        assert!(status.get("successCount").is_none(), "{status}");
+        let state = context.states.get("odd").unwrap();
+        assert_eq!((state.phase, state.check.succeeded), (Phase::Invalid, 41));
+    }
+}
+
+#[tokio::test]
+async fn a_run_in_flight_is_followed_to_its_end_when_an_edit_makes_its_check_invalid() {
+    let asked = Asked::default();
+    let (_dir, context) = context(client(asked.clone(), |_, _| accepted("edited"))).await;
+    let key = RunKey {
+        check_uid: "edited".into(),
+        kind: RunKind::HealthCheck,
+        slot: "2026-01-02T00:00:00Z".parse().unwrap(),
+    };
+    let (namespace, name, workflow) = ("health".to_owned(), "edited".to_owned(), "health/edited-1".to_owned());
+    let intent = Intent { key: key.clone(), namespace, name, workflow, run_now: None };
+    context.journal.intend(intent).await.unwrap();
+    context.journal.created(&key);
+    let ended: SlimWorkflow = serde_json::from_value(json!({
+        "metadata": {"name": "edited-1", "namespace": "health", "creationTimestamp": "2026-01-02T00:00:01Z",
+            "labels": {CHECK_UID_LABEL: "edited", KIND_LABEL: "healthCheck", SLOT_LABEL: "20260102T000000Z"}},
+        "status": {"phase": "Failed", "message": "broken", "finishedAt": "2026-01-02T00:00:09Z"},
+    }))
+    .unwrap();
+    context.workflows.insert(&ended);
+    reconcile(guarded(object("edited", 2, spec("galaxy"))), context.clone()).await.unwrap();
+    let statuses = patched(&asked);
+    assert_eq!((&statuses[0]["status"], statuses.len()), (&json!("Invalid"), 2), "{statuses:?}");
+    assert_eq!((&statuses[1]["failedCount"], &statuses[1]["finishedAt"]), (&json!(1), &json!("2026-01-02T00:00:09Z")));
+    assert!(statuses[1].get("status").is_none(), "it stays Invalid");
+    assert_eq!(context.journal.backlog(), 1, "the hub gets the run");
+    assert!(context.journal.intents("edited").is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_one_check_ends_neither_the_agent_nor_another_check_and_is_counted() {
+    let asked = Asked::default();
+    let client = client(asked.clone(), |_, path| {
+        assert!(!path.contains("/bad/"), "a fault of the agent");
+        accepted("good")
+    });
+    let (_dir, context) = context(client).await;
+    let before = PANICS.as_ref().unwrap().get();
+    let bad = guarded(object("bad", 1, spec("galaxy")));
+    let error = reconcile(bad.clone(), context.clone()).await.unwrap_err();
+    assert!(matches!(&error, StepError::Panicked { message } if message.contains("a fault of the agent")), "{error}");
+    assert!(PANICS.as_ref().unwrap().get() > before);
+    let _again: Action = retry(bad, &error, context.clone());
+    assert_eq!(context.remember("bad", |memory| memory.failures), 1, "tried again, less and less often");
+    reconcile(guarded(object("good", 1, spec("galaxy"))), context.clone()).await.unwrap();
+    assert_eq!(context.states.get("good").unwrap().phase, Phase::Invalid);
+}
+
+#[tokio::test]
+async fn a_field_that_the_installed_crd_dropped_is_said_once_for_each_version() {
+    let asked = Asked::default();
+    let (_dir, context) = context(client(asked.clone(), |_, _| accepted("dropped"))).await;
+    let mut crd = serde_json::to_value(<HealthCheck as kube::CustomResourceExt>::crd()).unwrap();
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"].as_object_mut().unwrap().remove("suspend");
+    let fields = StatusFields::of(&serde_json::from_value(crd).unwrap());
+    let context = Arc::new(Context { fields, ..Arc::into_inner(context).unwrap() });
+    let mut object = object("dropped", 1, spec("cluster"));
+    let applied = json!({"spec": {"suspend": true}}).to_string();
+    object["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": applied});
+    for _ in 0..3 {
+        reconcile(guarded(object.clone()), context.clone()).await.unwrap();
+    }
+    let events = || -> Vec<Value> {
+        let asked = asked.lock().unwrap();
+        asked.iter().filter(|(_, path, _)| path.ends_with("/events")).map(|(_, _, body)| body.clone()).collect()
+    };
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while events().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let events = events();
+    assert_eq!((events.len(), &events[0]["reason"]), (1, &json!("FieldsDropped")));
+    assert!(events[0]["note"].as_str().unwrap().contains("spec.suspend"), "{}", events[0]);
+}
+
+/// A workflow with the labels of a run of this check, as it ended.
+fn ended(name: &str, uid: &str, created: &str, owner: Value) -> Value {
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": name, "namespace": "health", "creationTimestamp": created, "ownerReferences": owner,
+            "labels": {CHECK_UID_LABEL: uid, KIND_LABEL: "healthCheck", SLOT_LABEL: "20260102T000001Z"}},
+        "status": {"phase": "Succeeded", "finishedAt": "2026-01-02T00:00:09Z"},
+    })
+}
+
+#[tokio::test]
+async fn a_leader_without_the_journal_counts_the_workflow_of_active_monitors_that_the_one_before_it_adopted() {
+    let owner = json!([{"apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck", "name": "dns",
+        "uid": "dns"}]);
+    for (name, owner, counted) in
+        [("dns-x7k2p", owner.clone(), true), ("dns-forged", json!([]), false), ("other-x7k2p", owner, false)]
+    {
+        let workflow = ended(name, "dns", "2026-01-02T00:00:01Z", owner);
+        let (asked, stored) = (Asked::default(), workflow.clone());
+        let client = client(asked.clone(), move |method, path| match *method {
+            Method::GET if path.contains("/workflows/") => (StatusCode::OK, stored.clone()),
+            _ => accepted("dns"),
+        });
+        let (_dir, context) = context(client).await;
+        context.workflows.insert(&serde_json::from_value(workflow).unwrap());
+        let object = object("dns", 1, spec("namespace"));
+        let resource: HealthCheck = serde_json::from_value(object.clone()).unwrap();
+        let check = Check::parse(&resource).unwrap();
+        crate::rebuild::rebuild(&context, [(&resource, &check)].into_iter()).await;
+        reconcile(guarded(object.clone()), context.clone()).await.unwrap();
+        let run = context.journal.last_run("dns", RunKind::HealthCheck);
+        assert_eq!(run.is_some(), counted, "{name}");
+        let counts: Vec<_> = patched(&asked).iter().filter_map(|status| status["successCount"].as_u64()).collect();
+        assert_eq!(counts, if counted { vec![42] } else { vec![] }, "{name}");
+        // Once it is counted it is left alone.
+        crate::rebuild::rebuild(&context, [(&resource, &check)].into_iter()).await;
+        assert!(context.journal.intents("dns").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn rights_that_nobody_uses_go_when_the_run_of_an_invalid_check_ends_that_was_in_flight_at_the_start() {
+    let asked = Asked::default();
+    let client = client(asked.clone(), |method, path| match *method {
+        Method::GET if path.contains("/workflows") => refused(404),
+        Method::GET => (StatusCode::OK, json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": []})),
+        _ => accepted("edited"),
+    });
+    let (_dir, context) = context(client).await;
+    let slot: Timestamp = "2026-01-02T00:00:01Z".parse().unwrap();
+    let key = RunKey { check_uid: "edited".into(), kind: RunKind::HealthCheck, slot };
+    let (namespace, name, workflow) = ("health".to_owned(), "edited".to_owned(), "health/edited-1".to_owned());
+    context.journal.intend(Intent { key: key.clone(), namespace, name, workflow, run_now: None }).await.unwrap();
+    context.journal.created(&key);
+    let invalid = guarded(object("edited", 2, spec("galaxy")));
+    let (store, mut writer) = reflector::store::<Guarded>();
+    for event in [watcher::Event::Init, watcher::Event::InitApply((*invalid).clone()), watcher::Event::InitDone] {
+        writer.apply_watcher_event(&event);
+    }
+    let (listed, workflows_ready) = mpsc::channel(1);
+    listed.send(()).await.unwrap();
+    let (ready, _is_ready) = watch::channel(false);
+    prepare(context.clone(), store, workflows_ready, ready).await;
+    let looked_for = || asked.lock().unwrap().iter().any(|(_, path, _)| path.ends_with("/v1/clusterroles"));
+    assert!(!looked_for(), "the run in flight may use them");
+
+    let workflow = ended("edited-1", "edited", "2026-01-02T00:00:01Z", json!([]));
+    context.workflows.insert(&serde_json::from_value(workflow).unwrap());
+    reconcile(invalid, context.clone()).await.unwrap();
+    assert!(context.journal.intents("edited").is_empty());
+    assert!(looked_for());
+}

@@ -1,0 +1,155 @@
+//! Watches of the whole cluster, or of some namespaces as if they were one: a watch cannot name several.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use active_monitor_core::scope::Scope;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as follow};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+/// Where objects of a kind are found.
+pub fn apis<K>(scope: &Scope, client: &Client) -> Vec<Api<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    scope.each(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+}
+
+/// Follows all of these at once. The list is complete when each of them is.
+pub fn watch<K>(apis: Vec<Api<K>>, config: &watcher::Config) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut watches: Vec<_> =
+        apis.into_iter().map(|api| follow(api, config.clone()).default_backoff().boxed()).collect();
+    match watches.len() {
+        1 => watches.remove(0),
+        _ => merged(watches).boxed(),
+    }
+}
+
+/// Several watches as one.
+fn merged<K>(
+    watches: Vec<impl Stream<Item = watcher::Result<Event<K>>> + Unpin + Send + 'static>,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource + Clone + Send + 'static,
+{
+    let mut parts: Vec<Part<K>> = watches.iter().map(|_| Part::default()).collect();
+    let numbered = watches.into_iter().enumerate().map(|(at, watch)| watch.map(move |event| (at, event)));
+    stream::select_all(numbered).flat_map(move |(at, event)| stream::iter(take(&mut parts, at, event)))
+}
+
+/// What one of the watches has shown.
+struct Part<K> {
+    known: BTreeMap<String, K>,
+    listing: BTreeMap<String, K>,
+    is_complete: bool,
+    /// It was said that it fails.
+    is_told: bool,
+}
+
+impl<K> Default for Part<K> {
+    fn default() -> Part<K> {
+        Part { known: BTreeMap::new(), listing: BTreeMap::new(), is_complete: false, is_told: false }
+    }
+}
+
+/// What an event of one part is for all: nothing before each has its list, and a new list of one is a new list of all.
+fn take<K: Resource + Clone>(
+    parts: &mut [Part<K>],
+    at: usize,
+    event: watcher::Result<Event<K>>,
+) -> Vec<watcher::Result<Event<K>>> {
+    let was_complete = parts.iter().all(|part| part.is_complete);
+    let Some(part) = parts.get_mut(at) else { return Vec::new() };
+    let name = |object: &K| object.meta().name.clone().unwrap_or_default();
+    let passed = match event {
+        Ok(Event::Init) => {
+            part.listing.clear();
+            None
+        }
+        Ok(Event::InitApply(object)) => {
+            part.listing.insert(name(&object), object);
+            None
+        }
+        Ok(Event::InitDone) => {
+            part.known = std::mem::take(&mut part.listing);
+            (part.is_complete, part.is_told) = (true, false);
+            return if parts.iter().all(|part| part.is_complete) { list(parts) } else { Vec::new() };
+        }
+        Ok(Event::Apply(object)) => {
+            part.known.insert(name(&object), object.clone());
+            Some(Ok(Event::Apply(object)))
+        }
+        Ok(Event::Delete(object)) => {
+            part.known.remove(&name(&object));
+            Some(Ok(Event::Delete(object)))
+        }
+        Err(error) => {
+            // All wait for this one: it is said even where its follower would not.
+            if !part.is_complete && !std::mem::replace(&mut part.is_told, true) {
+                tracing::warn!(%error, "cannot list one of the namespaces, all wait for it");
+            }
+            return vec![Err(error)];
+        }
+    };
+    passed.filter(|_| was_complete).into_iter().collect()
+}
+
+fn list<K: Clone>(parts: &[Part<K>]) -> Vec<watcher::Result<Event<K>>> {
+    let objects = parts.iter().flat_map(|part| part.known.values().cloned());
+    let objects = objects.map(Event::InitApply);
+    [Event::Init].into_iter().chain(objects).chain([Event::InitDone]).map(Ok).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
+
+    use super::*;
+
+    fn map(namespace: &str, name: &str) -> ConfigMap {
+        serde_json::from_value(serde_json::json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
+    }
+
+    fn said(events: Vec<watcher::Result<Event<ConfigMap>>>) -> String {
+        let name = |map: &ConfigMap| format!("{}/{}", map.namespace().unwrap(), map.name_any());
+        let words = events.into_iter().map(|event| match event {
+            Ok(Event::Init) => "[".to_owned(),
+            Ok(Event::InitApply(map)) => name(&map),
+            Ok(Event::InitDone) => "]".to_owned(),
+            Ok(Event::Apply(map)) => format!("+{}", name(&map)),
+            Ok(Event::Delete(map)) => format!("-{}", name(&map)),
+            Err(_) => "!".to_owned(),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_list_waits_for_every_namespace_and_a_new_one_names_them_all() {
+        let mut parts: Vec<Part<ConfigMap>> = vec![Part::default(), Part::default()];
+        let mut give = |at, event| said(take(&mut parts, at, event));
+        for event in [Event::Init, Event::InitApply(map("a", "x")), Event::InitDone, Event::Apply(map("a", "y"))] {
+            assert_eq!(give(0, Ok(event)), "");
+        }
+        assert_eq!(give(1, Err(watcher::Error::NoResourceVersion)), "!");
+        assert_eq!(give(1, Ok(Event::Init)), "");
+        assert_eq!(give(1, Ok(Event::InitApply(map("b", "x")))), "");
+        assert_eq!(give(1, Ok(Event::InitDone)), "[ a/x a/y b/x ]");
+        assert_eq!(give(0, Ok(Event::Delete(map("a", "x")))), "-a/x");
+        assert_eq!(give(1, Ok(Event::Apply(map("b", "y")))), "+b/y");
+        // One list anew: what is gone there is gone, and the other's is untouched.
+        assert_eq!(give(1, Ok(Event::Init)), "");
+        assert_eq!(give(0, Ok(Event::Apply(map("a", "z")))), "+a/z");
+        assert_eq!(give(1, Ok(Event::InitApply(map("b", "y")))), "");
+        assert_eq!(give(1, Ok(Event::InitDone)), "[ a/y a/z b/y ]");
+    }
+}

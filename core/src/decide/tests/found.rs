@@ -1,0 +1,99 @@
+//! What the simulation found (`core/tests/simulation.rs`): each of these once broke an invariant in some seed.
+
+use super::*;
+use crate::check::Job;
+
+/// Seed 9: the watch still showed what was deleted, and the API server was asked again and again.
+#[test]
+fn a_workflow_that_the_api_server_has_not_is_gone_whatever_the_watch_shows() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.observed.gone.insert(world.observed.workflows[0].workflow.clone());
+    world.settle(&check, at(71));
+    assert_eq!(world.recorded[0].reason, Some(Reason::WorkflowVanished));
+}
+
+/// Seeds 45 and 164: a workflow with the labels of a run, made by somebody else, stood in for the real one, and the
+/// run's intent stayed open beside the next run's.
+#[test]
+fn a_forged_workflow_does_not_keep_an_intent_open() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    let name = world.observed.workflows[0].workflow.clone();
+    world.observed.workflows[0].workflow = "health/forged".into();
+    assert_eq!(decide(at(5), &check, &world.observed), Step::Confirm(name));
+}
+
+/// What another replica has counted, while this one was away.
+fn overtaken() -> (Check, World) {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    let observed = Observed { intents: Vec::new(), ..world.observed.clone() };
+    let mut other = World { observed, ..World::default() };
+    other.end(WorkflowPhase::Succeeded, at(2));
+    other.settle(&check, at(2));
+    world.observed.status = other.observed.status;
+    (check, world)
+}
+
+/// Seed 19: the intent of a run that another replica had counted stayed open beside the next run's.
+#[test]
+fn a_run_that_another_replica_has_counted_is_waited_for_as_long_as_its_workflow_lives() {
+    let (check, mut world) = overtaken();
+    assert_eq!(decide(at(65), &check, &world.observed), Step::Wait(Some(at(70))));
+    // Also under the name that an edit of generateName took from it.
+    world.observed.intents[0].workflow = "health/earlier-1".into();
+    assert_eq!(decide(at(65), &check, &world.observed), Step::Wait(Some(at(70))));
+    world.end(WorkflowPhase::Succeeded, at(66));
+    world.settle(&check, at(66));
+    let recorded: Vec<_> = world.recorded.iter().map(|run| (run.key.slot, run.outcome)).collect();
+    assert_eq!(recorded, [(at(0), Outcome::Succeeded)], "the hub counts a run once, whoever tells of it");
+    assert_eq!(world.observed.status.success_count, Some(1));
+}
+
+/// Seed 19 too: that its workflow is gone says nothing of how it ended.
+#[test]
+fn a_run_that_another_replica_has_counted_did_not_vanish() {
+    let (check, mut world) = overtaken();
+    world.observed.workflows.clear();
+    let key = world.observed.intents[0].key.clone();
+    world.observed.gone.insert(world.observed.intents[0].workflow.clone());
+    assert_eq!(decide(at(65), &check, &world.observed), Step::Abandon(key));
+    world.settle(&check, at(65));
+    assert_eq!((world.recorded.len(), world.observed.status.failed_count), (0, None));
+}
+
+/// Another replica takes over without the journal, after an edit of generateName: a run in flight was unknown to it.
+#[test]
+fn a_run_in_flight_is_known_by_its_hash_after_an_edit_of_its_prefix() {
+    let (check, mut world) = (every_minute(), World::default());
+    world.settle(&check, at(0));
+    world.observed.intents.clear();
+    let workflow = Job { prefix: "other-".into(), ..check.workflow.clone() };
+    let edited = Check { workflow, ..check };
+    assert_eq!(decide(at(5), &edited, &world.observed), Step::Wait(Some(at(70))));
+    world.end(WorkflowPhase::Succeeded, at(6));
+    world.settle(&edited, at(6));
+    assert_eq!((world.observed.status.success_count, world.created.len()), (Some(1), 1));
+}
+
+/// Seed 5412 of a lease that moves: the agent's request for an earlier slot landed after the run that followed it, and who
+/// took over counted the earlier one, whose start used up the slot of the later.
+#[test]
+fn a_workflow_that_came_after_a_later_run_s_was_given_up_and_says_nothing() {
+    let (check, mut first) = (every_minute(), World::default());
+    let next = first.settle(&check, at(1)).unwrap();
+    let mut late = first.observed.workflows.pop().unwrap();
+    first.observed = Observed::default();
+    first.start(&check, RunKey { slot: next, ..late.key.clone() }, None, next);
+    late.created = next + Duration::from_secs(2);
+    let then = next + Duration::from_secs(5);
+    first.end(WorkflowPhase::Succeeded, then);
+
+    let workflows = vec![late, first.observed.workflows.remove(0)];
+    let mut second = World { observed: Observed { workflows, ..Observed::default() }, ..World::default() };
+    second.settle(&check, then);
+    let recorded: Vec<Timestamp> = second.recorded.iter().map(|run| run.key.slot).collect();
+    assert_eq!(recorded, [next]);
+    assert_eq!(second.observed.status.success_count, Some(1));
+}

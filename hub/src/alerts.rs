@@ -1,0 +1,243 @@
+//! Tells people of incidents: a task for each route of the file, which asks `active_monitor_core::alert` what is due and
+//! delivers it. There is no queue: what could not be delivered is due again, as it is then.
+//!
+//! [`start`] is called once in a fleet: two hubs that both told would call people twice.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::alert::{Notice, Receiver, Route, Routes, Teller};
+use active_monitor_core::fleet::FleetView;
+use active_monitor_core::view::{Closed, Incident, IncidentPage};
+use active_monitor_runtime::tasks::Tasks;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use jiff::{SignedDuration, Timestamp};
+use prometheus::core::Collector;
+use prometheus::{IntCounterVec, Opts};
+use tokio_util::sync::CancellationToken;
+
+use crate::incidents::OpenIncidents;
+use crate::owner::FleetHandle;
+use crate::store::{IncidentQuery, MAX_PAGE, Store, StoreError};
+
+mod post;
+#[cfg(test)]
+mod tests;
+
+use post::Post;
+
+/// Time between two looks at what is due.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Time after which an Alertmanager hears again of what goes on.
+const RESEND: SignedDuration = SignedDuration::from_secs(60);
+/// Time after which a webhook does.
+const REMIND: SignedDuration = SignedDuration::from_hours(1);
+/// Time between two signs of life.
+const ALIVE: SignedDuration = SignedDuration::from_secs(60);
+/// Incidents closed so lately may be open at an Alertmanager still.
+const CLOSED_LATELY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Why the routes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RoutesError {
+    /// The file cannot be read.
+    #[error("--routes-file: {path} cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says something that makes no sense.
+    #[error("--routes-file: {path}: {why}")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Which field, and what is allowed.
+        why: String,
+    },
+    /// What was closed of late cannot be read.
+    #[error("the incidents of the last day cannot be read")]
+    Store(#[from] StoreError),
+}
+
+/// Reads the file of routes.
+///
+/// # Errors
+/// It cannot be read, or makes no sense.
+pub fn read(path: &Path) -> Result<Routes, RoutesError> {
+    let text = std::fs::read_to_string(path).map_err(|source| RoutesError::Read { path: path.to_owned(), source })?;
+    Routes::parse(&text).map_err(|why| RoutesError::Wrong { path: path.to_owned(), why })
+}
+
+/// What is counted of the notices. Clones count together.
+#[derive(Clone, Debug)]
+pub struct AlertMetrics {
+    sent: IntCounterVec,
+    failed: IntCounterVec,
+}
+
+impl AlertMetrics {
+    /// No counter is there before there is a route.
+    ///
+    /// # Errors
+    /// A name is wrong.
+    pub fn new() -> Result<AlertMetrics, prometheus::Error> {
+        let sent = Opts::new("activemonitor_hub_notifications_total", "Notices that a receiver of alerts has taken.");
+        let failed = Opts::new(
+            "activemonitor_hub_failed_notifications_total",
+            "Requests to a receiver of alerts that failed; what they said is said again.",
+        );
+        let (sent, failed) = (IntCounterVec::new(sent, &["route"])?, IntCounterVec::new(failed, &["route"])?);
+        Ok(AlertMetrics { sent, failed })
+    }
+
+    /// To be registered where they shall be seen.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![Box::new(self.sent.clone()), Box::new(self.failed.clone())]
+    }
+}
+
+/// Starts a task for each route.
+///
+/// # Errors
+/// The store fails.
+pub async fn start(
+    routes: Routes,
+    open: OpenIncidents,
+    fleet: FleetHandle,
+    store: &dyn Store,
+    metrics: &AlertMetrics,
+    tasks: &Tasks,
+) -> Result<(), RoutesError> {
+    for route in routes.routes {
+        let now_open = open.borrow().clone();
+        let teller = teller(&route, &now_open, &fleet.view(), store, Timestamp::now()).await?;
+        for counter in [&metrics.sent, &metrics.failed] {
+            counter.with_label_values(&[&route.name]);
+        }
+        let task =
+            Task { route, teller, alive_at: None, open: open.clone(), fleet: fleet.clone(), metrics: metrics.clone() };
+        tasks.supervise("alerts", task.run(tasks.stop_token()));
+    }
+    Ok(())
+}
+
+async fn teller(
+    route: &Route,
+    open: &[Arc<Incident>],
+    view: &FleetView,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Teller, StoreError> {
+    match route.receiver() {
+        Receiver::Alertmanager(_) => {
+            let closed = closed_lately(store, now).await?;
+            Ok(Teller::new(RESEND).closed_before(closed, open, |incident| picks(route, incident, view)))
+        }
+        // A webhook is not asked to know what it heard twice.
+        Receiver::Webhook(_) => Ok(Teller::new(REMIND)),
+    }
+}
+
+fn picks(route: &Route, incident: &Incident, view: &FleetView) -> bool {
+    route.matches.picks(incident, |cluster| view.clusters.get(cluster).map(|entry| &entry.view.labels))
+}
+
+async fn closed_lately(store: &dyn Store, now: Timestamp) -> Result<Vec<Incident>, StoreError> {
+    let query = IncidentQuery { limit: MAX_PAGE, ..IncidentQuery::default() };
+    let IncidentPage { items, next: _ } = store.incidents(&query).await?;
+    let lately = |at: Timestamp| now.duration_since(at) <= CLOSED_LATELY;
+    Ok(items.into_iter().filter(|incident| incident.closed_at.is_some_and(lately)).collect())
+}
+
+struct Task {
+    route: Route,
+    teller: Teller,
+    /// When the last sign of life was given.
+    alive_at: Option<Timestamp>,
+    open: OpenIncidents,
+    fleet: FleetHandle,
+    metrics: AlertMetrics,
+}
+
+impl Task {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let pauses =
+            || ExponentialBuilder::new().with_jitter().with_max_delay(Duration::from_secs(60)).without_max_times();
+        let mut failures = pauses().build();
+        loop {
+            let pause = match self.round(Timestamp::now()).await {
+                Ok(()) => {
+                    failures = pauses().build();
+                    PERIOD
+                }
+                Err(error) => {
+                    tracing::warn!(route = self.route.name, error = format!("{error:#}"), "alerts not delivered");
+                    failures.next().unwrap_or(PERIOD)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Delivers what is due. Where that fails it is due again; what a receiver refuses holds back nothing else. Returns the
+    /// first error.
+    async fn round(&mut self, now: Timestamp) -> anyhow::Result<()> {
+        let is_late = self.alive_at.is_none_or(|at| now.duration_since(at) >= ALIVE);
+        let sign_of_life = self.route.watchdog && is_late;
+        let due = self.due(now);
+        if due.is_empty() && !sign_of_life {
+            return Ok(());
+        }
+        let failed = self.metrics.failed.with_label_values(&[&self.route.name]);
+        let post = Post::new(&self.route).inspect_err(|_| failed.inc())?;
+        let mut errors = Vec::new();
+        if sign_of_life {
+            match post.alive(now).await {
+                Ok(()) => self.alive_at = Some(now),
+                Err(error) => errors.push(error),
+            }
+        }
+        for batch in post.batches(&due) {
+            // Each of the others would wait as long.
+            if errors.last().is_some_and(post::is_timeout) {
+                break;
+            }
+            let before = batch.iter().filter_map(|notice| self.teller.relabelled(notice)).collect::<Vec<_>>();
+            match post.tell(now, batch, &before).await {
+                Ok(()) => {
+                    self.teller.delivered(now, batch);
+                    self.metrics.sent.with_label_values(&[&self.route.name]).inc_by(batch.len() as u64);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        failed.inc_by(errors.len() as u64);
+        errors.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    fn due(&self, now: Timestamp) -> Vec<Notice> {
+        let (open, view) = (self.open.borrow().clone(), self.fleet.view());
+        let mut due = self.teller.due(now, &open, |incident| picks(&self.route, incident, &view));
+        for notice in &mut due {
+            self.say_how_it_ended(notice, now);
+        }
+        due
+    }
+
+    /// What was told last of an incident does not have its end.
+    fn say_how_it_ended(&self, notice: &mut Notice, now: Timestamp) {
+        if notice.status == active_monitor_core::alert::NoticeStatus::Resolved {
+            let incident = Arc::make_mut(&mut notice.incident);
+            incident.closed.get_or_insert(Closed::Recovered);
+            incident.closed_at.get_or_insert(now);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the OpenAPI document says of every call alike, so that no handler has to.
+
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
+
+/// Adds what the handlers' own descriptions leave out.
+pub(super) fn complete(document: &mut OpenApi) {
+    open_flattened(document);
+    for item in document.paths.paths.values_mut() {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        [get, put, post, delete, patch].into_iter().flatten().for_each(add_errors);
+    }
+}
+
+/// What is flattened into another object must not refuse the other's fields. The hub refuses unknown fields all the same.
+fn open_flattened(document: &mut OpenApi) {
+    let schema = document.components.as_mut().and_then(|components| components.schemas.get_mut("WindowSpec"));
+    if let Some(RefOr::T(Schema::Object(spec))) = schema {
+        spec.additional_properties = None;
+    }
+}
+
+fn add_errors(operation: &mut Operation) {
+    let has_body = operation.request_body.is_some();
+    let has_parameters = operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
+    let needs_token = operation.responses.responses.contains_key("401");
+    for (applies, status, means) in [
+        (has_body || has_parameters, "400", "It cannot be read: which part, and what is allowed"),
+        (has_body, "413", "The body is larger than 1 MiB"),
+        (has_body, "415", "The body is of another type than the call takes"),
+        (
+            needs_token,
+            "429",
+            "More calls than a token may make, or too many failed logins; Retry-After says how long to wait",
+        ),
+        (true, "504", "It took too long"),
+    ] {
+        if applies {
+            let responses = &mut operation.responses.responses;
+            responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(means)));
+        }
+    }
+}
+
+fn problem(means: &str) -> Response {
+    let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+    ResponseBuilder::new().description(means).content("application/problem+json", content).build()
+}

@@ -1,0 +1,264 @@
+//! Records what is shown of each check over time, which versions agents have, and that the hub is there to see it.
+//!
+//! It compares the published view with the one that it recorded last. A status that came and went between two rounds is
+//! not recorded: it was shown for less than a second.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::fleet::{Checks, ClusterEntry, FleetView};
+use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::view::CheckView;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{AgentVersions, CheckKey, Store, StoreError};
+
+/// Time between two rounds.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Rounds after which the hub says that it is alive though nothing changed: so much is unknown after a crash.
+const ROUNDS: u32 = 10;
+
+/// Records what changed until `stop`, and once more then. The checks of the first view are those of an earlier life: what
+/// they are is not known before their agents speak.
+pub(crate) async fn run(
+    store: Arc<dyn Store>,
+    view: watch::Receiver<Arc<FleetView>>,
+    started_at: Timestamp,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let mut recorded = view.borrow().clone();
+    let mut quiet = ROUNDS;
+    loop {
+        let now = Timestamp::now();
+        let current = view.borrow().clone();
+        let transitions = difference(&recorded, &current, now);
+        let versions = new_versions(&recorded, &current);
+        let is_last = stop.is_cancelled();
+        quiet += 1;
+        if !transitions.is_empty() || !versions.is_empty() || quiet > ROUNDS || is_last {
+            forget(store.as_ref(), &recorded, &current).await;
+            match record(store.as_ref(), Life { from: started_at, to: now }, transitions, versions).await {
+                Ok(()) => (recorded, quiet) = (current, 0),
+                // The next round tries again.
+                Err(error) => tracing::warn!(%error, "transitions not recorded"),
+            }
+        } else {
+            recorded = current;
+        }
+        if is_last {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn record(
+    store: &dyn Store,
+    life: Life,
+    transitions: Vec<(CheckKey, Transition)>,
+    versions: Vec<AgentVersions>,
+) -> Result<(), StoreError> {
+    // First, since it may be done twice.
+    if !versions.is_empty() {
+        store.note_versions(life.to, versions).await?;
+    }
+    store.record_transitions(life, transitions).await
+}
+
+/// The versions of agents that say others than the recorded view has. After a start of the hub that is each agent.
+fn new_versions(recorded: &FleetView, current: &FleetView) -> Vec<AgentVersions> {
+    let versions = |entry: &ClusterEntry| AgentVersions {
+        cluster: entry.view.name.clone(),
+        agent: entry.view.agent_version.clone(),
+        kubernetes: entry.view.kubernetes_version.clone(),
+    };
+    let said = current.clusters.values().filter(|entry| !entry.view.agent_version.is_empty());
+    let is_new = |entry: &&Arc<ClusterEntry>| {
+        let before = recorded.clusters.get(&entry.view.name);
+        before.is_none_or(|before| !Arc::ptr_eq(before, entry) && versions(before) != versions(entry))
+    };
+    said.filter(is_new).map(|entry| versions(entry)).collect()
+}
+
+/// An acknowledgement that has ended must not come back when the hub starts again. Where it cannot be forgotten now, it is
+/// when it ends anew.
+async fn forget(store: &dyn Store, recorded: &FleetView, current: &FleetView) {
+    for (cluster, entry) in &recorded.clusters {
+        let after = current.clusters.get(cluster).map(|entry| &entry.checks);
+        if after.is_some_and(|after| Arc::ptr_eq(after, &entry.checks)) {
+            continue;
+        }
+        for (names, check) in entry.checks.iter().filter(|(_, check)| check.care.acknowledgement.is_some()) {
+            let goes_on =
+                after.and_then(|after| after.get(names)).is_some_and(|new| new.care.acknowledgement.is_some());
+            if !goes_on && let Err(error) = store.put_acknowledgement(&key(check), None).await {
+                tracing::warn!(%error, "acknowledgement not forgotten");
+            }
+        }
+    }
+}
+
+fn difference(recorded: &FleetView, current: &FleetView, now: Timestamp) -> Vec<(CheckKey, Transition)> {
+    let nothing = Arc::<Checks>::default();
+    let mut transitions = Vec::new();
+    for (cluster, entry) in &current.clusters {
+        let before = recorded.clusters.get(cluster).map_or(&nothing, |entry| &entry.checks);
+        if !Arc::ptr_eq(before, &entry.checks) {
+            of_cluster(before, &entry.checks, now, &mut transitions);
+        }
+    }
+    for (cluster, entry) in &recorded.clusters {
+        if !current.clusters.contains_key(cluster) {
+            of_cluster(&entry.checks, &nothing, now, &mut transitions);
+        }
+    }
+    transitions
+}
+
+fn of_cluster(before: &Checks, after: &Checks, now: Timestamp, transitions: &mut Vec<(CheckKey, Transition)>) {
+    for (key, check) in after {
+        let maintenance = check.care.maintenance.is_some();
+        let old = before.get(key);
+        let same_status = old.is_some_and(|old| old.status == check.status);
+        if !same_status || old.is_some_and(|old| old.care.maintenance.is_some() != maintenance) {
+            // A window begins and ends at any time of a status.
+            let at = if same_status { now } else { check.health.since.unwrap_or(now) };
+            transitions.push((self::key(check), Transition { at, status: Some(check.status), maintenance }));
+        }
+    }
+    for (_, check) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+        transitions.push((self::key(check), Transition { at: now, status: None, maintenance: false }));
+    }
+}
+
+fn key(check: &CheckView) -> CheckKey {
+    let (namespace, name) = (check.state.namespace.clone(), check.state.name.clone());
+    CheckKey { cluster: check.cluster.clone(), namespace, name }
+}
+
+#[cfg(test)]
+mod tests {
+    use active_monitor_core::fleet::{Change, Fleet, KnownCluster, Said};
+    use active_monitor_core::health::Health;
+    use active_monitor_core::session::frame::Hello;
+    use active_monitor_core::state::{CheckState, Phase, Totals};
+    use active_monitor_core::view::CheckStatus;
+
+    use super::*;
+    use crate::store::TransitionQuery;
+    use crate::store::sqlite::SqliteStore;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn check(name: &str, phase: Phase) -> CheckState {
+        CheckState {
+            uid: format!("uid-{name}"),
+            namespace: "health".into(),
+            name: name.into(),
+            description: String::new(),
+            phase,
+            message: String::new(),
+            schedule: "@every 60s".into(),
+            running: None,
+            next_slot: Some(at(600)),
+            timeout_seconds: 30,
+            check: Totals::default(),
+            remedy: None,
+            remedy_status: String::new(),
+            samples: Vec::new(),
+            refused_samples: 0,
+            definition: None,
+            pauses: Vec::new(),
+            remedy_budget: None,
+            depends_on: Vec::new(),
+        }
+    }
+
+    fn hello(now: Timestamp) -> Hello {
+        Hello {
+            cluster: "east".into(),
+            cluster_uid: "u".into(),
+            incarnation: "i".into(),
+            agent_version: String::new(),
+            kubernetes_version: String::new(),
+            oldest_seq: 1,
+            next_seq: 1,
+            sent_at: now,
+            dropped_reports: 0,
+            journal_id: String::new(),
+            hub_mark: String::new(),
+        }
+    }
+
+    async fn all(store: &SqliteStore) -> Vec<(String, i64, Option<CheckStatus>)> {
+        let query = TransitionQuery { cluster: None, namespace: None, name: None, from: at(0), to: Timestamp::MAX };
+        let mut found = Vec::new();
+        let mut visit = |key: CheckKey, transition: Transition| {
+            found.push((key.name, transition.at.as_second() - at(0).as_second(), transition.status));
+        };
+        store.transitions(&query, &mut visit).await.unwrap();
+        found
+    }
+
+    /// The loop sees `before` when it starts and `after` when it is asked to stop.
+    async fn live(store: &Arc<SqliteStore>, before: Arc<FleetView>, after: Arc<FleetView>, started_at: Timestamp) {
+        let (sender, view) = watch::channel(before);
+        let stop = CancellationToken::new();
+        let store: Arc<dyn Store> = store.clone();
+        let task = tokio::spawn(run(store, view, started_at, stop.clone()));
+        tokio::task::yield_now().await;
+        sender.send_replace(after);
+        stop.cancel();
+        task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_is_recorded_with_its_time_and_a_restart_adds_only_what_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(dir.path()).await.unwrap());
+        let known = KnownCluster { name: "east".into(), cluster_uid: Some("u".into()), ..KnownCluster::default() };
+        let mut fleet = Fleet::new(at(0), Duration::from_secs(15), "");
+        fleet.apply(at(0), Change::Cluster(known.clone()));
+        let before = fleet.publish();
+        let epoch = fleet.open(at(1), &hello(at(1))).0.unwrap();
+        let mut say = |second, what| fleet.apply(at(second), Change::Said { cluster: "east".into(), epoch, what });
+        let checks = vec![check("dns", Phase::Succeeded), check("web", Phase::Succeeded)];
+        say(2, Said::Snapshot { checks, last: true });
+        say(7, Said::Upsert(Box::new(check("web", Phase::Failed))));
+        live(&store, before, fleet.publish(), at(0)).await;
+        let first = [("dns", 2, CheckStatus::Succeeded), ("web", 7, CheckStatus::Failed)];
+        let first = first.map(|(name, at, status)| (name.to_owned(), at, Some(status)));
+        assert_eq!(all(&store).await, first);
+        let lives = store.lives().await.unwrap();
+        assert!(lives.len() == 1 && lives[0].from == at(0) && lives[0].to > at(1000), "{lives:?}");
+
+        // The next life: the same checks are Stale, which the gap between the lives says already.
+        let mut fleet = Fleet::new(at(100), Duration::from_secs(15), "");
+        let saved = ["dns", "web"].map(|name| (check(name, Phase::Succeeded), Health::default()));
+        fleet.restore(at(100), known, saved.to_vec());
+        let before = fleet.publish();
+        let epoch = fleet.open(at(101), &hello(at(101))).0.unwrap();
+        let snapshot = Said::Snapshot { checks: vec![check("dns", Phase::Succeeded)], last: true };
+        fleet.apply(at(102), Change::Said { cluster: "east".into(), epoch, what: snapshot });
+        let after = fleet.publish();
+        live(&store, before, after.clone(), at(100)).await;
+        let found = all(&store).await;
+        assert_eq!(found[..2], [first[0].clone(), ("dns".to_owned(), 102, Some(CheckStatus::Succeeded))]);
+        assert_eq!((&found[2], found[3].0.as_str(), found[3].2), (&first[1], "web", None));
+        assert_eq!(found.len(), 4);
+
+        // A cluster that is removed takes its checks with it.
+        fleet.apply(at(110), Change::ClusterRemoved { name: "east".into() });
+        live(&store, after, fleet.publish(), at(100)).await;
+        let gone = all(&store).await;
+        assert_eq!((gone.len(), gone[2].0.as_str(), gone[2].2), (5, "dns", None));
+    }
+}

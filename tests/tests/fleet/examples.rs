@@ -1,0 +1,150 @@
+//! The project's own examples against a real API server, without a node: each is valid, its check and its account are
+//! taken under the ceilings, and its workflow is one that Argo begins. What the pods of examples/checks find is the node
+//! tier's to show. And `fleetcheck doctor` on a cluster with active-monitor's examples.
+
+use std::path::PathBuf;
+
+use active_monitor_tests::fleet::{binary, project, upstream};
+use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, skip, wait};
+
+use super::PATIENCE;
+
+fn files() -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(project().join("examples/checks")).expect("examples/checks");
+    let mut files: Vec<_> = folder.map(|file| file.expect("file").path()).collect();
+    files.sort();
+    files
+}
+
+async fn fleetcheck(args: &[&str]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(binary("fleetcheck").expect("fleetcheck"));
+    let output = command.args(args).current_dir(project()).output().await.expect("fleetcheck");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_ready_check_is_taken_with_its_rights_under_the_ceilings() {
+    let name = "every_ready_check_is_taken_with_its_rights_under_the_ceilings";
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    Agent::install(cluster, Crd::Ours).await.expect("install");
+    let table = std::fs::read_to_string(project().join("docs/checks.md")).expect("docs/checks.md");
+    let mut names = Vec::new();
+    for file in files() {
+        let text = std::fs::read_to_string(&file).expect("file");
+        let path = file.display().to_string();
+        let stem = file.file_stem().and_then(|stem| stem.to_str()).expect("name").to_owned();
+        cluster.apply_yaml(&text).await.unwrap_or_else(|error| panic!("{path}: {error:#}"));
+        let (code, said) = fleetcheck(&["lint", &path]).await;
+        assert_eq!(code, 0, "{path}: {said}");
+        if stem == "rights" {
+            continue;
+        }
+        let (code, rendered) = fleetcheck(&["render", &path]).await;
+        assert_eq!(code, 0, "{path}: {rendered}");
+        let row = table.lines().find(|line| line.starts_with(&format!("| [{stem}](")));
+        let row = row.unwrap_or_else(|| panic!("docs/checks.md has no row for {stem}"));
+        let period = text.lines().find_map(|line| line.strip_prefix("  repeatAfterSec: ")).expect("period");
+        assert!(row.contains(&format!("| {period} s |")), "{row}");
+        assert_eq!(row.ends_with("| none |"), !text.contains("  remedyworkflow:"), "{row}");
+        names.push(stem);
+    }
+    assert!(names.len() >= 12, "{names:?}");
+    let agent = Agent::start(cluster, "examples", None).await.expect("agent");
+    // Its account exists and may do what it asks; Argo takes the workflow and waits for a node for its pod.
+    for name in &names {
+        until_begun(cluster, name).await;
+    }
+    let refused =
+        ["get", "events.events.k8s.io", "-A", "-o", "jsonpath={range .items[*]}{.reason} {.note}{'\\n'}{end}"];
+    let refused = cluster.kubectl(&refused).await.expect("events");
+    assert!(!refused.contains("Invalid") && !refused.contains("cannot give"), "{refused}");
+    drop(agent);
+}
+
+async fn until_begun(cluster: &Cluster, check: &str) {
+    wait::until(&format!("begin of {check}"), PATIENCE, || async {
+        let all = cluster.workflows("health").await?;
+        let of_check = format!("health/{check}");
+        let found = all.iter().find(|workflow| {
+            workflow["metadata"]["annotations"]["activemonitor.keikoproj.io/check"] == of_check.as_str()
+        });
+        let Some(found) = found else { return Ok(None) };
+        let phase = found["status"]["phase"].as_str().unwrap_or_default();
+        anyhow::ensure!(phase != "Error" && phase != "Failed", "{check}: {}", found["status"]);
+        Ok((phase == "Running").then_some(()))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_beforehand_what_a_switch_sets_loose() {
+    let name = "doctor_says_beforehand_what_a_switch_sets_loose";
+    let Some(folder) = upstream() else {
+        skip::report(name, "../shared/upstream is not there");
+        return;
+    };
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    let kubeconfig = cluster.kubeconfig.display().to_string();
+    let doctor = ["doctor", "--kubeconfig", kubeconfig.as_str()];
+    let (code, said) = fleetcheck(&doctor).await;
+    assert!(code == 0 && said.contains("not installed"), "an empty cluster is ready for an install: {said}");
+
+    Agent::install(cluster, Crd::Upstream).await.expect("install");
+    cluster.kubectl(&["create", "namespace", "test"]).await.expect("namespace");
+    for file in std::fs::read_dir(folder.join("examples")).expect("examples") {
+        let file = file.expect("file").path().display().to_string();
+        cluster.kubectl(&["create", "-f", &file]).await.expect("create");
+    }
+    let old = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: activemonitor-controller, namespace: health}
+spec:
+  selector: {matchLabels: {name: activemonitor-controller}}
+  template:
+    metadata: {labels: {name: activemonitor-controller}}
+    spec: {containers: [{name: active-monitor, image: 'keikoproj/active-monitor:latest'}]}
+";
+    cluster.apply_yaml(old).await.expect("old controller");
+    let greedy = "  workflow:\n    rbacRules:\n    - {apiGroups: [''], resources: [secrets], verbs: [get]}\n";
+    let mut greedy = super::waiting_check("greedy", "repeatAfterSec: 30").replace("  workflow:\n", greedy);
+    greedy.push_str("  level: galaxy\n");
+    // Their CRD lets any level pass.
+    cluster.apply_yaml(&greedy.replace("greedy", "odd")).await.expect("odd check");
+    cluster.apply_yaml(&greedy.replace("galaxy", "namespace")).await.expect("greedy check");
+
+    let before = cluster.audit().expect("audit").len();
+    let (code, said) = fleetcheck(&doctor).await;
+    assert_eq!(code, 1, "{said}");
+    for text in [
+        "kubectl -n health scale deployment activemonitor-controller --replicas=0",
+        "status.conditions",
+        "instance id activemonitor-workflows is served",
+        "12 in all, 1 of them without a schedule, 1 that cannot be run",
+        "check health/odd",
+        "spec.level",
+        "rights health/greedy",
+        "get secrets",
+        "no check has one",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    let (code, said) = fleetcheck(&[&doctor[..], &["-o", "json"]].concat()).await;
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!((code, &report["numbers"]["checks"]), (1, &serde_json::json!(12)));
+    // Nine examples and one more at their intervals; eleven pods, since one example has two steps of one template.
+    assert_eq!(report["numbers"]["runsPerMinute"], 11.0, "{report:#}");
+    let asked = cluster.audit().expect("audit").split_off(before);
+    let asked = asked.iter().filter(|event| event.user_agent != active_monitor_tests::cluster::ADMIN_USER_AGENT);
+    let changed = asked.filter(|event| event.user_agent.is_empty() && !["get", "list"].contains(&event.verb.as_str()));
+    assert_eq!(changed.count(), 0, "it only reads");
+
+    let (code, said) = fleetcheck(&["doctor", "--kubeconfig", &kubeconfig, "--context", "nowhere"]).await;
+    assert!(code == 2 && said.starts_with("error: cannot use the kubeconfig"), "{said}");
+    cluster.stop_apiserver();
+    let (code, said) = fleetcheck(&doctor).await;
+    assert!(code == 2 && said.starts_with("error: cannot read the version"), "{said}");
+}
