@@ -183,7 +183,7 @@ impl Policy {
     }
 
     fn rules(&self, field: &str, job: &Job) -> Result<(), String> {
-        let held: Vec<PolicyRule> = rbac::default_rules(job.kind).into_iter().chain(self.rules.clone()).collect();
+        let held: Vec<PolicyRule> = rbac::default_rules(job.kind).iter().chain(&self.rules).cloned().collect();
         let Some(beyond) = job.rules.iter().find(|rule| !rbac::covers(&held, rule)) else { return Ok(()) };
         let open = match job.kind {
             RunKind::HealthCheck => "the default rights of checks",
