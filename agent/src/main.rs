@@ -3,7 +3,8 @@
 use active_monitor_agent::config::Config;
 use clap::Parser;
 
-#[tokio::main]
+// Two, however many cores the node has: each thread holds memory of its own, and a run takes some milliseconds.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     active_monitor_runtime::tls::install_crypto_provider();
