@@ -7,9 +7,9 @@
 pub mod drift;
 mod error;
 mod objects;
-mod users;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -151,8 +151,7 @@ impl Accounts {
                 };
                 // The others of the account get theirs: one check that asks too much fails alone.
                 let modest = |rules: &[PolicyRule]| !depends(rules, &refusal);
-                if !self.known.lock().users.get(account).is_some_and(|users| users.rules().any(modest))
-                {
+                if !self.known.lock().users.get(account).is_some_and(|users| users.rules().any(modest)) {
                     return Err(AccountError::Refused(refusal));
                 }
                 let granted = self.known.lock().asked(account, modest);

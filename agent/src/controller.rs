@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -405,7 +404,8 @@ async fn write_status(
         }
     };
     tell(context, resource, before, &next);
-    context.remember(&uid(resource), |memory| memory.written = Some((resource_version(&answer), next.clone())));
+    context
+        .remember(&uid(resource), |memory| memory.written = Some((resource_version(&answer), Box::new(next.clone()))));
     Ok(next)
 }
 
@@ -416,21 +416,8 @@ fn tell(context: &Context, resource: &HealthCheck, before: &HealthCheckStatus, a
     }
 }
 
-/// Events are news, not the record: one that gets lost is not sent again.
 fn send(context: &Context, resource: &HealthCheck, note: status::Note) {
-    let (recorder, reference) = (context.recorder.clone(), resource.object_ref(&()));
-    let event = Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.into(),
-        note: Some(note.text.chars().take(900).collect()),
-        action: "Check".into(),
-        secondary: None,
-    };
-    tokio::spawn(async move {
-        if let Err(error) = request(recorder.publish(&event, &reference)).await {
-            tracing::debug!(%error, "cannot publish an event");
-        }
-    });
+    context.events.say(resource, note.warning, note.reason, &note.text);
 }
 
 #[cfg(test)]

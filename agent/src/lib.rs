@@ -12,6 +12,7 @@ pub mod counters;
 pub mod definitions;
 pub mod endpoints;
 pub mod enrol;
+pub mod events;
 pub mod gate;
 mod guard;
 pub mod identity_secret;
@@ -59,6 +60,7 @@ use crate::clock::Clock;
 use crate::commands::{Commands, Paused};
 use crate::config::Config;
 use crate::context::Context;
+use crate::events::{Events, REPORTER};
 use crate::gate::{Fence, Gate};
 use crate::identity_secret::IdentitySecret;
 use crate::journal::Journal;
@@ -327,13 +329,12 @@ fn start_controller(
     supervise(tasks, "workflows", workflows.clone().follow(client.clone(), scope.clone(), wake.clone(), listed));
     supervise(tasks, "schema", fields.clone().follow(client.clone(), scope.clone()));
     let accounts = Accounts::new(client.clone(), scope.clone());
-    let recorder =
-        Recorder::new(client.clone(), Reporter { controller: "active-monitor-agent".into(), instance: None });
-    supervise(tasks, "rights", Drift::new(accounts.clone(), recorder.clone(), counters.clone()).follow());
+    let recorder = Recorder::new(client.clone(), Reporter { controller: REPORTER.into(), instance: None });
+    supervise(tasks, "rights", Drift::new(accounts.clone(), recorder, counters.clone()).follow());
     let context = Context {
         accounts,
         capacity: Capacity::new(config.limits(), journal.clone(), wake, prometheus::default_registry())?,
-        recorder,
+        events: Events::new(client.clone()),
         sources,
         source_policy: config.source_policy(),
         scope,

@@ -11,7 +11,6 @@ use active_monitor_core::scope::Scope;
 use active_monitor_core::state::Phase;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 
 use super::*;
@@ -20,6 +19,7 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::counters::PANICS;
+use crate::events::Events;
 use crate::journal::{DEFAULT_MAX_BYTES, Intent, Journal};
 use crate::metrics::Counters;
 use crate::ownership::Contested;
@@ -65,7 +65,7 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
     let no_limits = Limits { cluster: None, namespace: None };
     Context {
         accounts: Accounts::new(client.clone(), Scope::Cluster),
-        recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
+        events: Events::new(client.clone()),
         sources: Sources::new(SourceConfig::default()).await.unwrap(),
         fields: StatusFields::of(&<HealthCheck as kube::CustomResourceExt>::crd()),
         capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),

@@ -369,9 +369,8 @@ async fn the_default_holds_a_day_of_a_thousand_checks_a_minute() {
     let files = logs(dir.path());
     assert!(files.len() >= 3, "enough to see what a full one takes: {}", files.len());
     let (active, full) = files.split_last().unwrap();
-    let reports = |path: &PathBuf| {
-        scan(&fs::read(path).unwrap()).filter(|item| matches!(item, Item::Record(..))).count() as u64
-    };
+    let reports =
+        |path: &PathBuf| scan(&fs::read(path).unwrap()).filter(|item| matches!(item, Item::Record(..))).count() as u64;
     let (kept, bytes) = full
         .iter()
         .fold((0, 0), |(kept, bytes), path| (kept + reports(path), bytes + fs::metadata(path).unwrap().len()));

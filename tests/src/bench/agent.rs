@@ -140,7 +140,19 @@ pub(super) async fn beside_argo(options: &Options, progress: &Progress, rows: &m
 
 /// The rows that every window has.
 fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Result<()> {
-    let Figures { runs, missed, open: _, writes, reads, carried, late_ms, drift_ms, status_ms } = &window.figures;
+    let Figures {
+        runs,
+        missed,
+        open: _,
+        writes,
+        reads,
+        carried,
+        late_ms,
+        drift_ms,
+        status_ms,
+        noticed_ms,
+        taken_up_ms,
+    } = &window.figures;
     let at = |values: &[f64], q| quantile(values, q).context("there were no runs");
     let mut row = |what: &str, value, target| rows.add(part, format!("{prefix}{what}"), value, target);
     row("runs in the window", (*runs as f64, ""), None);
@@ -150,6 +162,10 @@ fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Re
     row("writes a run of who carries it out", (*carried, ""), None);
     row("workflow end to status, p50", (at(status_ms, 0.5)?, "ms"), None);
     row("workflow end to status, p99", (at(status_ms, 0.99)?, "ms"), Some(Target::AtMost(250.0)));
+    row("of that, the watch and the agent, p50", (at(noticed_ms, 0.5)?, "ms"), None);
+    row("of that, the watch and the agent, p99", (at(noticed_ms, 0.99)?, "ms"), None);
+    row("create to the controller's first write, p50", (at(taken_up_ms, 0.5)?, "ms"), None);
+    row("create to the controller's first write, p99", (at(taken_up_ms, 0.99)?, "ms"), None);
     row("slot to create, p50", (at(late_ms, 0.5)?, "ms"), None);
     row("slot to create, p99", (at(late_ms, 0.99)?, "ms"), Some(Target::AtMost(250.0)));
     row("slot to create, worst", (at(late_ms, 1.0)?, "ms"), None);
