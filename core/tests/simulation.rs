@@ -86,11 +86,12 @@ fn seeds_that_once_failed_pass() {
 }
 
 /// Seeds of two replicas between which a lease moves.
-const FAILED_ELECTED: [(u64, &str); 4] = [
+const FAILED_ELECTED: [(u64, &str); 5] = [
     (150, "the oracle had no patience for a run in flight that had begun with an hour's time"),
     (2199, "the same"),
     (2821, "the same"),
     (5412, "a request that came late for an earlier slot used up the slot of the run in flight of another replica"),
+    (9315, "a forged workflow stood for the lost run of a request, which nobody obeyed any more"),
 ];
 
 #[test]
