@@ -1,5 +1,7 @@
 //! What a cluster lets the hub push to it: decided by the agent's own configuration, which the hub cannot change.
 
+mod pace;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -12,6 +14,8 @@ use crate::healthcheck::HealthCheck;
 use crate::names::{self, DEFINITION_LABEL, DEPENDS_ON_ANNOTATION};
 use crate::rbac;
 use crate::run::RunKind;
+
+pub use self::pace::Pace;
 
 /// The largest file of a policy, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
