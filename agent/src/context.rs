@@ -39,6 +39,8 @@ use crate::workflows::{WATCH_LAG, Workflows};
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// Whether it answers as it should.
+    pub answers: watch::Receiver<bool>,
     /// Intents and results, on disk.
     pub journal: Journal,
     /// What is told of the checks.

@@ -97,15 +97,18 @@ pub async fn run(
         .map(|key| ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default()));
     let prepare = prepare(context.clone(), store.clone(), workflows_ready, ready);
     let sweep = crate::sweep::run(context.clone(), store.clone(), vanishings);
+    let (wake_again, woken_again) = mpsc::channel(1);
+    let recovery = crate::recovery::run(context.clone(), store.clone(), wake_again);
     let controller = Controller::for_stream(checks, store)
         .with_config(Config::default().concurrency(workers))
         .reconcile_on(woken)
+        .reconcile_on(tokio_stream::wrappers::ReceiverStream::new(woken_again))
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .run(reconcile, retry, context)
         .for_each(|_| std::future::ready(()));
     tokio::select! {
         () = controller => {}
-        () = async { tokio::join!(prepare, sweep); } => {}
+        () = async { tokio::join!(prepare, sweep, recovery); } => {}
     }
 }
 

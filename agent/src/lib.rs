@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod observe;
 pub mod ownership;
 mod rebuild;
+mod recovery;
 pub mod request;
 mod runs;
 pub mod schema;
@@ -162,7 +163,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             match config.mode {
                 Mode::Observe => start_observer(&tasks, scope, client, states, clock, readiness),
                 Mode::Act => {
-                    let shared = (client, journal, states, contested, clock, paused);
+                    let shared = (client, gate.answers(), journal, states, contested, clock, paused);
                     let wakes = (wake, woken);
                     start_controller(&tasks, &config, cluster.fields, shared, wakes, sources, counters, readiness)?;
                 }
@@ -308,12 +309,15 @@ async fn follow_readiness(mut is_ready: watch::Receiver<bool>, readiness: Readin
     std::future::pending().await
 }
 
+/// What the controller shares with other parts of the agent.
+type Shared = (Client, watch::Receiver<bool>, Journal, States, Contested, Clock, Paused);
+
 #[allow(clippy::too_many_arguments, reason = "what was made before is handed over once")]
 fn start_controller(
     tasks: &Tasks,
     config: &Config,
     fields: StatusFields,
-    (client, journal, states, contested, clock, paused): (Client, Journal, States, Contested, Clock, Paused),
+    (client, answers, journal, states, contested, clock, paused): Shared,
     (wake, woken): (mpsc::Sender<ObjectRef<HealthCheck>>, mpsc::Receiver<ObjectRef<HealthCheck>>),
     sources: Sources,
     counters: Counters,
@@ -340,6 +344,7 @@ fn start_controller(
         logs: config.log_tails.then(|| Logs::new(client.clone(), counters.log_tails.clone())),
         counters,
         client,
+        answers,
         journal,
         states,
         workflows,

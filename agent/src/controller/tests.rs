@@ -61,6 +61,7 @@ async fn context(client: kube::Client) -> (tempfile::TempDir, Arc<Context>) {
 async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u64) -> Context {
     let journal = Journal::open(&dir.join("journal"), journal_max).await.unwrap();
     let (_, ready) = watch::channel(true);
+    let (_, answers) = watch::channel(true);
     let (wake, _) = mpsc::channel(1);
     let no_limits = Limits { cluster: None, namespace: None };
     Context {
@@ -70,6 +71,7 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
         fields: StatusFields::of(&<HealthCheck as kube::CustomResourceExt>::crd()),
         capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),
         client,
+        answers,
         journal,
         states: States::new(),
         workflows: Workflows::default(),
@@ -304,4 +306,23 @@ async fn rights_that_nobody_uses_go_when_the_run_of_an_invalid_check_ends_that_w
     reconcile(invalid, context.clone()).await.unwrap();
     assert!(context.journal.intents("edited").is_empty());
     assert!(looked_for());
+}
+
+#[tokio::test]
+async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_are_short_again() {
+    let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
+    let (store, mut writer) = reflector::store::<Guarded>();
+    let checks = ["failed", "well"].map(|name| guarded(object(name, 1, spec("namespace"))));
+    writer.apply_watcher_event(&watcher::Event::Init);
+    checks.iter().for_each(|check| writer.apply_watcher_event(&watcher::Event::InitApply((**check).clone())));
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    for _ in 0..9 {
+        let error = StepError::Request(RequestError::Timeout);
+        let _again: Action = retry(checks[0].clone(), &error, context.clone());
+    }
+    context.remember("well", |memory| memory.failures = 0);
+    let waiting = || crate::recovery::backing_off(&context, &store).into_iter().map(|check| check.name);
+    // Asked twice, as after an outage that came back before they were looked at.
+    assert_eq!((waiting().collect::<Vec<_>>(), waiting().count()), (vec!["failed".to_owned()], 1));
+    assert_eq!(context.remember("failed", |memory| memory.failures), 1);
 }
