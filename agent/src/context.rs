@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::journal::Journal;
 use crate::logs::Logs;
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::Contested;
 use crate::schema::StatusFields;
@@ -79,6 +80,8 @@ pub struct Context {
     pub(crate) unknown_rights: Mutex<BTreeSet<String>>,
     /// What the hub has paused.
     pub paused: Paused,
+    /// What is looked at.
+    pub looks: Looks,
     pub(crate) memory: Mutex<HashMap<String, Memory>>,
 }
 

@@ -190,6 +190,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
 }
 
 async fn look(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, StepError> {
+    let _look = context.looks.begin(guarded.meta().uid.as_deref().unwrap_or_default());
     if context.ready.clone().wait_for(|ready| *ready).await.is_err() {
         return Ok(Action::await_change());
     }

@@ -19,6 +19,7 @@ pub mod journal;
 pub mod leader;
 pub mod link;
 pub mod logs;
+pub mod looks;
 pub mod metrics;
 pub mod observe;
 pub mod ownership;
@@ -66,6 +67,7 @@ use crate::journal::Journal;
 use crate::leader::Candidate;
 use crate::link::LinkConfig;
 use crate::logs::Logs;
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::{Contested, Mode};
 use crate::request::request;
@@ -356,6 +358,7 @@ fn start_controller(
         remedies: config.remedies.into(),
         unknown_rights: Mutex::default(),
         paused,
+        looks: Looks::default(),
         memory: Mutex::default(),
     };
     let stop = tasks.stop_token();

@@ -69,13 +69,16 @@ fn all_pass(run: fn(u64, bool) -> u64) {
 }
 
 /// Seeds that once failed, and why.
-const FAILED: [(u64, &str); 6] = [
+const FAILED: [(u64, &str); 9] = [
     (158, "a request obeyed by another replica was lost with an edit of generateName"),
     (291, "a run in flight of another replica ran twice after an edit of generateName"),
     (1730, "a watch that lagged showed a workflow that the API server said was gone"),
     (5251, "a remedy that was deleted before anybody was sure of it"),
     (5339, "a calendar's timeout was measured from now"),
     (7682, "a request was said to be obeyed before its run could be sure to come"),
+    (14202, "a look that was under way ran a check again that had been forgotten meanwhile"),
+    (16500, "a workflow that came too late to count stood for a request"),
+    (24306, "the same as 14202"),
 ];
 
 #[test]

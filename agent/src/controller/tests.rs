@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::counters::PANICS;
 use crate::journal::{DEFAULT_MAX_BYTES, Intent, Journal};
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::Contested;
 use crate::schema::StatusFields;
@@ -86,6 +87,7 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
         paused: Paused::open(dir),
         ready,
         unknown_rights: parking_lot::Mutex::default(),
+        looks: Looks::default(),
         memory: parking_lot::Mutex::default(),
     }
 }

@@ -36,17 +36,24 @@ pub(super) fn next(now: Timestamp, check: &Check, observed: &Observed) -> Option
 /// the journal of the one who made it, and then the request is obeyed anew.
 pub(super) fn obeyed(now: Timestamp, check: &Check, observed: &Observed) -> Option<String> {
     let token = observed.run_now.as_ref().filter(|token| is_obeyed(now, check, observed, token))?;
-    let floor = floor(observed);
-    let has_no_end = |seen: &Seen| floor.is_none_or(|floor| seen.key.slot > floor);
     let is_under_way = observed.intents.iter().any(|open| open.run_now.as_ref() == Some(token))
-        || made_for(now, check, observed, token).any(has_no_end);
+        || made_for(now, check, observed, token).any(|seen| has_no_end(observed, seen));
     (!is_under_way).then(|| token.clone())
 }
 
-/// Whether this request was obeyed: by the journal, by a workflow that another agent left behind, or by the status.
+/// Whether this request was obeyed: by the journal, by the status, or by a workflow that another agent left behind. A
+/// workflow of a slot that is used up may have come late, after its run had been given up: where the status can tell and
+/// does not, it does not count.
 fn is_obeyed(now: Timestamp, check: &Check, observed: &Observed, token: &str) -> bool {
     let known = [observed.ran_now.as_deref(), observed.status.last_run_now.as_deref()];
-    known.contains(&Some(token)) || made_for(now, check, observed, token).next().is_some()
+    let is_recorded = |seen: &Seen| observed.settled.iter().any(|run| run.key == seen.key);
+    let counts = |seen: &Seen| !observed.has_conditions || has_no_end(observed, seen) || is_recorded(seen);
+    known.contains(&Some(token)) || made_for(now, check, observed, token).any(counts)
+}
+
+/// Whether the slot of this workflow's run is not used up yet.
+fn has_no_end(observed: &Observed, seen: &Seen) -> bool {
+    floor(observed).is_none_or(|floor| seen.key.slot > floor)
 }
 
 /// The workflows of this request.

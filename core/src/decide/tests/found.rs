@@ -153,3 +153,17 @@ fn a_request_whose_run_is_lost_with_the_journal_of_who_made_it_is_obeyed_anew() 
     assert_eq!((second.created.len(), second.recorded.len()), (1, 1));
     assert_eq!(second.observed.status.last_run_now.as_deref(), Some("a"));
 }
+
+/// Seed 16500, of two agents side by side: a request's workflow was seen when a later slot had been used up, so nobody
+/// recorded its run, and yet it stood for the request.
+#[test]
+fn a_request_whose_workflow_came_too_late_to_count_is_obeyed_anew_where_the_status_can_tell() {
+    let (check, mut world) = asked();
+    world.end(WorkflowPhase::Succeeded, at(4));
+    let mut second = taken_over(&world);
+    second.observed.status.started_at = Some(crate::healthcheck::time(at(9)));
+    assert!(matches!(decide(at(12), &check, &second.observed), Step::RunNow { token, .. } if token == "a"));
+    second.observed.has_conditions = false;
+    second.settle(&check, at(12));
+    assert_eq!(second.created.len(), 0, "it may have been counted");
+}
