@@ -69,9 +69,10 @@ fn waiting_check(name: &str, timing: &str) -> String {
     check(name, timing, &[r#"entrypoint: wait"#, "templates:", "- name: wait", r#"  suspend: {duration: "1s"}"#])
 }
 
-/// The same check with more time for a run than its interval: a busy machine must not look like a failure.
+/// The same check with more time for a run than its interval: a busy machine, or an outage, must not look like a failure.
 fn patient(check: String) -> String {
-    check.replacen("  workflow:\n", "  workflow:\n    workflowtimeout: 60\n", 1)
+    let seconds = 60 + outage().as_secs();
+    check.replacen("  workflow:\n", &format!("  workflow:\n    workflowtimeout: {seconds}\n"), 1)
 }
 
 /// A HealthCheck whose workflow never ends by itself, and fails by its deadline after a second.
