@@ -71,7 +71,7 @@ pub struct Config {
         env = "ACTIVE_MONITOR_OBEY",
         value_enum,
         value_delimiter = ',',
-        default_value = "run-now,pause,pause-remedies"
+        default_value = "run-now,pause,pause-remedies,self-test"
     )]
     pub obey: Vec<Obeyed>,
     /// The longest that a command of the hub may pause anything.
@@ -164,6 +164,8 @@ pub enum Obeyed {
     Pause,
     /// A pause of remedies alone, which ends by itself.
     PauseRemedies,
+    /// A workflow that shows whether this cluster can run a check, as at the end of an enrolment.
+    SelfTest,
     /// Nothing.
     None,
 }
@@ -233,6 +235,7 @@ impl Config {
             Obeyed::RunNow => Some(Kind::RunNow),
             Obeyed::Pause => Some(Kind::Pause),
             Obeyed::PauseRemedies => Some(Kind::PauseRemedies),
+            Obeyed::SelfTest => Some(Kind::SelfTest),
             Obeyed::None => None,
         };
         let longest_pause = Duration::from_secs(u64::from(self.longest_pause_hours) * 3600);

@@ -26,6 +26,7 @@ mod rebuild;
 pub mod request;
 mod runs;
 pub mod schema;
+pub mod self_test;
 pub mod source;
 pub mod states;
 mod sweep;
@@ -69,6 +70,7 @@ use crate::metrics::Counters;
 use crate::ownership::{Contested, Mode};
 use crate::request::request;
 use crate::schema::StatusFields;
+use crate::self_test::Tester;
 use crate::source::Sources;
 use crate::states::States;
 use crate::workflows::Workflows;
@@ -157,8 +159,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 paused: paused.clone(),
                 states: states.clone(),
                 wake: wake.clone(),
+                tester: Tester {
+                    client: client.clone(),
+                    namespace: self_test::namespace(&policy, &scope, client.default_namespace()),
+                },
             };
-            start_link(&tasks, &config, policy, &cluster, &journal, commands)?;
+            start_link(&tasks, &config, policy, &cluster, &journal, commands, readiness.clone())?;
             match config.mode {
                 Mode::Observe => start_observer(&tasks, scope, client, states, clock, readiness),
                 Mode::Act => {
@@ -257,6 +263,7 @@ fn start_link(
     cluster: &Cluster,
     journal: &Journal,
     commands: Commands,
+    readiness: Readiness,
 ) -> anyhow::Result<()> {
     let (Some(hub_address), Some(enrolment_address)) = (&config.hub_address, &config.enrolment_address) else {
         tracing::info!("no --hub-address: the agent works alone");
@@ -278,12 +285,13 @@ fn start_link(
     };
     let (link, task) = link::start(link, journal.clone(), commands.states.clone(), tasks.stop_token());
     tasks.supervise("link", task);
+    supervise(tasks, "enrolment", say_whether_waiting(link.waiting, readiness));
     match config.mode {
         Mode::Act => {
             let client = commands.client.clone();
             let definitions = definitions::run(client, config.scope(), policy, link.definitions, link.statuses);
             supervise(tasks, "definitions", definitions);
-            supervise(tasks, "commands", commands.run(link.commands, link.answers));
+            supervise(tasks, "commands", commands.run(link.commands, link.answers, link.self_tests));
         }
         Mode::Observe => {
             let refused = definitions::refuse(ONLY_OBSERVES, link.definitions, link.statuses);
@@ -368,6 +376,16 @@ async fn say_whether_saved(journal: Journal, readiness: Readiness) {
         readiness.note("journal", text);
         if saved.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Says at `/readyz` while a person has to approve this agent's enrolment; the agent works all the same.
+async fn say_whether_waiting(mut waiting: watch::Receiver<Option<String>>, readiness: Readiness) {
+    loop {
+        readiness.note("enrolment", waiting.borrow_and_update().clone());
+        if waiting.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

@@ -88,8 +88,13 @@ impl SlimWorkflow {
             run_now: self.metadata.annotations.as_ref().and_then(run_now),
             deadline_seconds: deadline.and_then(|seconds| u32::try_from(seconds).ok()),
             warning: annotation(WARNING_ANNOTATION).unwrap_or_default(),
-            status: self.status.clone().unwrap_or_default(),
+            status: self.status(),
         })
+    }
+
+    /// As Argo says it; empty where it has not begun.
+    pub(crate) fn status(&self) -> WorkflowStatus {
+        self.status.clone().unwrap_or_default()
     }
 
     /// Whether Argo says that it has ended.

@@ -15,9 +15,10 @@ use jiff::Timestamp;
 
 use crate::care::{Acknowledgement, Window};
 use crate::health::Health;
+use crate::self_test::SelfTest;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::state::CheckState;
-use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary, Restore};
+use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary, PendingEnrolment, Restore};
 
 mod care;
 mod checks;
@@ -70,6 +71,10 @@ pub struct KnownCluster {
     pub annotations: BTreeMap<String, String>,
     /// uid of its kube-system namespace; absent until it enrolled.
     pub cluster_uid: Option<String>,
+    /// The latest self-test since it enrolled.
+    pub self_test: Option<SelfTest>,
+    /// An agent that waits for a person's approval.
+    pub pending_enrolment: Option<PendingEnrolment>,
 }
 
 /// Something that changes the fleet.
@@ -340,7 +345,7 @@ impl Fleet {
     }
 
     fn put_cluster(&mut self, now: Timestamp, known: KnownCluster) {
-        let KnownCluster { name, labels, annotations, cluster_uid } = known;
+        let KnownCluster { name, labels, annotations, cluster_uid, self_test, pending_enrolment } = known;
         let link = self.links.entry(name.clone()).or_default();
         let rebound = link.uid != cluster_uid;
         link.uid = cluster_uid;
@@ -352,6 +357,8 @@ impl Fleet {
                 let view = &mut Arc::make_mut(entry).view;
                 view.labels = labels;
                 view.annotations = annotations;
+                view.self_test = self_test;
+                view.pending_enrolment = pending_enrolment;
                 self.events.push(Event::Cluster(Box::new(view.clone())));
                 // The windows pick clusters by their labels.
                 self.reshow(now, &name);
@@ -371,6 +378,8 @@ impl Fleet {
                     refused_checks: 0,
                     clock_skew_ms: 0,
                     certificate_ends_at: None,
+                    self_test,
+                    pending_enrolment,
                     checks: empty_counts(),
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);

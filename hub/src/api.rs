@@ -13,6 +13,7 @@ pub mod commands;
 pub mod definitions;
 pub mod discovery;
 mod document;
+pub mod enrolment;
 pub mod events;
 pub mod extract;
 pub mod feed;
@@ -152,6 +153,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(clusters::read, clusters::patch, clusters::remove))
         .routes(routes!(clusters::token))
         .routes(routes!(clusters::rebind))
+        .routes(routes!(enrolment::approve))
+        .routes(routes!(enrolment::deny))
         .routes(routes!(checks::list))
         .routes(routes!(checks::read))
         .routes(routes!(care::acknowledge, care::unacknowledge))

@@ -203,6 +203,9 @@ pub struct ServeArgs {
     /// Silence after which a cluster is Unreachable.
     #[arg(long, env = "ACTIVE_MONITOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
+    /// Let a person approve each agent before it gets a certificate: fleetcheck cluster approve.
+    #[arg(long, env = "ACTIVE_MONITOR_REQUIRE_APPROVAL")]
+    pub require_approval: bool,
     /// Life of an agent's certificate, which is renewed at two thirds of it.
     #[arg(long, env = "ACTIVE_MONITOR_AGENT_CERTIFICATE_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(4..=2_592_000))]
     pub agent_certificate_seconds: u64,

@@ -13,7 +13,8 @@ use active_monitor_core::fleet::Change;
 use active_monitor_core::names;
 use active_monitor_core::session::frame::{DefinitionStatus, MAX_HUB_FRAME_BYTES};
 use active_monitor_core::view::{
-    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, Event, Restore,
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, EnrolmentDecision, Event, PendingEnrolment,
+    Restore,
 };
 use jiff::Timestamp;
 use prometheus::IntGauge;
@@ -28,9 +29,11 @@ use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
 use crate::trust;
 use rendered::Rendered;
 
+mod enrolment;
 mod rendered;
 mod replace;
 
+pub(crate) use enrolment::{Asks, Tested};
 pub(crate) use replace::Replacement;
 
 /// Requests that share one round of storing statuses.
@@ -61,6 +64,17 @@ pub(crate) enum Request {
         key: AgentKey,
         answer: oneshot::Sender<()>,
     },
+    /// A key asks to enrol where that takes a person's approval.
+    AskApproval(Asks, Answer<PendingEnrolment>),
+    /// A person decides upon the key with this fingerprint.
+    Decide {
+        cluster: String,
+        key_fingerprint: String,
+        decision: EnrolmentDecision,
+        answer: Answer<()>,
+    },
+    /// A self-test has ended.
+    SelfTested(Tested, Answer<()>),
     /// A certificate is about to be given out for this key.
     Issued {
         cluster: String,
@@ -255,11 +269,18 @@ impl Desired {
             Request::NewToken { name, rebind, answer } => {
                 drop(answer.send(self.new_token(&name, rebind, fleet).await));
             }
+            Request::AskApproval(asks, answer) => drop(answer.send(self.ask_approval(asks, fleet).await)),
+            Request::Decide { cluster, key_fingerprint, decision, answer } => {
+                drop(answer.send(self.decide(&cluster, &key_fingerprint, decision, fleet).await));
+            }
+            Request::SelfTested(tested, answer) => drop(answer.send(self.self_tested(tested, fleet).await)),
             Request::Bound { cluster, uid, key, answer } => {
                 if let Some(record) = self.records.get_mut(&cluster) {
                     record.cluster_uid = Some(uid);
                     record.valid_from = Some(key.issued_at);
                     record.agent_keys = vec![key];
+                    record.self_test = None;
+                    record.pending_enrolment = None;
                     let record = record.clone();
                     self.publish_record(&record, fleet).await;
                 }
@@ -295,6 +316,7 @@ impl Desired {
         check_metadata(&record)?;
         self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
         let token = self.make_token(&name, now).await?;
+        record.pending_enrolment = None;
         self.set_record(record, fleet).await;
         Ok(token)
     }
@@ -307,12 +329,17 @@ impl Desired {
             self.terms.revocations.revoke(Subject::Binding(name), now, unbound).await?;
             record.cluster_uid = None;
             record.agent_keys = Vec::new();
+            record.self_test = None;
             record.valid_from = Some(now);
             self.records.insert(name.to_owned(), record.clone());
             self.publish_record(&record, fleet).await;
             fleet.cut(name, "the cluster was bound anew").await?;
         }
-        self.make_token(name, now).await
+        let token = self.make_token(name, now).await?;
+        record.pending_enrolment = None;
+        self.records.insert(name.to_owned(), record.clone());
+        self.publish_record(&record, fleet).await;
+        Ok(token)
     }
 
     async fn make_token(&self, name: &str, now: Timestamp) -> Result<ClusterToken, ChangeError> {

@@ -13,14 +13,15 @@ use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::fleet::{Change, Fleet, FleetView, KnownCluster, Refusal, Said};
 use active_monitor_core::session::frame::{Definition, DefinitionStatus, Hello};
 use active_monitor_core::view::{
-    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, Event, Restore,
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, EnrolmentDecision, Event,
+    PendingEnrolment, Restore,
 };
 use active_monitor_runtime::tasks::Tasks;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::authority::Authority;
-use crate::desired::{self, Desired, Replacement, Request};
+use crate::desired::{self, Asks, Desired, Replacement, Request, Tested};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
 use crate::{recorder, saver};
@@ -213,9 +214,18 @@ pub(crate) async fn windows(store: &dyn Store) -> Result<Vec<Window>, StoreError
 
 /// What the fleet's state takes from a record.
 pub(crate) fn known(record: &ClusterRecord) -> KnownCluster {
-    let ClusterRecord { name, labels, annotations, cluster_uid, created_at: _, valid_from: _, agent_keys: _ } =
-        record.clone();
-    KnownCluster { name, labels, annotations, cluster_uid }
+    let ClusterRecord {
+        name,
+        labels,
+        annotations,
+        cluster_uid,
+        created_at: _,
+        valid_from: _,
+        agent_keys: _,
+        self_test,
+        pending_enrolment,
+    } = record.clone();
+    KnownCluster { name, labels, annotations, cluster_uid, self_test, pending_enrolment }
 }
 
 impl FleetHandle {
@@ -267,6 +277,11 @@ impl FleetHandle {
     pub async fn patch_cluster(&self, name: &str, patch: ClusterPatch) -> Result<ClusterView, ChangeError> {
         let () = self.request(|answer| Request::PatchCluster(name.to_owned(), patch, answer)).await??;
         self.settled().await?;
+        self.cluster(name)
+    }
+
+    /// A cluster as it is published.
+    fn cluster(&self, name: &str) -> Result<ClusterView, ChangeError> {
         match self.view().clusters.get(name) {
             Some(entry) => Ok(entry.view.clone()),
             None => Err(ChangeError::NotFound { kind: "cluster", name: name.to_owned() }),
@@ -381,6 +396,33 @@ impl FleetHandle {
         let (cluster, uid) = (cluster.to_owned(), cluster_uid.to_owned());
         self.request(|answer| Request::Bound { cluster, uid, key, answer }).await?;
         self.settled().await
+    }
+
+    /// A key asks to enrol where that takes a person's approval: gives back who waits with this token, which may be
+    /// another one, and what was decided.
+    pub(crate) async fn ask_approval(&self, asks: Asks) -> Result<PendingEnrolment, ChangeError> {
+        self.request(|answer| Request::AskApproval(asks, answer)).await?
+    }
+
+    /// A person decides upon the agent that waits under this name.
+    ///
+    /// # Errors
+    /// There is no such cluster, none waits, it waits with another key, or it was denied before.
+    pub async fn decide_enrolment(
+        &self,
+        cluster: &str,
+        key_fingerprint: &str,
+        decision: EnrolmentDecision,
+    ) -> Result<ClusterView, ChangeError> {
+        let (name, key_fingerprint) = (cluster.to_owned(), key_fingerprint.to_owned());
+        self.request(|answer| Request::Decide { cluster: name, key_fingerprint, decision, answer }).await??;
+        self.settled().await?;
+        self.cluster(cluster)
+    }
+
+    /// Keeps what came of a self-test.
+    pub(crate) async fn self_tested(&self, tested: Tested) -> Result<(), ChangeError> {
+        self.request(|answer| Request::SelfTested(tested, answer)).await?
     }
 
     /// Keeps the key of a certificate that is about to be given out.

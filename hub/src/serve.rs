@@ -250,7 +250,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let served = served.serve_with_incoming_shutdown(incoming, tasks.stop_token().cancelled_owned());
     tasks.supervise("agents", drained(served, tasks.stop_token()));
 
-    let enrolment_service = EnrolmentService::new(issuer, Arc::clone(&store), refusals.clone());
+    let enrolment_service = EnrolmentService::new(issuer, Arc::clone(&store), refusals.clone(), args.require_approval);
     let incoming =
         accept(enrolment, &listeners.enrolment, ("enrolment", ENROLMENT), &turned, tasks, args.enrolment_listen)?;
     let enrolment_service = EnrolmentServer::new(enrolment_service).max_decoding_message_size(MAX_ENROLMENT_BYTES);

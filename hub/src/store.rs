@@ -12,11 +12,14 @@ use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::{Outcome, Run, RunKind};
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{ChangeSource, Incident, IncidentKind, IncidentPage, Placed, Restore, Role, RunPage};
+use active_monitor_core::view::{
+    ChangeSource, Incident, IncidentKind, IncidentPage, PendingEnrolment, Placed, Restore, Role, RunPage,
+};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -115,6 +118,10 @@ pub struct ClusterRecord {
     pub valid_from: Option<Timestamp>,
     /// The keys of the newest certificate, of the one before it and of the enrolment, the newest last.
     pub agent_keys: Vec<AgentKey>,
+    /// The latest self-test since it enrolled.
+    pub self_test: Option<SelfTest>,
+    /// The agent that has shown the present token and takes a person's approval.
+    pub pending_enrolment: Option<PendingEnrolment>,
 }
 
 /// A key that a certificate was issued for.
@@ -353,12 +360,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a cluster, its token, its checks' states, its pauses and its definitions' statuses. Its history stays.
     async fn remove_cluster(&self, name: &str) -> Result<(), StoreError>;
 
-    /// Replaces the token of a cluster.
+    /// Replaces the token of a cluster; who waited for approval with the one before waits no more.
     async fn put_enrolment_token(&self, cluster: &str, token: &EnrolmentToken) -> Result<(), StoreError>;
     /// The token of a cluster, spent or not.
     async fn enrolment_token(&self, cluster: &str) -> Result<Option<EnrolmentToken>, StoreError>;
     /// Spends the token with this hash for a public key and binds the cluster to its uid, both or neither. The key is
-    /// then the only one of the cluster, and what was issued before is void.
+    /// then the only one of the cluster, and what was issued before is void; no self-test is known, and nobody waits for
+    /// approval.
     async fn spend_enrolment_token(
         &self,
         cluster: &str,
@@ -366,9 +374,13 @@ pub trait Store: Send + Sync + 'static {
         key: &AgentKey,
         cluster_uid: &str,
     ) -> Result<Spend, StoreError>;
+    /// Keeps who waits for approval, or what was decided, with the token that ends when this does; with another one nothing.
+    async fn put_pending_enrolment(&self, cluster: &str, pending: &PendingEnrolment) -> Result<(), StoreError>;
+    /// Keeps what came of the latest self-test of a cluster.
+    async fn put_self_test(&self, cluster: &str, self_test: &SelfTest) -> Result<(), StoreError>;
     /// Replaces the keys of a cluster.
     async fn put_agent_keys(&self, cluster: &str, keys: &[AgentKey]) -> Result<(), StoreError>;
-    /// Unbinds a cluster from its uid and its keys; what was issued before `valid_from` is void.
+    /// Unbinds a cluster from its uid, its keys and its self-test; what was issued before `valid_from` is void.
     async fn unbind_cluster(&self, cluster: &str, valid_from: Timestamp) -> Result<(), StoreError>;
 
     /// Records runs; one that the history has already is left as it is.

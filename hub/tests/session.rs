@@ -6,6 +6,8 @@
 mod certificates;
 #[path = "session/commands.rs"]
 mod commands;
+#[path = "session/enrolment.rs"]
+mod enrolment;
 #[path = "session/hostile.rs"]
 mod hostile;
 #[path = "session/incidents.rs"]

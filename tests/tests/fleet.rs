@@ -17,6 +17,8 @@ mod capacity;
 mod clock;
 #[path = "fleet/day.rs"]
 mod day;
+#[path = "fleet/enrolment.rs"]
+mod enrolment;
 #[path = "fleet/events.rs"]
 mod events;
 #[path = "fleet/examples.rs"]
@@ -52,6 +54,7 @@ mod upstream;
 
 use std::time::Duration;
 
+use active_monitor_core::self_test;
 use active_monitor_tests::{Cluster, wait};
 use jiff::Timestamp;
 
@@ -123,14 +126,14 @@ async fn takes_creates(cluster: &Cluster) {
     .expect("the API server takes HealthChecks");
 }
 
-/// Every successful create of a Workflow by the agent.
+/// Every successful create of a check's Workflow by the agent; self-tests are not among them.
 fn created_workflows(cluster: &Cluster) -> Vec<Created> {
     let events = cluster.audit().expect("audit log");
     let by_agent = events.iter().filter(|event| event.is("create", "workflows") && event.code() == Some(201));
     by_agent
         .filter(|event| event.user.username == "system:serviceaccount:active-monitor:active-monitor-agent")
         .filter_map(|event| {
-            let object = event.object_ref.as_ref()?;
+            let object = event.object_ref.as_ref().filter(|object| !object.name.starts_with(self_test::NAME_PREFIX))?;
             let workflow = format!("{}/{}", object.namespace, object.name);
             Some(Created { workflow, at: event.request_received_timestamp })
         })

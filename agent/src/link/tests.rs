@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use active_monitor_core::command::{Layer, Order, Refusal, Scope};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
+use active_monitor_core::self_test::SelfTestOutcome;
 use active_monitor_core::session::frame::{AgentFrame, DefinitionResult, HubFrame, Welcome};
 use active_monitor_core::session::hub::{HubSession, Input, Output};
 use active_monitor_core::state::{CheckState, Phase, Totals};
@@ -68,6 +69,9 @@ struct HubState {
     statuses: Vec<DefinitionStatus>,
     commands: Vec<Command>,
     answers: Vec<Answer>,
+    self_tests: Vec<SelfTest>,
+    /// Nobody has approved the key yet.
+    waits_for_approval: bool,
     heartbeats: u32,
 }
 
@@ -199,6 +203,9 @@ impl Enrolment for Service {
             return Err(Status::permission_denied("the token is spent"));
         }
         state.token_spent_by = Some(key);
+        if state.waits_for_approval {
+            return Err(Status::aborted("a person has to approve it"));
+        }
         if state.lose_answers > 0 {
             state.lose_answers -= 1;
             return Err(Status::unavailable("the answer got lost"));
@@ -286,6 +293,7 @@ impl Hub {
             Output::Heartbeat(_) => state.heartbeats += 1,
             Output::DefinitionsStatus(statuses) => state.statuses = statuses,
             Output::Answered(answer) => state.answers.push(answer),
+            Output::SelfTested(self_test) => state.self_tests.push(self_test),
             Output::Send(_) | Output::DefinitionsTooLarge { .. } => {}
             Output::End(error) => panic!("the hub ended the session: {error:?}"),
         }
@@ -536,6 +544,22 @@ async fn commands_come_and_their_answers_go_back() {
     let refused = Answer { id: "1".into(), verdict: Err(Refusal::new(Layer::Policy, "not here")) };
     agent.link.answers.send(refused.clone()).await.unwrap();
     until(&hub, "the answer", |state| state.answers == [refused.clone()]).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_came_of_a_self_test_waits_for_the_next_session() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    agent.link.connected.wait_for(|connected| *connected).await.unwrap();
+    let ports = process.ports();
+    drop(process);
+    agent.link.connected.wait_for(|connected| !*connected).await.unwrap();
+    let ended = SelfTest::new(SelfTestOutcome::Succeeded, "done", Timestamp::UNIX_EPOCH);
+    agent.link.self_tests.send(ended.clone()).await.unwrap();
+    let _process = Process::start(&hub, Some(ports));
+    until(&hub, "the self-test", |state| state.self_tests == [ended.clone()]).await;
     agent.stop().await;
 }
 

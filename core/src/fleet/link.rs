@@ -9,10 +9,11 @@ use jiff::Timestamp;
 
 use super::checks::Known;
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
+use crate::self_test::SelfTest;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::session::hub::MAX_CHECKS;
 use crate::version;
-use crate::view::{ClusterStatus, ClusterView, Event};
+use crate::view::{ClusterStatus, ClusterView, Event, PendingEnrolment};
 
 /// How long something odd stays in a cluster's message after it was seen last.
 const ODDITY_SHOWN: Duration = Duration::from_secs(10 * 60);
@@ -111,6 +112,10 @@ impl Link {
         if let Some((text, _)) = &self.oddity {
             return text.clone();
         }
+        if let Some(waits) = view.pending_enrolment.as_ref().filter(|waits| waits.is_undecided()) {
+            let PendingEnrolment { key_fingerprint, .. } = waits;
+            return format!("an agent waits for approval; the fingerprint of its key is {key_fingerprint}");
+        }
         match status {
             ClusterStatus::Pending if self.uid.is_some() => "enrolled; its agent has not connected yet".to_owned(),
             ClusterStatus::Pending => "waiting for its agent to enrol".to_owned(),
@@ -124,6 +129,10 @@ impl Link {
             ClusterStatus::Connected if clock_skew_ms.abs() > CLOCK_TOLERANCE_MS => {
                 let side = if clock_skew_ms > 0 { "ahead of" } else { "behind" };
                 format!("the agent's clock is {} s {side} the hub's", clock_skew_ms.abs() / 1000)
+            }
+            ClusterStatus::Connected if view.self_test.as_ref().is_some_and(SelfTest::failed) => {
+                let why = view.self_test.as_ref().map(|test| test.message.as_str()).unwrap_or_default();
+                format!("enrolled, and its self-test failed: {why}")
             }
             ClusterStatus::Connected => version::warning(&view.agent_version, hub_version).unwrap_or_default(),
         }
@@ -228,10 +237,14 @@ impl Fleet {
         if link.oddity.as_ref().is_some_and(|(_, seen)| later(*seen, ODDITY_SHOWN) <= now) {
             link.oddity = None;
         }
+        let expired = entry.view.pending_enrolment.as_ref().is_some_and(|waits| waits.expires_at <= now);
+        if expired {
+            Arc::make_mut(entry).view.pending_enrolment = None;
+        }
         let status = link.status(now, started_at, lease);
         let message = link.message(status, &entry.view, &self.view.summary.hub_version);
         let old = entry.view.status;
-        if old != status || entry.view.message != message {
+        if expired || old != status || entry.view.message != message {
             let view = &mut Arc::make_mut(entry).view;
             view.status = status;
             view.message = message;
@@ -251,7 +264,9 @@ impl Fleet {
     fn arm_cluster(&mut self, now: Timestamp, name: &str) {
         let (started_at, lease) = (self.started_at, self.lease);
         let Some(link) = self.links.get_mut(name) else { return };
+        let waits = self.view.clusters.get(name).and_then(|entry| entry.view.pending_enrolment.as_ref());
         let ends = [
+            waits.map(|waits| waits.expires_at),
             link.lease_end(started_at, lease),
             link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
             link.session.as_ref().and(link.snapshot_due),

@@ -35,6 +35,8 @@ impl World {
                 clock_skew_ms: 0,
                 checks: BTreeMap::new(),
                 certificate_ends_at: None,
+                self_test: None,
+                pending_enrolment: None,
             };
             let check = Arc::new(check(&name, "dns", CheckStatus::Succeeded));
             let checks = Arc::new(Checks::from([(("health".to_owned(), "dns".to_owned()), check)]));

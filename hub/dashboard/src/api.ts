@@ -38,7 +38,15 @@ export interface ClusterView {
   refusedChecks?: number;
   /** Only in lists: events do not carry it. */
   certificateEndsAt?: string;
+  /** Absent: nothing is known. */
+  selfTest?: SelfTest;
   checks: Record<CheckStatus, number>;
+}
+
+export interface SelfTest {
+  outcome: 'Succeeded' | 'Failed' | 'TimedOut' | 'NotRun' | 'Unknown';
+  message: string;
+  at: string;
 }
 
 export interface Totals {

@@ -116,7 +116,7 @@ impl Api {
     async fn keep(&self, at: Timestamp, cluster: &str, command: &Command) -> Result<(), String> {
         let Command { id, scope, order } = command.clone();
         let kept = match order {
-            Order::RunNow => Ok(()),
+            Order::RunNow | Order::SelfTest => Ok(()),
             Order::Pause { subject, seconds, reason, by } => {
                 let until = at.saturating_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
                 let pause = Pause { id, subject, scope, until, reason, by };

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal};
+use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal, Scope};
 use active_monitor_core::fleet::Said;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::{AgentFrame, Hello, HubFrame, Report, Welcome};
 use active_monitor_core::session::gaps::{Gap, Piece, Sequence};
 use active_monitor_core::session::hub::{HubSession, Input, Output, SessionError};
@@ -25,7 +26,8 @@ use tracing::Instrument;
 
 use super::Shared;
 use crate::ca::AgentIdentity;
-use crate::owner::{DefinitionSet, Given, Opened};
+use crate::desired::Tested;
+use crate::owner::{ChangeError, DefinitionSet, Given, Opened};
 use crate::refusals::Refused;
 use crate::store::{Recorded, Store, StoreError};
 
@@ -62,6 +64,10 @@ struct Session {
     /// Pauses in force that an agent which took over may not know; one at a time is under way.
     repeats: VecDeque<Command>,
     repeating: Option<String>,
+    /// The enrolment that this session goes by, by when it was.
+    enrolled: Option<Timestamp>,
+    /// The self-test that this session asked for by itself, until its command is answered.
+    self_test: Option<String>,
     /// The journal that the agent reports from, and how far it has come.
     journal: Option<(String, Sequence)>,
     /// In the order of the reports: an ack covers everything before it.
@@ -93,6 +99,8 @@ pub(super) async fn run(
         waiting: BTreeMap::new(),
         repeats: VecDeque::new(),
         repeating: None,
+        enrolled: None,
+        self_test: None,
         journal: None,
         commits: FuturesOrdered::new(),
         places: Arc::default(),
@@ -248,7 +256,8 @@ impl Session {
             Output::DefinitionsStatus(statuses) => {
                 self.shared.fleet.definition_statuses(&self.cluster, statuses).await.map_err(|_| Ended)?;
             }
-            Output::Answered(answer) => self.answered(answer),
+            Output::Answered(answer) => self.answered(answer).await?,
+            Output::SelfTested(self_test) => self.tested(self_test).await?,
             Output::DefinitionsTooLarge { bytes } => {
                 tracing::error!(cluster = self.cluster, bytes, "definitions are too large to send");
             }
@@ -292,6 +301,7 @@ impl Session {
         }
         self.follow(&journal).await;
         self.repeats = pauses(&*self.shared.store, &self.cluster).await;
+        self.ask_for_self_test();
         let mut definitions = self.shared.fleet.definition_set(&self.cluster).await.map_err(|_| Ended)?;
         // A new session gets the set as it is.
         definitions.mark_changed();
@@ -306,8 +316,36 @@ impl Session {
         }))
     }
 
-    fn answered(&mut self, answer: Answer) {
-        if let Err(Refusal { layer, reason }) = &answer.verdict {
+    /// Until its cluster has passed a self-test, each session begins with one.
+    fn ask_for_self_test(&mut self) {
+        let records = self.shared.fleet.records();
+        let Some(record) = records.get(&self.cluster) else { return };
+        self.enrolled = record.valid_from;
+        if record.self_test.as_ref().is_some_and(SelfTest::passed) {
+            return;
+        }
+        let id = format!("self-test-{}", self.epoch.unwrap_or_default());
+        self.self_test = Some(id.clone());
+        self.repeats.push_back(Command { id, scope: Scope::default(), order: Order::SelfTest });
+    }
+
+    async fn tested(&mut self, self_test: SelfTest) -> Result<(), Ended> {
+        let tested = Tested { cluster: self.cluster.clone(), enrolled: self.enrolled, self_test };
+        match self.shared.fleet.self_tested(tested).await {
+            Ok(()) => Ok(()),
+            Err(ChangeError::Stopping) => Err(Ended),
+            Err(error) => {
+                tracing::error!(cluster = self.cluster, %error, "self-test not kept");
+                Ok(())
+            }
+        }
+    }
+
+    async fn answered(&mut self, answer: Answer) -> Result<(), Ended> {
+        let is_ours = self.self_test.take_if(|id| *id == answer.id).is_some();
+        if is_ours && let Err(refusal) = &answer.verdict {
+            self.tested(SelfTest::refused(refusal, Timestamp::now())).await?;
+        } else if let Err(Refusal { layer, reason }) = &answer.verdict {
             tracing::warn!(cluster = self.cluster, id = answer.id, layer = layer.as_str(), reason, "command refused");
             self.shared.refusals.count(Refused::Command);
         }
@@ -317,6 +355,7 @@ impl Session {
             // Err means that nobody waits any more.
             let _ = waiting.send(answer);
         }
+        Ok(())
     }
 
     /// Takes up the journal where the store has it. An agent that does not name its journal has no gaps.
@@ -511,6 +550,7 @@ fn refused(error: &SessionError) -> Refused {
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
         | SessionError::UnknownNonce { .. }
+        | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Refused::Protocol,
     }
 }
@@ -524,6 +564,7 @@ fn status(error: &SessionError) -> Status {
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
         | SessionError::UnknownNonce { .. }
+        | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Status::failed_precondition(text),
     }
 }

@@ -66,6 +66,8 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckVi
         refused_checks: 0,
         clock_skew_ms: -250,
         certificate_ends_at: None,
+        self_test: None,
+        pending_enrolment: None,
         checks: BTreeMap::new(),
     };
     let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());

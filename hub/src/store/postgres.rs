@@ -11,11 +11,12 @@ use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{Incident, IncidentPage, Placed, Restore, RunPage};
+use active_monitor_core::view::{Incident, IncidentPage, PendingEnrolment, Placed, Restore, RunPage};
 use async_trait::async_trait;
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -126,6 +127,14 @@ impl Store for PostgresStore {
         cluster_uid: &str,
     ) -> Result<Spend, StoreError> {
         self.write(clusters::spend_token(&self.pool, cluster, hash, key, cluster_uid)).await
+    }
+
+    async fn put_pending_enrolment(&self, cluster: &str, pending: &PendingEnrolment) -> Result<(), StoreError> {
+        self.write(clusters::put_pending(&self.pool, cluster, pending)).await
+    }
+
+    async fn put_self_test(&self, cluster: &str, self_test: &SelfTest) -> Result<(), StoreError> {
+        self.write(clusters::put_self_test(&self.pool, cluster, self_test)).await
     }
 
     async fn put_agent_keys(&self, cluster: &str, keys: &[AgentKey]) -> Result<(), StoreError> {

@@ -104,6 +104,8 @@ pub(super) fn cluster(row: &impl Fields) -> Result<ClusterRecord, StoreError> {
             None => None,
         },
         agent_keys: parse("agent keys", text(row, "agent_keys")?)?,
+        self_test: row.text("self_test")?.map(|text| parse("self-test", text)).transpose()?,
+        pending_enrolment: row.text("token_pending")?.map(|text| parse("pending enrolment", text)).transpose()?,
     })
 }
 
