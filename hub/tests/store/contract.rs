@@ -2,6 +2,8 @@
 
 #[path = "contract/changes.rs"]
 mod changes;
+#[path = "contract/enrolment.rs"]
+mod enrolment;
 #[path = "contract/incidents.rs"]
 mod incidents;
 #[path = "contract/restore.rs"]
@@ -20,6 +22,7 @@ use active_monitor_hub::store::{
 use jiff::Timestamp;
 
 use self::changes::what_changed_is_read_newest_first_from_each_place;
+use self::enrolment::who_waits_goes_with_the_token_and_a_self_test_with_the_enrolment;
 use self::incidents::an_incident_is_one_row_from_its_beginning_to_its_end;
 use self::restore::{a_restore_waits_for_its_confirmation_and_marks_only_grow, what_git_owns_is_one_thing};
 use crate::backends::Backend;
@@ -54,6 +57,7 @@ on_each_data_base!(
     writers_at_the_same_time_lose_nothing,
     a_second_hub_is_kept_away,
     a_token_is_spent_by_one_key_and_binds_the_uid,
+    who_waits_goes_with_the_token_and_a_self_test_with_the_enrolment,
     of_two_keys_at_once_one_gets_the_token,
     an_unbound_cluster_may_enrol_again,
     a_removed_cluster_leaves_only_its_history,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use active_monitor_core::self_test::{NAME_PREFIX, SelfTestOutcome};
-use active_monitor_core::view::{AuditView, ClusterStatus, ClusterView, List};
+use active_monitor_core::view::{AuditView, ClusterView, List};
 use active_monitor_tests::cluster::INSTANCE_ID;
 use active_monitor_tests::fleet::binary;
 use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
@@ -28,9 +28,7 @@ impl World<'_> {
     /// Waits for a self-test with this outcome; gives its message.
     async fn tested(&self, outcome: SelfTestOutcome) -> String {
         let tested = wait::until(outcome.as_str(), TEST_LIMIT, || async {
-            let last = self.view().await?.self_test;
-            anyhow::ensure!(last.is_none() || self.view().await?.status != ClusterStatus::Unreachable, "{last:?}");
-            Ok(last.filter(|last| last.outcome == outcome))
+            Ok(self.view().await?.self_test.filter(|last| last.outcome == outcome))
         });
         tested.await.expect("a self-test").message
     }
@@ -142,10 +140,11 @@ async fn nothing_is_left(world: &World<'_>) {
 
 async fn all_of_it_is_in_the_audit_log(world: &World<'_>) {
     let log: List<AuditView> = world.hub.get("/api/v1/audit?action=cluster.&limit=100").await.expect("audit log");
-    let mut actions: Vec<&str> = log.items.iter().map(|line| line.action.as_str()).collect();
-    actions.reverse();
-    let tests = ["cluster.self-test"; 3];
-    let expected =
-        [["cluster.add", "cluster.pending", "cluster.approve", "cluster.enrol"].as_slice(), &tests, &tests[..1]];
-    assert_eq!(actions, expected.concat(), "passed, timed out, not run, passed");
+    let (tests, steps): (Vec<_>, Vec<_>) = log.items.iter().rev().partition(|line| line.action == "cluster.self-test");
+    let steps: Vec<&str> = steps.iter().map(|line| line.action.as_str()).collect();
+    assert_eq!(steps, ["cluster.add", "cluster.pending", "cluster.approve", "cluster.enrol"]);
+    let mut outcomes: Vec<_> = tests.iter().filter_map(|line| line.object.split(": ").nth(1)).collect();
+    // A session that a busy machine has cut begins with another self-test.
+    outcomes.dedup();
+    assert_eq!(outcomes, ["Succeeded", "TimedOut", "NotRun", "Succeeded"]);
 }
