@@ -44,7 +44,7 @@ impl Tester {
             Err(message) => (SelfTestOutcome::Failed, message),
         };
         let ended = SelfTest::new(outcome, &message, Timestamp::now());
-        tracing::info!(outcome = outcome.as_str(), message = ended.message, "self-test");
+        tracing::info!(outcome = outcome.as_str(), reason = ended.message, "self-test");
         ended
     }
 

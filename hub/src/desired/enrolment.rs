@@ -90,7 +90,7 @@ impl Desired {
         let record = record.clone();
         self.publish_record(&record, fleet).await;
         let SelfTest { outcome, message, at: _ } = self_test;
-        tracing::info!(cluster, outcome = outcome.as_str(), message, "self-test");
+        tracing::info!(cluster, outcome = outcome.as_str(), reason = message, "self-test");
         self.note("agent", "cluster.self-test", format!("{cluster}: {}: {message}", outcome.as_str())).await
     }
 
