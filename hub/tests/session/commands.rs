@@ -19,10 +19,10 @@ impl Session {
     /// The next one that a person gave; the hub's own wish for a self-test is passed over.
     async fn command(&mut self) -> Command {
         loop {
-            match self.next().await {
-                HubFrame::Command(Command { order: Order::SelfTest, .. }) => {}
-                HubFrame::Command(command) => return command,
-                _ => {}
+            if let HubFrame::Command(command) = self.next().await
+                && command.order != Order::SelfTest
+            {
+                return command;
             }
         }
     }

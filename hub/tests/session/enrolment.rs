@@ -42,10 +42,14 @@ impl Session {
     /// The hub's wish for a self-test; `None` where it has none and a session's other first words are over.
     async fn self_test(&mut self) -> Option<Command> {
         loop {
-            match self.next().await {
-                HubFrame::Command(command) if command.order == Order::SelfTest => return Some(command),
-                HubFrame::Ack(_) => return None,
-                _ => {}
+            let frame = self.next().await;
+            if matches!(frame, HubFrame::Ack(_)) {
+                return None;
+            }
+            if let HubFrame::Command(command) = frame
+                && command.order == Order::SelfTest
+            {
+                return Some(command);
             }
         }
     }
