@@ -50,6 +50,7 @@ use crate::auth::limit::LoginLimit;
 use crate::auth::{Auth, COOKIE};
 use crate::metrics::{Exposition, HubMetrics, Wanted};
 use crate::store::AuditEntry;
+use crate::uptime::Recent;
 use problem::ApiError;
 
 /// The most bytes that a request's body may have.
@@ -69,6 +70,7 @@ pub struct Api {
     logins: Arc<LoginLimit>,
     feed: Arc<feed::Feed>,
     metrics: Arc<HubMetrics>,
+    uptime: Arc<Recent>,
     /// Held while windows or acknowledgements are changed.
     care: Arc<tokio::sync::Mutex<()>>,
 }
@@ -111,6 +113,7 @@ pub fn router(app: AppState) -> Router {
         logins: Arc::default(),
         feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch())),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
+        uptime: Arc::default(),
         care: Arc::default(),
         app,
     };

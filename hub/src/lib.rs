@@ -27,8 +27,10 @@ pub mod store;
 mod desired;
 mod marks;
 mod recorder;
+mod rollup;
 mod saver;
 mod trust;
+mod uptime;
 
 use std::sync::Arc;
 

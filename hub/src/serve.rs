@@ -222,7 +222,8 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let fleet = owner::start(Arc::clone(&store), terms, tasks).await?;
     let open_incidents = incidents::start(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?;
     alerts::start(routes, open_incidents.clone(), fleet.clone(), store.as_ref(), &alert_metrics, tasks).await?;
-    tasks.supervise("retention", retention::run(Arc::clone(&store), args.retention(), pruning, tasks.stop_token()));
+    let retention = retention::run(Arc::clone(&store), fleet.clone(), args.retention(), pruning, tasks.stop_token());
+    tasks.supervise("retention", retention);
     if args.git.git_folder.is_some() {
         let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
         tasks.supervise("source", run);

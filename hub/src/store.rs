@@ -15,7 +15,7 @@ use active_monitor_core::run::{Outcome, Run, RunKind};
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
-use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::uptime::{Day, Life, Transition};
 use active_monitor_core::view::{ChangeSource, Incident, IncidentKind, IncidentPage, Placed, Restore, Role, RunPage};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,6 +27,7 @@ pub mod location;
 mod metrics;
 pub mod postgres;
 mod queries;
+pub mod rollups;
 mod rows;
 pub mod sqlite;
 pub mod transfer;
@@ -316,9 +317,40 @@ pub enum Expired {
     Audit,
     /// Incidents, by when they were closed.
     Incidents,
+    /// Late results.
+    LateResults,
+    /// Sums of the days of checks.
+    CheckDays,
+    /// Sums of the days of clusters.
+    ClusterDays,
 }
 
 impl Expired {
+    /// All of it, in the order in which it is deleted. Runs go first: then their log tails need no write of their own.
+    pub const ALL: [Expired; 8] = [
+        Expired::Runs,
+        Expired::LogTails,
+        Expired::Transitions,
+        Expired::LateResults,
+        Expired::CheckDays,
+        Expired::ClusterDays,
+        Expired::Incidents,
+        Expired::Audit,
+    ];
+
+    /// The time as the table has it.
+    pub(crate) fn key(self, before: Timestamp) -> i64 {
+        match self {
+            Expired::CheckDays | Expired::ClusterDays => Day::of(before).0,
+            Expired::Runs
+            | Expired::LogTails
+            | Expired::Transitions
+            | Expired::LateResults
+            | Expired::Incidents
+            | Expired::Audit => rows::micros(before),
+        }
+    }
+
     /// As a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -327,6 +359,9 @@ impl Expired {
             Expired::Transitions => "transitions",
             Expired::Audit => "audit",
             Expired::Incidents => "incidents",
+            Expired::LateResults => "late_results",
+            Expired::CheckDays => "check_days",
+            Expired::ClusterDays => "cluster_days",
         }
     }
 }
@@ -345,7 +380,7 @@ pub struct Sizes {
 
 /// The hub's durable state. Every method that changes something returns after the commit.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: rollups::Rollups + Send + Sync + 'static {
     /// Every cluster that was added and not removed.
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError>;
     /// Adds a cluster or replaces its labels and annotations; the rest of an existing one stays.

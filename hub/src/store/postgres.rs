@@ -42,6 +42,7 @@ mod incidents;
 mod pauses;
 mod prune;
 mod restore;
+mod rollups;
 mod source;
 mod states;
 mod transitions;

@@ -41,6 +41,7 @@ mod incidents;
 mod pauses;
 mod prune;
 mod restore;
+mod rollups;
 mod source;
 #[cfg(test)]
 mod tests;

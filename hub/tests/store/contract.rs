@@ -6,6 +6,8 @@ mod changes;
 mod incidents;
 #[path = "contract/restore.rs"]
 mod restore;
+#[path = "contract/rollups.rs"]
+mod rollups;
 
 use std::sync::Arc;
 
@@ -22,6 +24,10 @@ use jiff::Timestamp;
 use self::changes::what_changed_is_read_newest_first_from_each_place;
 use self::incidents::an_incident_is_one_row_from_its_beginning_to_its_end;
 use self::restore::{a_restore_waits_for_its_confirmation_and_marks_only_grow, what_git_owns_is_one_thing};
+use self::rollups::{
+    days_are_replaced_as_a_whole_and_added_up, late_runs_are_found_by_their_numbers_and_their_results_are_kept_once,
+    transitions_of_a_time_come_oldest_first,
+};
 use crate::backends::Backend;
 use crate::samples::{acknowledgement, at, check, cluster, key, pause, run, saved, status, window};
 
@@ -67,6 +73,9 @@ on_each_data_base!(
     what_changed_is_read_newest_first_from_each_place,
     a_restore_waits_for_its_confirmation_and_marks_only_grow,
     what_git_owns_is_one_thing,
+    late_runs_are_found_by_their_numbers_and_their_results_are_kept_once,
+    days_are_replaced_as_a_whole_and_added_up,
+    transitions_of_a_time_come_oldest_first,
 );
 
 const ALL: RunQuery =
@@ -433,7 +442,9 @@ async fn what_is_too_old_goes_in_batches_and_the_last_word_stays(backend: Backen
     assert_eq!(store.lives().await.unwrap(), [Life { from: at(6), to: at(9) }]);
 
     let sizes = store.sizes().await.unwrap();
-    assert_eq!(sizes.rows, [("runs", 3), ("transitions", 3), ("incidents", 0), ("audit", 1)]);
+    let rows =
+        [("runs", 3), ("transitions", 3), ("late_results", 0), ("check_days", 0), ("incidents", 0), ("audit", 1)];
+    assert_eq!(sizes.rows, rows);
     assert!(sizes.file_bytes >= sizes.used_bytes && sizes.used_bytes > 10_000, "{sizes:?}");
     open.close().await;
 }

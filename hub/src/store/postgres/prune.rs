@@ -27,6 +27,18 @@ fn statement(what: Expired) -> &'static str {
             "DELETE FROM incidents WHERE number IN \
              (SELECT number FROM incidents WHERE closed_at < $1 ORDER BY closed_at LIMIT $2)"
         }
+        Expired::LateResults => {
+            "DELETE FROM late_results WHERE (cluster, namespace, name, since) IN \
+             (SELECT cluster, namespace, name, since FROM late_results WHERE until < $1 ORDER BY until LIMIT $2)"
+        }
+        Expired::CheckDays => {
+            "DELETE FROM check_days WHERE (day, cluster, namespace, name) IN \
+             (SELECT day, cluster, namespace, name FROM check_days WHERE day < $1 ORDER BY day LIMIT $2)"
+        }
+        Expired::ClusterDays => {
+            "DELETE FROM cluster_days WHERE (day, cluster) IN \
+             (SELECT day, cluster FROM cluster_days WHERE day < $1 ORDER BY day LIMIT $2)"
+        }
         Expired::Audit => "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2)",
     }
 }
@@ -41,7 +53,7 @@ pub(super) async fn prune(pool: &PgPool, what: Expired, before: Timestamp, limit
                    WHERE new.cluster = old.cluster AND new.id > old.id)";
         sqlx::query(old).bind(micros(before)).execute(pool).await?;
     }
-    let delete = sqlx::query(statement(what)).bind(micros(before)).bind(i64::from(limit));
+    let delete = sqlx::query(statement(what)).bind(what.key(before)).bind(i64::from(limit));
     Ok(delete.execute(pool).await?.rows_affected())
 }
 
@@ -57,6 +69,8 @@ pub(super) async fn sizes(pool: &PgPool) -> Result<Sizes, StoreError> {
         rows: vec![
             ("runs", number(pool, "SELECT count(*) FROM runs").await?),
             ("transitions", number(pool, "SELECT count(*) FROM transitions").await?),
+            ("late_results", number(pool, "SELECT count(*) FROM late_results").await?),
+            ("check_days", number(pool, "SELECT CAST(coalesce(sum(checks), 0) AS BIGINT) FROM cluster_days").await?),
             ("incidents", number(pool, "SELECT count(*) FROM incidents").await?),
             ("audit", number(pool, "SELECT count(*) FROM audit").await?),
         ],
