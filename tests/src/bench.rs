@@ -6,9 +6,12 @@
 
 mod agent;
 mod calibration;
+mod federate;
 mod figures;
+mod history;
 mod hub;
 mod metrics;
+mod postgres;
 mod proc;
 mod progress;
 mod report;
@@ -42,6 +45,8 @@ pub enum Part {
     Crons,
     /// 50 checks with Argo's own controller, and the same with the stub that the others use
     Argo,
+    /// 90 days of a fleet on SQLite and on PostgreSQL: a check's history, uptime of the fleet
+    History,
     /// A hub with 1,000 clusters of 100 checks: its memory
     Rest,
     /// That hub's /metrics, beside the same bytes as a file
@@ -61,6 +66,7 @@ impl Part {
             Part::Agent => "agent",
             Part::Crons => "crons",
             Part::Argo => "argo",
+            Part::History => "history",
             Part::Rest => "rest",
             Part::Metrics => "metrics",
             Part::Push => "push",
@@ -109,8 +115,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     };
     progress.say("calibration");
     let before = calibrate().await?;
-    for part in [Part::Agent, Part::Crons, Part::Argo].into_iter().filter(|part| options.wants(*part)) {
-        for _ in 0..options.repeat {
+    for part in [Part::Agent, Part::Crons, Part::Argo, Part::History].into_iter().filter(|part| options.wants(*part)) {
+        // The history is filled once.
+        for _ in 0..if part == Part::History { 1 } else { options.repeat } {
             if let Err(error) = measure(part, options, &progress, &mut rows).await {
                 failed(part.as_str(), error);
             }
@@ -146,6 +153,7 @@ async fn measure(part: Part, options: &Options, progress: &Progress, rows: &mut 
         Part::Agent => agent::spread(options, progress, rows).await,
         Part::Crons => agent::bursts(options, progress, rows).await,
         Part::Argo => agent::beside_argo(options, progress, rows).await,
+        Part::History => history::measure(options, progress, rows).await,
         Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Storm => Ok(()),
     }
 }

@@ -100,9 +100,8 @@ impl TryFrom<String> for By {
     }
 }
 
-/// Uptime over 1 hour to 90 days, the lowest first. More than two days begin at a midnight (UTC); sums of whole clusters
-/// may be 30 s old. Also a run that did not happen counts against it; time of which
-/// nothing is known is shown apart.
+/// Uptime over 1 hour to 90 days, the lowest first. Also a run that did not happen counts against it; time of which
+/// nothing is known is shown apart. More than two days begin at a midnight (UTC); sums of clusters may be 30 s old.
 #[utoipa::path(
     get, path = "/api/v1/uptime", operation_id = "uptime", tag = "uptime", params(UptimeFilter),
     responses(

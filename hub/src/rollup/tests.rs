@@ -7,6 +7,7 @@ use active_monitor_core::view::{CheckStatus, ClusterStatus};
 use super::*;
 use crate::metrics::tests::{check, cluster, fleet};
 use crate::store::Expired;
+use crate::store::rollups::Rollups;
 use crate::store::sqlite::SqliteStore;
 
 /// A second of a day of these tests.

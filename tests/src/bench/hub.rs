@@ -68,7 +68,7 @@ pub(super) async fn measure(
             Part::Push => fleet.push(rows).await?,
             Part::Reports => fleet.reports(rows).await?,
             Part::Storm => fleet.storm(rows).await?,
-            Part::Agent | Part::Crons | Part::Argo => {}
+            Part::Agent | Part::Crons | Part::Argo | Part::History => {}
         }
     }
     Ok(())
