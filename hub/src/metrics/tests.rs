@@ -156,6 +156,18 @@ fn a_large_fleet_comes_in_chunks() {
     assert_eq!(text.matches("# TYPE c499_v gauge\n").count(), 1);
 }
 
+#[test]
+fn the_first_bytes_do_not_wait_for_the_last_cluster() {
+    let checks =
+        |cluster: &str| (0..100).map(|n| check(cluster, &format!("c{n}"), CheckStatus::Succeeded, vec![])).collect();
+    let names: Vec<String> = (0..100).map(|n| format!("cluster-{n}")).collect();
+    let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
+    let mut exposition = HubMetrics::new(Registry::new()).exposition(&view, time(1_100), Wanted::all());
+    let first = exposition.next().unwrap();
+    let read = exposition.rows.checks.len();
+    assert!(first.len() >= CHUNK_BYTES && (1_000..5_000).contains(&read), "{read} of 10000 checks were read");
+}
+
 /// The lines of series, without the hub's own.
 fn series(wanted: Wanted) -> Vec<String> {
     let registry = Registry::new();

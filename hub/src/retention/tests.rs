@@ -162,5 +162,5 @@ async fn a_years_sums_of_a_check_take_the_bytes_that_the_docs_say() {
     assert!(left.rows.contains(&("check_days", 367 * 20)), "{left:?}");
     let a_year = (left.used_bytes - empty.used_bytes) / 20;
     println!("{a_year} bytes a check and year, {} a day", a_year / 367);
-    assert!((20_000..40_000).contains(&a_year), "docs/hub.md says about 28 KB a check and year: {a_year}");
+    assert!((20_000..40_000).contains(&a_year), "docs/hub.md says about 25 KB a check and year: {a_year}");
 }
