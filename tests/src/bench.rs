@@ -6,7 +6,9 @@
 
 mod agent;
 mod calibration;
+mod events;
 mod figures;
+mod flood;
 mod hub;
 mod metrics;
 mod proc;
@@ -15,6 +17,7 @@ mod report;
 mod sim;
 mod stats;
 mod stub;
+mod visible;
 
 use std::path::PathBuf;
 
@@ -42,6 +45,8 @@ pub enum Part {
     Crons,
     /// 50 checks with Argo's own controller, and the same with the stub that the others use
     Argo,
+    /// The end of a workflow, until a hub shows its run
+    Visible,
     /// A hub with 1,000 clusters of 100 checks: its memory
     Rest,
     /// That hub's /metrics, beside the same bytes as a file
@@ -50,6 +55,8 @@ pub enum Part {
     Push,
     /// Reports from all agents, until they are on the hub's disk
     Reports,
+    /// An agent that floods and one that does harm, beside all others
+    Flood,
     /// The hub is killed and started again, until all agents are back and all is as they say
     Storm,
 }
@@ -61,10 +68,12 @@ impl Part {
             Part::Agent => "agent",
             Part::Crons => "crons",
             Part::Argo => "argo",
+            Part::Visible => "visible",
             Part::Rest => "rest",
             Part::Metrics => "metrics",
             Part::Push => "push",
             Part::Reports => "reports",
+            Part::Flood => "flood",
             Part::Storm => "storm",
         }
     }
@@ -109,7 +118,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     };
     progress.say("calibration");
     let before = calibrate().await?;
-    for part in [Part::Agent, Part::Crons, Part::Argo].into_iter().filter(|part| options.wants(*part)) {
+    for part in [Part::Agent, Part::Crons, Part::Argo, Part::Visible].into_iter().filter(|part| options.wants(*part)) {
         for _ in 0..options.repeat {
             if let Err(error) = measure(part, options, &progress, &mut rows).await {
                 failed(part.as_str(), error);
@@ -146,7 +155,8 @@ async fn measure(part: Part, options: &Options, progress: &Progress, rows: &mut 
         Part::Agent => agent::spread(options, progress, rows).await,
         Part::Crons => agent::bursts(options, progress, rows).await,
         Part::Argo => agent::beside_argo(options, progress, rows).await,
-        Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Storm => Ok(()),
+        Part::Visible => visible::measure(options, progress, rows).await,
+        Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Flood | Part::Storm => Ok(()),
     }
 }
 

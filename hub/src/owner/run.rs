@@ -11,12 +11,16 @@ use active_monitor_core::session::frame::Hello;
 use active_monitor_core::view::Event;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Given, Message, Opened, Published};
 
 /// Messages that share one publication.
 const BATCH: usize = 1024;
+/// Between two publications. One costs a pointer a cluster, which is much for each word of a thousand agents; what comes
+/// meanwhile shares the next one. What comes after a pause is published at once.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Commands that may wait for a session to take them up.
 const COMMANDS: usize = 64;
 
@@ -43,6 +47,7 @@ pub(super) async fn run(
 ) -> Result<(), Infallible> {
     let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events };
     let mut batch = Vec::with_capacity(BATCH);
+    let mut next = Instant::now();
     loop {
         let due = due_in(owner.fleet.next_wake());
         tokio::select! {
@@ -52,7 +57,24 @@ pub(super) async fn run(
             () = tokio::time::sleep(due) => {}
             () = stop.cancelled() => return Ok(()),
         }
+        if batch.len() < BATCH {
+            tokio::select! {
+                () = gather(&mut queue, &mut batch, next) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
         owner.turn(&mut batch);
+        next = Instant::now() + PAUSE;
+    }
+}
+
+/// Takes what comes up to a moment, as far as it fits.
+async fn gather(queue: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>, until: Instant) {
+    tokio::time::sleep_until(until).await;
+    while batch.len() < BATCH
+        && let Ok(message) = queue.try_recv()
+    {
+        batch.push(message);
     }
 }
 
@@ -136,5 +158,38 @@ impl Owner {
             // Err means that nobody listens.
             let _ = self.events.send((revision, Arc::new(event)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn words_that_come_close_together_share_a_publication_and_a_lone_one_is_published_at_once() {
+        let fleet = Fleet::new(Timestamp::now(), Duration::from_secs(15), "");
+        let (messages, queue) = mpsc::channel(8);
+        let ((view, mut published), (events, _)) =
+            (watch::channel(Arc::new(fleet.view().clone())), broadcast::channel(8));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(fleet, queue, view, events, stop.clone()));
+        let say = async |count| messages.send(Message::Change(Change::Definitions(count))).await.unwrap();
+        tokio::time::sleep(PAUSE).await;
+        say(0).await;
+        let began = Instant::now();
+        published.changed().await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for count in 1..=200 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            say(count).await;
+        }
+        let (answer, settled) = oneshot::channel();
+        messages.send(Message::Settle(answer)).await.unwrap();
+        settled.await.unwrap();
+        let view = published.borrow().clone();
+        assert_eq!(view.summary.definitions, 200);
+        assert!((15..=25).contains(&view.revision), "{}", view.revision);
+        stop.cancel();
+        task.await.unwrap().unwrap();
     }
 }

@@ -42,18 +42,18 @@ const BURSTS: i64 = 2;
 
 /// Who carries out the workflows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Controller {
+pub(super) enum Controller {
     Argo,
     Stub,
 }
 
 /// A cluster with an agent to come.
-struct World {
+pub(super) struct World {
     _stub: Option<Stub>,
     client: Client,
-    log: Log,
+    pub(super) log: Log,
     tail: Tail,
-    testbed: Testbed,
+    pub(super) testbed: Testbed,
 }
 
 /// What a window of time shows.
@@ -159,7 +159,7 @@ fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Re
 
 impl World {
     /// A cluster with the CRD and the agent's rights; without Argo's controller, unless that is to carry out.
-    async fn start(controller: Controller) -> anyhow::Result<World> {
+    pub(super) async fn start(controller: Controller) -> anyhow::Result<World> {
         let testbed = Testbed::start(testbed::Options::default()).await?;
         let cluster = first(&testbed)?;
         Agent::install(cluster, Crd::Ours).await?;
@@ -173,7 +173,7 @@ impl World {
     }
 
     /// Makes checks, and gives them as the API server has them.
-    async fn make(&self, count: usize, timing: &Value) -> anyhow::Result<Vec<Check>> {
+    pub(super) async fn make(&self, count: usize, timing: &Value) -> anyhow::Result<Vec<Check>> {
         let api: Api<HealthCheck> = Api::namespaced(self.client.clone(), "health");
         let create = async |number: usize| {
             let made = api.create(&PostParams::default(), &health_check(number, timing)?).await?;
@@ -189,7 +189,12 @@ impl World {
     }
 
     /// Follows the audit log until something holds of it, or until a moment; gives which.
-    async fn until(&mut self, agent: &Agent, limit: Timestamp, holds: impl Fn(&Log) -> bool) -> anyhow::Result<bool> {
+    pub(super) async fn until(
+        &mut self,
+        agent: &Agent,
+        limit: Timestamp,
+        holds: impl Fn(&Log) -> bool,
+    ) -> anyhow::Result<bool> {
         loop {
             self.tail.read()?.iter().for_each(|event| self.log.add(event));
             if holds(&self.log) {

@@ -89,6 +89,13 @@ impl Log {
         self.created.values().copied()
     }
 
+    /// When each workflow ended, of those that did after `from`, up to `to`: each is written twice.
+    pub(super) fn ends(&self, from: Timestamp, to: Timestamp) -> HashMap<String, Timestamp> {
+        let ended = self.carried.iter().filter(|(_, writes)| writes.len() > 1);
+        let ended = ended.filter_map(|(workflow, writes)| Some((workflow, *writes.iter().max()?)));
+        ended.filter(|(_, end)| *end > from && *end <= to).map(|(workflow, end)| (workflow.clone(), end)).collect()
+    }
+
     /// Checks that have a status.
     pub(super) fn checks_with_status(&self) -> usize {
         self.statuses.len()
@@ -220,6 +227,8 @@ mod tests {
             "a slot at the window's beginning is before it"
         );
         assert_eq!((log.creates().count(), log.checks_with_status()), (2, 1));
+        assert_eq!(log.ends(at(61.0), at(62.0)), HashMap::from([(first, at(61.3))]));
+        assert!(log.ends(at(61.3), at(62.0)).is_empty());
     }
 
     fn log_name(check: &Check, slot: Timestamp) -> String {
