@@ -225,3 +225,32 @@ async fn an_agent_that_floods_is_slowed_down_and_nothing_of_it_is_lost() {
     neighbour.goes_on(&hub).await;
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn an_agent_that_connects_again_and_again_with_frames_that_no_hub_takes_is_slowed_down() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let mut neighbour = Neighbour::connect(dir.path(), &hub).await;
+    let token = hub.token("c1").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let mut client = agent.client(&hub).await;
+    let mut refused = async |frame: v1::AgentFrame| {
+        let mut answers = client.session(tokio_stream::iter([frame])).await.unwrap().into_inner();
+        within("a refusal", answers.message()).await.unwrap_err().code()
+    };
+    let too_early: v1::AgentFrame = AgentFrame::reports((1..=5_000).map(report).collect()).into();
+    let unnamed = v1::Snapshot { checks: vec![v1::CheckState::default()], last: true };
+    let unnamed = v1::AgentFrame { frame: Some(v1::agent_frame::Frame::Snapshot(unnamed)) };
+    let mut slowed_down = false;
+    // Twice, and the bucket is empty for two seconds: long enough for the next session, in one of some rounds.
+    for _ in 0..10 {
+        assert_eq!(refused(too_early.clone()).await, Code::FailedPrecondition);
+        let before = hub.hub.refusals.total(Refused::Rate);
+        assert_eq!(refused(unnamed.clone()).await, Code::InvalidArgument);
+        slowed_down |= hub.hub.refusals.total(Refused::Rate) > before;
+        neighbour.goes_on(&hub).await;
+    }
+    assert!(slowed_down, "a session whose frame cannot be read costs nothing");
+    assert_eq!(hub.hub.refusals.total(Refused::Frame), 10);
+    hub.stop().await;
+}

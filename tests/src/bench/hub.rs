@@ -59,11 +59,15 @@ pub(super) async fn measure(
         progress.say(format!("{}: round {round} of {}", part.as_str(), options.repeat));
         match part {
             Part::Rest => {
-                let memory = proc::memory(fleet.pid()?)?;
+                let (pid, pause) = (fleet.pid()?, REST / 4);
+                let cpu = proc::cpu_ms(pid)?;
+                tokio::time::sleep(pause).await;
+                let cpu = (proc::cpu_ms(pid)? - cpu) as f64 / pause.as_millis() as f64;
+                let memory = proc::memory(pid)?;
                 let what = format!("{} clusters of {CHECKS} checks, VmRSS at rest", fleet.clusters);
                 rows.add(part, what, (memory.resident, "MiB"), Some(Target::AtMost(512.0)));
                 rows.add(part, "VmHWM", (memory.peak, "MiB"), None);
-                tokio::time::sleep(REST / 4).await;
+                rows.add(part, "processor at rest, of one core", (cpu * 100.0, "%"), None);
             }
             Part::Metrics => return metrics::measure(fleet, options, progress, rows).await,
             Part::Push => fleet.push(rows).await?,
