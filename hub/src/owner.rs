@@ -4,6 +4,7 @@
 //! the events. It never waits for the disk or for a peer, so its queue empties as fast as the processor allows.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use active_monitor_core::view::{
     ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, Event, Restore,
 };
 use active_monitor_runtime::tasks::Tasks;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -33,6 +35,8 @@ const QUEUE: usize = 4096;
 const REQUESTS: usize = 64;
 /// Events that a slow receiver may lag behind before it must read the view again.
 const EVENTS: usize = 4096;
+/// Clusters whose checks are read at the same time when the hub starts: the store reads some while others are taken up.
+const RESTORING: usize = 4;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -168,10 +172,7 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
     let now = Timestamp::now();
     let revocations = Arc::clone(&terms.revocations);
     let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
-    for record in store.clusters().await? {
-        let checks = store.check_states(&record.name).await?;
-        fleet.restore(now, known(&record), checks);
-    }
+    restore(store.as_ref(), &mut fleet, now).await?;
     for (key, acknowledgement) in store.acknowledgements().await? {
         let CheckKey { cluster, namespace, name } = key;
         let acknowledgement = Some(acknowledgement);
@@ -200,6 +201,19 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
     tasks.supervise("recorder", recorder::run(Arc::clone(&store), view.clone(), now, tasks.stop_token()));
     tasks.supervise("saver", saver::run(store, view, tasks.stop_token()));
     Ok(handle)
+}
+
+/// Takes up the clusters and their checks as they are stored.
+async fn restore(store: &dyn Store, fleet: &mut Fleet, now: Timestamp) -> Result<(), StoreError> {
+    let read = stream::iter(store.clusters().await?).map(async |record| {
+        let checks = store.check_states(&record.name).await?;
+        Ok::<_, StoreError>((record, checks))
+    });
+    let mut read = pin!(read.buffered(RESTORING));
+    while let Some((record, checks)) = read.try_next().await? {
+        fleet.restore(now, known(&record), checks);
+    }
+    Ok(())
 }
 
 /// The maintenance windows as they are stored. One that cannot be read any more opens for nobody, and is in the log.
