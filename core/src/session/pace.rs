@@ -11,8 +11,8 @@ pub const RATE: u64 = 2_000;
 pub const BURST: u64 = 6_000;
 /// Checks of a snapshot for one token: they are taken together.
 const SNAPSHOT_CHECKS: u64 = 10;
-/// What a session costs, whatever becomes of it: an agent that dials again and again is slowed down too.
-pub const SESSION_COST: u64 = 100;
+/// An agent that dials again and again is slowed down too.
+const HELLO_COST: u64 = 100;
 
 /// The bucket.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +54,11 @@ impl Pace {
 /// What a frame costs, tokens.
 pub fn cost(frame: &AgentFrame) -> u64 {
     match frame {
+        AgentFrame::Hello(_) => HELLO_COST,
         AgentFrame::Snapshot { checks, last: _ } => 1 + checks.len() as u64 / SNAPSHOT_CHECKS,
         AgentFrame::Reports { reports, through_seq: _ } => (reports.len() as u64).max(1),
         AgentFrame::DefinitionsStatus { nonce: _, statuses } => 1 + statuses.len() as u64 / SNAPSHOT_CHECKS,
-        AgentFrame::Hello(_)
-        | AgentFrame::CheckUpsert(_)
+        AgentFrame::CheckUpsert(_)
         | AgentFrame::CheckRemoved(_)
         | AgentFrame::Heartbeat(_)
         | AgentFrame::CommandAnswer(_) => 1,

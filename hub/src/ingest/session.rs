@@ -98,8 +98,6 @@ pub(super) async fn run(
         places: Arc::default(),
         read_at: Instant::now(),
     };
-    // Before its first frame: one that cannot be read costs no less than Hello.
-    session.pay(pace::SESSION_COST);
     let Ended = session.serve(identity, frames).await;
     if let Some(epoch) = session.epoch {
         // Err means that the hub stops: then nobody looks any more.

@@ -12,7 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_stream::StreamExt as _;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
@@ -223,35 +222,6 @@ async fn an_agent_that_floods_is_slowed_down_and_nothing_of_it_is_lost() {
         }
     }
     assert_eq!(recorded, sent);
-    neighbour.goes_on(&hub).await;
-    hub.stop().await;
-}
-
-#[tokio::test]
-async fn an_agent_that_connects_again_and_again_with_frames_that_no_hub_takes_is_slowed_down() {
-    let dir = TempDir::new().unwrap();
-    let hub = Running::start(dir.path()).await;
-    let mut neighbour = Neighbour::connect(dir.path(), &hub).await;
-    let token = hub.token("c1").await;
-    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
-    let client = agent.client(&hub).await;
-    let session = async |frame: v1::AgentFrame| {
-        let frames = tokio_stream::iter([frame]).chain(tokio_stream::pending());
-        client.clone().session(frames).await.unwrap().into_inner()
-    };
-    // As many at once as a connection has, each beyond what the bucket holds together: it is empty for seconds.
-    let too_early: v1::AgentFrame = AgentFrame::reports((1..=5_000).map(report).collect()).into();
-    // Which of them is read, and which waits for too long, is the bucket's to say.
-    let ended =
-        async |_| within("an end", session(too_early.clone()).await.message()).await.is_ok_and(|frame| frame.is_none());
-    let closed = futures::future::join_all((0..8).map(ended)).await;
-    assert_eq!(closed, [false; 8], "each hears why");
-    let before = hub.hub.refusals.total(Refused::Rate);
-    let unnamed = v1::Snapshot { checks: vec![v1::CheckState::default()], last: true };
-    let unnamed = v1::AgentFrame { frame: Some(v1::agent_frame::Frame::Snapshot(unnamed)) };
-    let _waits = session(unnamed).await;
-    eventually("a session that is not read yet", || hub.hub.refusals.total(Refused::Rate) > before).await;
-    assert_eq!(hub.hub.refusals.total(Refused::Frame), 0);
     neighbour.goes_on(&hub).await;
     hub.stop().await;
 }
