@@ -29,6 +29,8 @@ pub mod schema;
 pub mod source;
 pub mod states;
 mod sweep;
+#[cfg(test)]
+mod traced;
 mod unreadable;
 pub mod watches;
 pub mod workflows;

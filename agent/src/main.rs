@@ -12,7 +12,7 @@ async fn main() -> anyhow::Result<()> {
         config.log_format.into(),
         "info,kube_runtime=warn,kube_client=warn,kube_client::client::builder=off",
         "active-monitor-agent",
-        active_monitor_runtime::traces::collector(),
+        active_monitor_runtime::traces::Collector::from_env(),
     );
     active_monitor_agent::run(config).await
 }

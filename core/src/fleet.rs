@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::care::{Acknowledgement, Window};
 use crate::health::Health;
@@ -27,7 +27,7 @@ mod tests;
 
 use care::Windows;
 pub use checks::{OVERDUE_GRACE, due_at, overdue_seconds};
-use link::Link;
+use link::{Link, moved};
 
 /// Checks of a cluster, by (namespace, name).
 pub type Checks = BTreeMap<(String, String), Arc<CheckView>>;
@@ -287,6 +287,19 @@ impl Fleet {
             }
         }
         self.refresh_dependants(now);
+        self.take_events()
+    }
+
+    /// The hub's clock was set by `by` and says `now`. Leases and whatever else is counted from a moment of the hub's own
+    /// move along; windows and acknowledgements are told in dates and do not. A check is not overdue for it as long as the
+    /// clock of its cluster, which agreed with the hub's, goes on as before.
+    pub fn stepped(&mut self, now: Timestamp, by: SignedDuration) -> Vec<Event> {
+        self.started_at = moved(self.started_at, by);
+        let names: Vec<String> = self.links.keys().cloned().collect();
+        for name in names {
+            self.move_link(now, &name, by);
+        }
+        self.refresh_windows(now);
         self.take_events()
     }
 

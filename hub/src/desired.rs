@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
 use crate::revocations::Subject;
 use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
@@ -208,7 +209,7 @@ impl Desired {
         if self.restore.is_none() {
             return Err(ChangeError::Conflict("there is no restore to confirm".to_owned()));
         }
-        self.store.confirm_restore(Timestamp::now()).await.map_err(ChangeError::Store)?;
+        self.store.confirm_restore(clock::now()).await.map_err(ChangeError::Store)?;
         self.restore = None;
         self.publish_restore(fleet).await
     }
@@ -271,7 +272,7 @@ impl Desired {
     async fn add_cluster(&mut self, add: ClusterAdd, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
         let ClusterAdd { name, labels, annotations } = add;
         names::dns_label(&name).map_err(|rule| ChangeError::Invalid(format!("name {rule}")))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut record = match self.records.get(&name) {
             None => {
                 let created_at = self.terms.revocations.addition(&name, now);
@@ -301,7 +302,7 @@ impl Desired {
 
     async fn new_token(&mut self, name: &str, rebind: bool, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
         let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         if rebind {
             let unbound = self.store.unbind_cluster(name, now);
             self.terms.revocations.revoke(Subject::Binding(name), now, unbound).await?;
@@ -357,7 +358,7 @@ impl Desired {
             return Err(not_found("cluster", name));
         }
         let removed = self.store.remove_cluster(name);
-        self.terms.revocations.revoke(Subject::Cluster(name), Timestamp::now(), removed).await?;
+        self.terms.revocations.revoke(Subject::Cluster(name), clock::now(), removed).await?;
         self.records.remove(name);
         self.statuses.remove(name);
         self.sets.remove(name);

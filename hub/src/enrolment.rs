@@ -10,7 +10,6 @@ use std::time::Instant;
 use active_monitor_core::names;
 use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment, RenewRequest};
 use active_monitor_runtime::tls::Connection;
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
@@ -18,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::limit::LoginLimit;
 use crate::ca::{self, CaError, SigningRequest};
+use crate::clock;
 use crate::refusals::{Refusals, Refused};
 use crate::store::{AuditEntry, EnrolmentToken, Spend, Store};
 use crate::trust::{self, Distrust, Issuer};
@@ -91,7 +91,7 @@ impl EnrolmentService {
         if cluster_uid.is_empty() || cluster_uid.len() > MAX_UID_BYTES {
             return Err(EnrolError::BadRequest("cluster_uid must have 1 to 64 bytes"));
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let known = self.token(&cluster, &token).await?;
         if known.expires_at <= now {
             return Err(EnrolError::Expired);
@@ -150,7 +150,7 @@ impl Enrolment for EnrolmentService {
     }
 
     async fn recover(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let certificates = request.extensions().get::<PeerInfo>().and_then(|info| info.peer_certs());
         let identity = certificates.as_ref().and_then(|chain| chain.first()).and_then(ca::identity);
         let admitted = identity.ok_or(EnrolError::NoCertificate).and_then(|identity| {

@@ -24,6 +24,7 @@ pub mod serve;
 pub mod source;
 pub mod store;
 
+mod clock;
 mod desired;
 mod marks;
 mod recorder;

@@ -23,7 +23,7 @@ use crate::authority::Authority;
 use crate::desired::{self, Desired, Replacement, Request};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
-use crate::{recorder, saver};
+use crate::{clock, recorder, saver};
 
 mod run;
 
@@ -165,7 +165,7 @@ pub struct FleetHandle {
 /// # Errors
 /// The store cannot be read.
 pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result<FleetHandle, StoreError> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let revocations = Arc::clone(&terms.revocations);
     let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
     for record in store.clusters().await? {

@@ -29,6 +29,7 @@ use tonic::transport::Server;
 use crate::alerts::{self, AlertMetrics, RoutesError};
 use crate::authority::{Authority, Trust};
 use crate::ca::{self, CaError};
+use crate::clock;
 use crate::config::{ConfigError, ServeArgs};
 use crate::enrolment::EnrolmentService;
 use crate::incidents::{self, IncidentMetrics, OpenIncidents};
@@ -376,7 +377,7 @@ fn accept(
 }
 
 /// Runs a server; once asked to stop, its connections have [`DRAIN`] to end. A silent peer would else keep it for ever.
-async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: CancellationToken) -> Result<(), E> {
+pub(crate) async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: CancellationToken) -> Result<(), E> {
     let cut = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -388,7 +389,7 @@ async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: Cancellat
 }
 
 /// A peer may leave a ping unanswered for as long as it may be silent: a pause within the lease ends no session.
-fn grpc(lease: Duration) -> Server {
+pub(crate) fn grpc(lease: Duration) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE.max(lease)))
@@ -442,7 +443,7 @@ impl Listeners {
         })
     }
 
-    /// Replaces the certificates at two thirds of their life, and when the CA changes.
+    /// Replaces the certificates at two thirds of their life, and when the CA changes or the clock is set.
     async fn renew(
         self,
         authority: Arc<Authority>,
@@ -453,6 +454,8 @@ impl Listeners {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(ca::SERVER_LIFE * 2 / 3) => {}
+                // Those that were made by a clock that was ahead are not good yet.
+                () = clock::stepped() => {}
                 changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 () = stop.cancelled() => return Ok(()),
             }

@@ -22,6 +22,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod changes;
+#[cfg(test)]
+pub(crate) mod frozen;
 mod incidents;
 pub mod location;
 mod metrics;
@@ -450,6 +452,10 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// When a hub was there, oldest first.
     async fn lives(&self) -> Result<Vec<Life>, StoreError>;
+
+    /// Forgets transitions and lives that begin after `now`, and ends there a life that goes on over it: they were recorded
+    /// by a clock that was ahead.
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Keeps incidents as they are now; one with the same id and beginning is replaced.
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError>;

@@ -29,6 +29,8 @@ mod failures;
 mod faults;
 #[path = "fleet/hub.rs"]
 mod hub;
+#[path = "fleet/hub_clock.rs"]
+mod hub_clock;
 #[path = "fleet/install.rs"]
 mod install;
 #[path = "fleet/limits.rs"]

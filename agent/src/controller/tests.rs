@@ -305,3 +305,14 @@ async fn rights_that_nobody_uses_go_when_the_run_of_an_invalid_check_ends_that_w
     assert!(context.journal.intents("edited").is_empty());
     assert!(looked_for());
 }
+
+#[tokio::test]
+async fn each_look_at_a_check_is_a_span() {
+    let spans = crate::traced::Spans::watch();
+    let asked = Asked::default();
+    let (_dir, context) = context(client(asked.clone(), |_, _| accepted("seen"))).await;
+    let seen = guarded(object("seen", 1, spec("galaxy")));
+    let span = format!("check check={}", ObjectRef::from_obj(&*seen));
+    reconcile(seen, context.clone()).await.unwrap();
+    assert_eq!((spans.begun(&span), spans.ended(&span)), (1, 1));
+}

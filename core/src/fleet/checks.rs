@@ -61,7 +61,8 @@ pub(super) struct Known {
 impl Fleet {
     /// Takes a check as the agent said it in the open session.
     pub(super) fn put_said(&mut self, now: Timestamp, cluster: &str, epoch: u64, state: CheckState) {
-        let status = status_of(&state, now);
+        let theirs = self.links.get(cluster).map_or(now, |link| link.their_time(now));
+        let status = status_of(&state, theirs);
         self.put_check(now, cluster, state, status, Some(epoch));
     }
 
@@ -98,7 +99,7 @@ impl Fleet {
         }
         let Some(link) = self.links.get_mut(cluster) else { return };
         let armed = link.checks.get(&uid).and_then(|known| known.armed);
-        let due = due_at(&state).filter(|due| *due > now && epoch.is_some());
+        let due = due_at(&state).map(|due| link.our_time(due)).filter(|due| *due > now && epoch.is_some());
         if armed != due {
             if let Some(at) = armed {
                 self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.clone())));
@@ -163,26 +164,39 @@ impl Fleet {
         }
     }
 
+    /// Sets the deadlines of a cluster's checks anew, after a clock was set.
+    pub(super) fn arm_checks(&mut self, now: Timestamp, cluster: &str) {
+        let Some(link) = self.links.get_mut(cluster) else { return };
+        for (uid, known) in &mut link.checks {
+            if let Some(at) = known.armed.take() {
+                self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.clone())));
+            }
+        }
+        self.refresh_checks(now, cluster);
+    }
+
     /// Derives the status of a check again, after time passed or the link changed.
     pub(super) fn refresh_check(&mut self, now: Timestamp, cluster: &str, uid: &str) {
         let (Some(link), Some(entry)) = (self.links.get_mut(cluster), self.view.clusters.get(cluster)) else { return };
-        let (open_epoch, late) = (link.open_epoch(), link.snapshot_late(now));
+        let (open_epoch, late, theirs) = (link.open_epoch(), link.snapshot_late(now), link.their_time(now));
+        let Some(key) = link.checks.get(uid).map(|known| known.key.clone()) else { return };
+        let Some(old) = entry.checks.get(&key) else { return };
+        let due = due_at(&old.state).map(|due| link.our_time(due)).filter(|due| *due > now);
         let Some(known) = link.checks.get_mut(uid) else { return };
-        let Some(old) = entry.checks.get(&known.key) else { return };
         let spoken = known.epoch.is_some() && known.epoch == open_epoch;
         let status = match entry.view.status {
             ClusterStatus::Unreachable => CheckStatus::Stale,
-            ClusterStatus::Connected if spoken => status_of(&old.state, now),
+            ClusterStatus::Connected if spoken => status_of(&old.state, theirs),
             ClusterStatus::Connected if late => CheckStatus::Stale,
             // Nothing newer is known: what was shown stays, green only as long as the lease lasts.
             ClusterStatus::Connected | ClusterStatus::Reconnecting | ClusterStatus::Pending => old.status,
         };
-        if let Some(due) = due_at(&old.state).filter(|due| *due > now && known.armed.is_none() && spoken) {
+        if let Some(due) = due.filter(|_| known.armed.is_none() && spoken) {
             known.armed = Some(due);
             self.deadlines.insert((due, Deadline::Check(cluster.to_owned(), uid.to_owned())));
         }
         if status != old.status {
-            let (key, state) = (known.key.clone(), old.state.clone());
+            let state = old.state.clone();
             self.show(now, cluster, key, state, status);
         }
     }

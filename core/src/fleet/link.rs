@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::checks::Known;
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
@@ -18,6 +18,7 @@ use crate::view::{ClusterStatus, ClusterView, Event};
 const ODDITY_SHOWN: Duration = Duration::from_secs(10 * 60);
 /// A clock that is off by more is worth a message: slots are counted by it.
 const CLOCK_TOLERANCE_MS: i64 = 5_000;
+const TOLERANCE: Duration = Duration::from_millis(CLOCK_TOLERANCE_MS.unsigned_abs());
 /// Incarnations that are remembered as replaced.
 const MAX_REPLACED: usize = 8;
 
@@ -48,6 +49,9 @@ pub(super) struct Link {
     /// The checks have been told that the snapshot is late.
     lateness_shown: bool,
     heard_at: Option<Timestamp>,
+    /// The cluster's clock minus the hub's, where the hub's was set and the cluster's goes on as before: the hub's is the wrong
+    /// one then, and slots are judged by the cluster's.
+    offset: SignedDuration,
     /// Incarnations whose session another one took over while it was alive.
     replaced: VecDeque<String>,
 }
@@ -87,6 +91,39 @@ impl Link {
     pub(super) fn snapshot_done(&mut self) {
         self.snapshot_due = None;
         self.lateness_shown = false;
+    }
+
+    /// What the cluster's clock says at `now`, as far as that is to be believed.
+    pub(super) fn their_time(&self, now: Timestamp) -> Timestamp {
+        moved(now, self.offset)
+    }
+
+    /// When the cluster's clock will say this.
+    pub(super) fn our_time(&self, theirs: Timestamp) -> Timestamp {
+        moved(theirs, -self.offset)
+    }
+
+    /// The hub's clock was set by `by` while the cluster's was `skew` ahead of it.
+    fn stepped(&mut self, by: SignedDuration, skew: SignedDuration) {
+        let agreed = (skew - self.offset).unsigned_abs() <= TOLERANCE;
+        self.offset = if agreed { self.offset - by } else { SignedDuration::ZERO };
+        if self.offset.unsigned_abs() <= TOLERANCE {
+            self.offset = SignedDuration::ZERO;
+        }
+        self.heard_at = self.heard_at.map(|at| moved(at, by));
+        self.snapshot_due = self.snapshot_due.map(|at| moved(at, by));
+        if let Some((_, seen)) = &mut self.oddity {
+            *seen = moved(*seen, by);
+        }
+    }
+
+    /// The cluster's clock is `skew` ahead of the hub's. True where it no longer goes on as it did when the hub's was set.
+    fn contradicts(&mut self, skew: SignedDuration) -> bool {
+        let is_other = !self.offset.is_zero() && (skew - self.offset).unsigned_abs() > TOLERANCE;
+        if is_other {
+            self.offset = SignedDuration::ZERO;
+        }
+        is_other
     }
 
     /// When silence becomes Unreachable, as far as it is not so already.
@@ -177,7 +214,34 @@ impl Fleet {
         });
         self.announce(&name);
         self.refresh_cluster(now, &name);
+        self.compare_clocks(now, &name);
         Ok(epoch)
+    }
+
+    /// The hub's clock was set by `by` and says `now`: what is counted from a moment of the hub's own moves along.
+    pub(super) fn move_link(&mut self, now: Timestamp, name: &str, by: SignedDuration) {
+        let Some(link) = self.links.get_mut(name) else { return };
+        let skew_ms = self.view.clusters.get(name).map_or(0, |entry| entry.view.clock_skew_ms);
+        link.stepped(by, SignedDuration::from_millis(skew_ms));
+        let heard_at = link.heard_at;
+        if let Some(armed) = link.armed.take() {
+            self.deadlines.remove(&(armed, Deadline::Cluster(name.to_owned())));
+        }
+        self.edit_cluster(name, |view| {
+            view.last_heard_at = heard_at;
+            view.clock_skew_ms = skew_ms.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(0));
+        });
+        self.refresh_cluster(now, name);
+        self.arm_checks(now, name);
+        self.recounted.insert(name.to_owned());
+    }
+
+    fn compare_clocks(&mut self, now: Timestamp, name: &str) {
+        let Some(skew_ms) = self.view.clusters.get(name).map(|entry| entry.view.clock_skew_ms) else { return };
+        let skew = SignedDuration::from_millis(skew_ms);
+        if self.links.get_mut(name).is_some_and(|link| link.contradicts(skew)) {
+            self.arm_checks(now, name);
+        }
     }
 
     pub(super) fn heard(&mut self, now: Timestamp, name: &str) {
@@ -204,6 +268,7 @@ impl Fleet {
             self.announce(name);
         }
         self.refresh_cluster(now, name);
+        self.compare_clocks(now, name);
     }
 
     pub(super) fn close_link(&mut self, now: Timestamp, name: &str) {
@@ -278,6 +343,11 @@ impl Fleet {
             self.events.push(Event::Cluster(Box::new(entry.view.clone())));
         }
     }
+}
+
+/// `at + by`, or the end of time.
+pub(super) fn moved(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(at)
 }
 
 /// Milliseconds by which `theirs` is ahead of `ours`.

@@ -17,7 +17,6 @@ use active_monitor_proto::{WireError, v1};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
-use jiff::Timestamp;
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
@@ -25,6 +24,7 @@ use tracing::Instrument;
 
 use super::Shared;
 use crate::ca::AgentIdentity;
+use crate::clock;
 use crate::owner::{DefinitionSet, Given, Opened};
 use crate::refusals::Refused;
 use crate::store::{Recorded, Store, StoreError};
@@ -109,7 +109,7 @@ pub(super) async fn run(
 
 impl Session {
     async fn serve(&mut self, identity: AgentIdentity, mut frames: Streaming<v1::AgentFrame>) -> Ended {
-        let expires = tokio::time::sleep(until(identity.not_after));
+        let expires = tokio::time::sleep(clock::until(identity.not_after));
         let hello = tokio::time::sleep(HELLO_TIMEOUT);
         tokio::pin!(expires, hello);
         let stop = self.shared.stop.clone();
@@ -165,7 +165,7 @@ impl Session {
     fn renewed_until(&self) -> Option<Duration> {
         let records = self.shared.fleet.records();
         let newest = records.get(&self.cluster)?.agent_keys.last()?;
-        Some(until(newest.not_after)).filter(|left| !left.is_zero())
+        Some(clock::until(newest.not_after)).filter(|left| !left.is_zero())
     }
 
     /// Converts what came from the stream; `None` for what is to be ignored.
@@ -363,7 +363,7 @@ impl Session {
         let places = Arc::clone(&self.places);
         self.commits.push_back(Box::pin(async move {
             let _alone = places.write().await;
-            let result = store.record_gap(&cluster, &journal, gap, Timestamp::now()).await;
+            let result = store.record_gap(&cluster, &journal, gap, clock::now()).await;
             (0, result.map(|()| Recorded::default()))
         }));
     }
@@ -378,7 +378,7 @@ impl Session {
         let places = Arc::clone(&self.places);
         let commit = async move {
             let _beside_others = places.read().await;
-            let now = Timestamp::now();
+            let now = clock::now();
             let cursor = async {
                 match &journal {
                     Some(journal) => store.put_report_cursor(&cluster, journal, through_seq, now).await,
@@ -388,7 +388,7 @@ impl Session {
             // Both wait for the same commit of the disk.
             let result = futures::try_join!(store.record_runs(&cluster, runs, now), cursor);
             if result.is_ok() {
-                let now = Timestamp::now();
+                let now = clock::now();
                 ends.into_iter().for_each(|end| figures.recorded(end, now));
             }
             (through_seq, result.map(|(recorded, ())| recorded))
@@ -456,7 +456,7 @@ fn is_unreadable(status: &Status) -> bool {
 
 /// The pauses that a cluster's agent has taken and that have not ended.
 async fn pauses(store: &dyn Store, cluster: &str) -> VecDeque<Command> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let pauses = store.pauses(cluster, now).await.unwrap_or_else(|error| {
         tracing::error!(cluster, %error, "pauses cannot be read; an agent that took over lacks them");
         Vec::new()
@@ -471,11 +471,6 @@ async fn pauses(store: &dyn Store, cluster: &str) -> VecDeque<Command> {
 
 fn go_away(reason: &str, retry_after_ms: u32) -> Input {
     Input::GoAway { reason: reason.to_owned(), retry_after_ms }
-}
-
-fn until(at: Timestamp) -> Duration {
-    let left = at.as_millisecond().saturating_sub(Timestamp::now().as_millisecond());
-    Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }
 
 /// The next command; never, while no session is open.

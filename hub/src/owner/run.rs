@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Given, Message, Opened, Published};
+use crate::clock;
 
 /// Messages that share one publication.
 const BATCH: usize = 1024;
@@ -32,6 +33,7 @@ struct Owner {
     sessions: BTreeMap<String, Open>,
     view: watch::Sender<Arc<FleetView>>,
     events: broadcast::Sender<Published>,
+    watch: clock::Watch,
 }
 
 pub(super) async fn run(
@@ -41,7 +43,7 @@ pub(super) async fn run(
     events: broadcast::Sender<Published>,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events };
+    let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events, watch: clock::Watch::new() };
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let due = due_in(owner.fleet.next_wake());
@@ -60,15 +62,19 @@ pub(super) async fn run(
 fn due_in(wake: Option<Timestamp>) -> Duration {
     let Some(wake) = wake else { return Duration::from_secs(3600) };
     // One more millisecond, since the deadline may lie within the current one.
-    let left = wake.as_millisecond().saturating_sub(Timestamp::now().as_millisecond()).saturating_add(1);
-    Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(3600))
+    (clock::until(wake) + Duration::from_millis(1)).min(Duration::from_secs(3600))
 }
 
 impl Owner {
     /// Applies what waits, lets time pass, publishes.
     fn turn(&mut self, batch: &mut Vec<Message>) {
-        let now = Timestamp::now();
+        let (now, step) = self.watch.look();
         let mut events = Vec::new();
+        if let Some(by) = step {
+            let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+            tracing::warn!(by_ms, "the hub's clock was set while it ran: leases go on as they were");
+            events.extend(self.fleet.stepped(now, by));
+        }
         let mut settled = Vec::new();
         let mut opened = Vec::new();
         let messages = batch.len();

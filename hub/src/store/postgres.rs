@@ -268,6 +268,11 @@ impl Store for PostgresStore {
     async fn lives(&self) -> Result<Vec<Life>, StoreError> {
         within(transitions::lives(&self.pool)).await
     }
+
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(transitions::forget_after(&self.pool, now)).await
+    }
+
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {
         self.write(incidents::put(&self.pool, super::incidents::rows(incidents)?)).await
     }

@@ -553,6 +553,10 @@ impl Store for SqliteStore {
         transitions::lives(&self.readers).await
     }
 
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |db| async move { transitions::forget_after(db, now).await }.boxed()).await
+    }
+
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {
         let rows = super::incidents::rows(incidents)?;
         self.write(move |db| async move { incidents::put(db, rows).await }.boxed()).await

@@ -395,6 +395,11 @@ async fn transitions_come_check_by_check_and_oldest_first(backend: Backend) {
     let late = steps_of(store, Some("b"), 4).await;
     assert_eq!(late, [first, second, third].map(|step| ("b".to_owned(), step)), "with what was said last before");
     assert_eq!(steps_of(store, Some("b"), 6).await.len(), 1);
+    // A clock that was ahead recorded these; it is 5 now.
+    store.record_transitions(Life { from: at(20), to: at(30) }, vec![(check("b"), step(25, UP, false))]).await.unwrap();
+    store.forget_after(at(5)).await.unwrap();
+    assert_eq!(store.lives().await.unwrap(), [Life { from: at(0), to: at(5) }]);
+    assert_eq!(steps_of(store, None, 0).await.len(), expected.len());
     open.close().await;
 }
 

@@ -67,12 +67,20 @@ impl Agents {
     /// # Errors
     /// The hub refuses one.
     pub async fn join(hub: &Hub, ca: &str, count: usize, checks: usize) -> anyhow::Result<Agents> {
-        let first = hub.add_cluster(&name(0), &[]).await?;
+        Agents::join_from(0, hub, ca, count, checks).await
+    }
+
+    /// As [`Agents::join`], with numbers from `from` on.
+    ///
+    /// # Errors
+    /// As [`Agents::join`].
+    pub async fn join_from(from: usize, hub: &Hub, ca: &str, count: usize, checks: usize) -> anyhow::Result<Agents> {
+        let first = hub.add_cluster(&name(from), &[]).await?;
         let enrolment = endpoint(&first.enrolment_address, ca, None)?.connect().await.context("no enrolment")?;
         let enrolment = EnrolmentClient::new(enrolment);
         let enrol = |number| enrol(hub, enrolment.clone(), number);
         let endpoints: Vec<(usize, Endpoint)> =
-            stream::iter(0..count).map(enrol).buffer_unordered(ENROLLING).try_collect().await?;
+            stream::iter(from..from + count).map(enrol).buffer_unordered(ENROLLING).try_collect().await?;
         let checks: Arc<Vec<Arc<CheckState>>> = Arc::new((0..checks).map(|index| Arc::new(check(index))).collect());
         let (orders, followed) = watch::channel(Orders::default());
         let (seen, stop) = (Arc::<Seen>::default(), CancellationToken::new());

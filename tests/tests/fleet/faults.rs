@@ -34,7 +34,7 @@ impl World {
     }
 
     /// The agent is started by this program; see [`Agent::spawn_by`].
-    pub(super) async fn start_by(test: &str, launcher: &[&str]) -> Option<World> {
+    pub(super) async fn start_by(test: &str, launcher: &[String]) -> Option<World> {
         let testbed = Testbed::start_or_skip(test, Options::default()).await.expect("testbed")?;
         let cluster = &testbed.clusters[0];
         Agent::install(cluster, Crd::Ours).await.expect("install");

@@ -144,6 +144,8 @@ async fn values_that_make_no_sense_are_refused() {
         (Chart::Agent, "state.size=much", "/state/size"),
         (Chart::Agent, "log.level=loud", "/log/level"),
         (Chart::Agent, "metrics.certSecret=Ours", "/metrics/certSecret"),
+        (Chart::Agent, "tracing.endpoint=collector:4317", "/tracing/endpoint"),
+        (Chart::Agent, "tracing.attributes=eu", "/tracing/attributes"),
         (Chart::Agent, "replicas=0", "/replicas"),
         (Chart::Agent, "admission=maybe", "/admission"),
         (Chart::Agent, "crds.install=maybe", "/crds/install"),
@@ -153,11 +155,40 @@ async fn values_that_make_no_sense_are_refused() {
         (Chart::Hub, "leaseSeconds=0", "/leaseSeconds"),
         (Chart::Hub, "store.urlSecret=postgres://db", "/store/urlSecret"),
         (Chart::Hub, "serviceMonitor.enabled=true", "/serviceMonitor/secret"),
+        (Chart::Hub, "tracing.endpoint=https://collector", "/tracing/endpoint"),
+        (Chart::Hub, "tracing.caConfigMap=Ours", "/tracing/caConfigMap"),
         (Chart::Hub, "prometheusRule.enabled=maybe", "/prometheusRule/enabled"),
     ];
     for (chart, values, field) in refused {
         let said = helm.template(chart, &["--set", values]).await.expect_err(values);
         assert!(format!("{said:#}").contains(field), "{values}: {said:#}");
+    }
+}
+
+/// A collector is named by the variables that both binaries read, and can be reached.
+#[tokio::test]
+async fn a_collector_in_the_values_is_one_for_hub_and_agent() {
+    let Some(programs) = programs_or_skip("a_collector_in_the_values_is_one_for_hub_and_agent").await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let collector = "tracing.endpoint=https://collector:4317,tracing.caConfigMap=ours,networkPolicy.enabled=true";
+    for chart in Chart::ALL {
+        let args = ["--set", collector, "--set-string", "tracing.attributes=k8s.cluster.name=eu-1"];
+        let text = helm.template(chart, &args).await.expect("the chart");
+        for line in [
+            r#"- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "https://collector:4317"}"#,
+            "- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /etc/active-monitor-tracing/ca.crt}",
+            r#"- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.cluster.name=eu-1"}"#,
+            "- {name: tracing-ca, mountPath: /etc/active-monitor-tracing, readOnly: true}",
+            "- {name: tracing-ca, configMap: {name: ours, items: [{key: ca.crt, path: ca.crt}]}}",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        let way_out = match chart {
+            Chart::Agent => "- {port: 4317, protocol: TCP}",
+            Chart::Hub => "egress: [{}]",
+        };
+        assert!(text.contains(way_out), "{text}");
     }
 }
 
