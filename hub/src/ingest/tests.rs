@@ -202,21 +202,23 @@ async fn a_session_ends_with_its_certificate_unless_that_was_renewed() {
     connected(&world, &renews).await;
     connected(&world, &forgets).await;
     let ends = forgets.known.lock().identity.not_after;
-    sleep(5 * 24 * 3600).await;
+    sleep(24 * 3600).await;
+    forgets.weather.send_replace(Weather::Cut);
+    sleep(2 * 24 * 3600).await;
     let (at, reason) = forgets.known.lock().farewells.first().cloned().unwrap();
     assert_eq!(reason, "the certificate has expired");
     let off = at.duration_since(ends).unsigned_abs();
     assert!(off < Duration::from_secs(2), "{off:?}");
     let known = renews.known.lock();
     assert_eq!((known.sessions, known.farewells.len()), (1, 0), "{:?}", known.farewells);
-    assert!(known.renewals >= 7, "{}", known.renewals);
+    assert!(known.renewals >= 4, "{}", known.renewals);
     drop(known);
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_raises_nothing_of_who_speaks_and_hides_nobody_who_is_silent() {
-    for hours in [1, -1, 6, -6] {
+    for hours in [1, -1] {
         let mut world = World::new().await;
         let [lives, dies] = [world.agent("lives").await, world.agent("dies").await];
         let due = virtual_time::unset() + SignedDuration::from_mins(30);
@@ -239,8 +241,8 @@ async fn a_clock_that_is_set_raises_nothing_of_who_speaks_and_hides_nobody_who_i
         // Who enrols under the clock as it is now is admitted, and renews.
         let late = world.agent("late").await;
         connected(&world, &late).await;
-        sleep(60 * 3600).await;
-        assert!(late.known.lock().renewals >= 3 && late.known.lock().sessions == 1, "{hours} h");
+        sleep(26 * 3600).await;
+        assert!(late.known.lock().renewals >= 1 && late.known.lock().sessions == 1, "{hours} h");
         world.stop().await;
     }
 }
