@@ -302,6 +302,8 @@ mod tests {
         let (sender, view) = watch::channel(fleet.publish());
         let (stop, shared) = (CancellationToken::new(), Arc::clone(&store) as Arc<dyn Store>);
         let task = tokio::spawn(run(shared, view, at(0), stop.clone()));
+        // It has seen a fleet without the check.
+        tokio::task::yield_now().await;
         let epoch = fleet.open(at(1), &hello(at(1))).0.unwrap();
         let mut show = |second, phase| {
             let what = Said::Upsert(Box::new(CheckState { next_slot: None, ..check("dns", phase) }));

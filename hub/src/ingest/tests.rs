@@ -159,7 +159,8 @@ async fn a_peer_that_answers_pings_and_says_nothing_keeps_its_connection_and_not
     let agent = world.agent("a").await;
     connected(&world, &agent).await;
     agent.known.lock().speaks = false;
-    let silent_for = within(LEASE, "alarm", || world.status("a") == ClusterStatus::Unreachable).await;
+    // One more word is on its way.
+    let silent_for = within(LEASE + HEARTBEAT, "alarm", || world.status("a") == ClusterStatus::Unreachable).await;
     assert!(silent_for >= LEASE - HEARTBEAT, "{silent_for:?}");
     sleep(3600).await;
     assert_eq!(world.check_status("a"), Some(CheckStatus::Stale));

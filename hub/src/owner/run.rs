@@ -50,7 +50,8 @@ pub(super) async fn run(
         tokio::select! {
             // First what agents say: a word that waits here must not be overtaken by the end of its lease.
             biased;
-            _ = queue.recv_many(&mut batch, BATCH) => {}
+            // None means that everybody who could say something is gone: only at the end of the process.
+            received = queue.recv_many(&mut batch, BATCH) => if received == 0 { return Ok(()) },
             () = tokio::time::sleep(due) => {}
             () = stop.cancelled() => return Ok(()),
         }
