@@ -6,7 +6,7 @@ use active_monitor_core::clock::Steps;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// Time between two looks of [`stepped`].
+/// Time between two looks of [`set_back`].
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The time.
@@ -42,10 +42,10 @@ impl Watch {
     }
 }
 
-/// Returns when the clock was set.
-pub(crate) async fn stepped() {
+/// Returns when the clock was set back.
+pub(crate) async fn set_back() {
     let mut watch = Watch::new();
-    while watch.look().1.is_none() {
+    while watch.look().1.is_none_or(|by| by.is_positive()) {
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -443,7 +443,7 @@ impl Listeners {
         })
     }
 
-    /// Replaces the certificates at two thirds of their life, and when the CA changes or the clock is set.
+    /// Replaces the certificates at two thirds of their life, and when the CA changes or the clock is set back.
     async fn renew(
         self,
         authority: Arc<Authority>,
@@ -455,7 +455,7 @@ impl Listeners {
             tokio::select! {
                 () = tokio::time::sleep(ca::SERVER_LIFE * 2 / 3) => {}
                 // Those that were made by a clock that was ahead are not good yet.
-                () = clock::stepped() => {}
+                () = clock::set_back() => {}
                 changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 () = stop.cancelled() => return Ok(()),
             }

@@ -100,7 +100,7 @@ async fn few_files_little_processor_and_little_memory_break_nothing() {
 
 /// Callers hold more connections than the agent has descriptors.
 async fn few_files(world: &World<'_>) {
-    let agent = world.start(&["prlimit", &format!("--nofile={FILES}:{FILES}")]);
+    let agent = world.start(&["prlimit".to_owned(), format!("--nofile={FILES}:{FILES}")]);
     world.goes_on(&agent, "with 64 descriptors").await;
     let address = agent.metrics_url.trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
     let mut held = Vec::new();
