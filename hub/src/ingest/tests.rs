@@ -53,7 +53,7 @@ impl Dice {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_days_of_pauses_cuts_restarts_and_renewals_raise_only_what_is_true_and_lose_nothing() {
+async fn a_day_of_pauses_cuts_restarts_and_renewals_raises_only_what_is_true_and_loses_nothing() {
     let mut world = World::new().await;
     let [calm, halting, cut] = [world.agent("calm").await, world.agent("halting").await, world.agent("cut").await];
     let all = [&calm, &halting, &cut];
@@ -61,7 +61,7 @@ async fn two_days_of_pauses_cuts_restarts_and_renewals_raise_only_what_is_true_a
         connected(&world, agent).await;
     }
     let (mut dice, mut cuts, mut restarts) = (Dice(7), Vec::new(), 0);
-    let end = clock::now() + SignedDuration::from_hours(48);
+    let end = clock::now() + SignedDuration::from_hours(24);
     while clock::now() < end {
         for _ in 0..dice.between(10, 60) {
             sleep(58).await;
@@ -77,7 +77,7 @@ async fn two_days_of_pauses_cuts_restarts_and_renewals_raise_only_what_is_true_a
         assert_eq!(world.check_status("cut"), Some(CheckStatus::Stale));
         cut.weather.send_replace(Weather::Up);
         within(Duration::from_secs(40), "return", || world.status("cut") == ClusterStatus::Connected).await;
-        if cuts.len() % 8 == 0 {
+        if cuts.len() % 6 == 0 {
             sleep(60).await;
             world.stop().await;
             sleep(5).await;
@@ -87,11 +87,11 @@ async fn two_days_of_pauses_cuts_restarts_and_renewals_raise_only_what_is_true_a
         }
     }
     sleep(60).await;
-    assert!(cuts.len() > 20 && restarts >= 3, "{} cuts, {restarts} restarts", cuts.len());
+    assert!(cuts.len() > 12 && restarts >= 2, "{} cuts, {restarts} restarts", cuts.len());
     for agent in all {
         let known = agent.known.lock();
         assert_eq!((known.reports.len(), world.status(&agent.cluster)), (0, ClusterStatus::Connected));
-        assert!(known.renewals >= 2 && known.identity.not_after > clock::now(), "{} renewals", known.renewals);
+        assert!(known.renewals >= 1 && known.identity.not_after > clock::now(), "{} renewals", known.renewals);
         assert!(known.farewells.iter().all(|(_, reason)| reason == "the hub is stopping"), "{:?}", known.farewells);
     }
     for agent in [&calm, &halting] {
@@ -197,15 +197,15 @@ async fn a_goodbye_that_comes_late_says_nothing_of_the_next_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_ends_with_its_certificate_unless_that_was_renewed() {
-    let mut world = World::new().await;
+    let mut world = World::with_certificates(Duration::from_secs(3600)).await;
     let [renews, forgets] = [world.agent("renews").await, world.agent("forgets").await];
     forgets.known.lock().renews = false;
     connected(&world, &renews).await;
     connected(&world, &forgets).await;
     let ends = forgets.known.lock().identity.not_after;
-    sleep(24 * 3600).await;
+    sleep(3600).await;
     forgets.weather.send_replace(Weather::Cut);
-    sleep(2 * 24 * 3600).await;
+    sleep(2 * 3600).await;
     let (at, reason) = forgets.known.lock().farewells.first().cloned().unwrap();
     assert_eq!(reason, "the certificate has expired");
     let off = at.duration_since(ends).unsigned_abs();
@@ -239,11 +239,9 @@ async fn a_clock_that_is_set_raises_nothing_of_who_speaks_and_hides_nobody_who_i
         assert_eq!(world.status("lives"), ClusterStatus::Connected, "{hours} h");
         assert_eq!(world.check_status("lives"), Some(CheckStatus::Succeeded), "{hours} h");
         assert!(world.times("lives", ClusterStatus::Unreachable).is_empty(), "{hours} h");
-        // Who enrols under the clock as it is now is admitted, and renews.
+        // Who enrols under the clock as it is now is admitted.
         let late = world.agent("late").await;
         connected(&world, &late).await;
-        sleep(26 * 3600).await;
-        assert!(late.known.lock().renewals >= 1 && late.known.lock().sessions == 1, "{hours} h");
         world.stop().await;
     }
 }

@@ -18,7 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::{Figures, FleetService, Outgoing};
 use super::agent::{self, Agent};
 use super::wire::Wire;
-use crate::ca::AgentIdentity;
+use crate::authority::Authority;
+use crate::ca::{self, AgentIdentity};
 use crate::enrolment::EnrolmentService;
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
@@ -51,6 +52,7 @@ pub(super) struct World {
     dir: TempDir,
     door: Doorway,
     pub(super) store: Arc<dyn Store>,
+    certificate_life: Duration,
     /// Each change of a cluster's status, over all lives of the hub.
     seen: Arc<Mutex<Vec<Seen>>>,
     hub: Option<Hub>,
@@ -64,19 +66,28 @@ struct Hub {
 
 impl World {
     pub(super) async fn new() -> World {
+        World::with_certificates(ca::AGENT_LIFE).await
+    }
+
+    /// Agents' certificates last so long.
+    pub(super) async fn with_certificates(certificate_life: Duration) -> World {
         clock::virtual_time::begin("2026-03-01T00:00:00Z".parse().unwrap());
         // What is written is not to outlast anything.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = frozen(SqliteStore::open(dir.path())).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(Frozen(store));
-        let mut world = World { dir, door: Doorway::default(), store, seen: Arc::default(), hub: None };
+        let mut world =
+            World { dir, door: Doorway::default(), store, certificate_life, seen: Arc::default(), hub: None };
         world.start().await;
         world
     }
 
     pub(super) async fn start(&mut self) {
-        let (tasks, terms) = (Tasks::new(), Terms::of_a_test(self.dir.path()));
-        let (lease, authority) = (terms.lease, Arc::clone(&terms.authority));
+        let tasks = Tasks::new();
+        let authority = Authority::load(self.dir.path(), self.certificate_life, clock::now()).unwrap();
+        let authority = Arc::new(authority);
+        let terms = Terms { authority: Arc::clone(&authority), ..Terms::of_a_test(self.dir.path()) };
+        let lease = terms.lease;
         let fleet = owner::start(Arc::clone(&self.store), terms, &tasks).await.unwrap();
         let issuer = Issuer { authority, fleet: fleet.clone() };
         let marks = Marks::load(&*self.store).await.unwrap();
