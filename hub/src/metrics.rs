@@ -31,7 +31,7 @@ use crate::api::problem::ApiError;
 use crate::auth::Viewer;
 use custom::Custom;
 use families::{FAMILIES, Rows};
-pub use selection::Selection;
+use selection::Selection;
 use text::Text;
 
 /// Bytes after which a chunk is sent.

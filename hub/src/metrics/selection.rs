@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 4096;
 
 /// What is wanted: the series that any of the selectors picks.
 #[derive(Clone, Debug, Default)]
-pub enum Selection {
+pub(crate) enum Selection {
     /// Every series.
     #[default]
     All,
@@ -23,7 +23,7 @@ pub enum Selection {
 
 /// One vector selector.
 #[derive(Clone, Debug)]
-pub struct Selector(Vec<Matcher>);
+pub(crate) struct Selector(Vec<Matcher>);
 
 #[derive(Clone, Debug)]
 struct Matcher {
@@ -56,7 +56,7 @@ impl Selection {
     ///
     /// # Errors
     /// Which selector is wrong, and why.
-    pub fn parse(texts: &[String]) -> Result<Selection, String> {
+    pub(crate) fn parse(texts: &[String]) -> Result<Selection, String> {
         if texts.is_empty() || texts.len() > MAX_SELECTORS {
             return Err(format!("match[]: give 1 to {MAX_SELECTORS} selectors, such as {{cluster=\"prod-eu-1\"}}"));
         }
