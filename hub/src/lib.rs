@@ -21,6 +21,7 @@ pub mod remote_write;
 pub mod retention;
 pub mod revocations;
 pub mod serve;
+mod singletons;
 pub mod source;
 pub mod store;
 

@@ -22,8 +22,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::authority::Authority;
 use crate::desired::{self, Desired, Replacement, Request};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
+use crate::saver;
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
-use crate::{recorder, saver};
 
 mod run;
 
@@ -197,7 +197,6 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
     };
     tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
     tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
-    tasks.supervise("recorder", recorder::run(Arc::clone(&store), view.clone(), now, tasks.stop_token()));
     tasks.supervise("saver", saver::run(store, view, tasks.stop_token()));
     Ok(handle)
 }
