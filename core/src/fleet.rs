@@ -25,6 +25,8 @@ mod elsewhere;
 mod link;
 mod publication;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use care::Windows;

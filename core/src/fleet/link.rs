@@ -265,7 +265,10 @@ impl Fleet {
             link.oddity = None;
         }
         let (status, message) = match &link.elsewhere {
-            Some(place) => self.replicas.show(place, now, lease),
+            Some(place) => {
+                let (status, said) = self.replicas.show(place, now, lease);
+                (status, link.oddity.as_ref().map_or(said, |(text, _)| text.clone()))
+            }
             None => {
                 let status = link.status(now, started_at, lease);
                 (status, link.message(status, &entry.view, &self.view.summary.hub_version))
