@@ -171,7 +171,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
-    let Opened { store, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
+    let Opened { store, replicas: _, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
     if let Some(hold) = claim {
         tasks.supervise("store", hold(tasks.stop_token()));
     }

@@ -68,6 +68,9 @@ pub enum StoreError {
     /// Another hub has claimed the data base on its server.
     #[error("the data base is in use by another hub")]
     InUse,
+    /// Another replica does what this one did: the lease of this name is another's.
+    #[error("another replica has taken over: {0}")]
+    Fenced(&'static str),
     /// The data base did not answer in time; whether it did what was asked is not known.
     #[error("the data base did not answer within {} s", .0.as_secs())]
     Late(Duration),
@@ -92,6 +95,7 @@ impl StoreError {
             | StoreError::Commit(_)
             | StoreError::Locked { .. }
             | StoreError::InUse
+            | StoreError::Fenced(_)
             | StoreError::Metrics(_)
             | StoreError::Closed => true,
         }

@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio_util::sync::CancellationToken;
 
 use super::postgres::PostgresStore;
+use super::postgres::replicas::Replicas;
 use super::sqlite::SqliteStore;
 use super::{Store, StoreError};
 
@@ -132,6 +133,8 @@ fn parse(text: &str) -> Result<Location, LocationError> {
 pub struct Opened {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// How the hub's replicas reach each other; none where there can be one hub only.
+    pub replicas: Option<Arc<Replicas>>,
     /// What it counts.
     pub collectors: Vec<Box<dyn Collector>>,
     /// Keeps a second hub away until the token is cancelled; ends with an error where that fails. None where the store
@@ -156,12 +159,13 @@ impl Location {
         match self {
             Location::Sqlite(directory) => {
                 let store = SqliteStore::open(directory).await?;
-                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), claim: None })
+                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), replicas: None, claim: None })
             }
             Location::Postgres(options) => {
                 let (store, claim) = PostgresStore::open(options.as_ref().clone()).await?;
                 let hold: Hold = Box::new(move |stop| claim.hold(stop).boxed());
-                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), claim: Some(hold) })
+                let (collectors, replicas) = (store.collectors(), Arc::new(store.replicas()));
+                Ok(Opened { store: Arc::new(store), replicas: Some(replicas), collectors, claim: Some(hold) })
             }
         }
     }

@@ -24,6 +24,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio_util::sync::DropGuard;
 
 pub use claim::Claim;
+use replicas::Replicas;
 
 use super::metrics::Metrics;
 use super::{
@@ -41,6 +42,7 @@ mod history;
 mod incidents;
 mod pauses;
 mod prune;
+pub mod replicas;
 mod restore;
 mod source;
 mod states;
@@ -82,6 +84,11 @@ impl PostgresStore {
     /// What the store counts, to be registered where it shall be seen.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         self.metrics.collectors()
+    }
+
+    /// How this hub, under a name that is drawn now, reaches the other replicas on the data base.
+    pub fn replicas(&self) -> Replicas {
+        Replicas::new(self.pool.clone())
     }
 
     async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 
+use super::replicas::changes;
 use crate::store::queries::kept;
 use crate::store::rows::{self, json, micros};
 use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Spend, StoreError};
@@ -41,6 +42,8 @@ pub(super) async fn remove(pool: &PgPool, name: &str) -> Result<(), StoreError> 
         "DELETE FROM definition_statuses WHERE cluster = $1",
         "DELETE FROM pauses WHERE cluster = $1",
         "DELETE FROM report_cursors WHERE cluster = $1",
+        "DELETE FROM replica_sessions WHERE cluster = $1",
+        "DELETE FROM replica_commands WHERE cluster = $1",
     ] {
         sqlx::query(statement).bind(kept(name)).execute(&mut *transaction).await?;
     }
@@ -74,6 +77,7 @@ pub(super) async fn spend_token(
     cluster_uid: &str,
 ) -> Result<Spend, StoreError> {
     let mut transaction = pool.begin().await?;
+    changes::in_order(&mut transaction).await?;
     // The row is locked until the commit: of two keys at once the second sees what the first did.
     let bound: Option<(Option<String>,)> =
         sqlx::query_as("SELECT cluster_uid FROM clusters WHERE name = $1 AND token_hash = $2 FOR UPDATE")

@@ -41,7 +41,7 @@ impl Side for PostgresSide {
     async fn tables(&mut self) -> Result<Vec<Table>, StoreError> {
         let found = sqlx::query_as::<_, (String, String, String)>(
             "SELECT table_name::text, column_name::text, data_type::text FROM information_schema.columns \
-             WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' \
+             WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' AND table_name NOT LIKE 'replica%' \
              ORDER BY table_name::text COLLATE \"C\", column_name::text COLLATE \"C\"",
         );
         let mut tables = BTreeMap::<String, Vec<(String, Kind)>>::new();
