@@ -22,6 +22,7 @@ mod follower;
 mod publisher;
 
 /// The replicas that this hub is one of.
+#[derive(Debug)]
 pub struct Peers {
     pub(crate) store: Arc<Replicas>,
     asked: Asked,

@@ -36,6 +36,7 @@ use crate::ingest::{Figures, FleetService};
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
 use crate::refusals::Refusals;
+use crate::replicas::Peers;
 use crate::remote_write::{RemoteWrite, RemoteWriteMetrics, SenderError};
 use crate::retention::{self, Pruning};
 use crate::revocations::{RevocationError, Revocations};
@@ -171,7 +172,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
-    let Opened { store, replicas: _, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
+    let Opened { store, replicas, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
     if let Some(hold) = claim {
         tasks.supervise("store", hold(tasks.stop_token()));
     }
@@ -214,6 +215,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let terms = Terms {
         revocations,
         restore_unconfirmed,
+        peers: replicas.map(|replicas| Arc::new(Peers::new(replicas))),
         lease: args.lease(),
         authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),

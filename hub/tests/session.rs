@@ -17,6 +17,8 @@ mod on_postgres;
 #[path = "store/postgres.rs"]
 #[expect(dead_code, reason = "the tests of the store need more of it")]
 mod postgres;
+#[path = "session/replicas.rs"]
+mod replicas;
 #[path = "session/restore.rs"]
 mod restore;
 #[path = "session/traces.rs"]

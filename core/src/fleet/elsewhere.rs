@@ -99,17 +99,17 @@ pub struct Elsewhere {
     pub replica: String,
     /// Epoch of the session; any but the newest is ignored.
     pub epoch: u64,
-    /// The link, where it changed.
+    /// The link as it is shown there; absent before anything is, and then nothing is said of the checks either.
     pub link: Option<ShownLink>,
     /// The checks that changed.
     pub checks: Vec<ShownCheck>,
     /// uids of checks that are gone.
     pub removed: Vec<String>,
-    /// Whether these are all of its checks: the others are gone.
+    /// Whether these are all of its checks: the others are gone. So it is with the first word in a session.
     pub is_whole: bool,
 }
 
-/// The replica that has the newest session of a cluster, and what it says of the link.
+/// The replica whose word is shown of a cluster, and what it says of the link.
 #[derive(Debug)]
 pub(super) struct Place {
     replica: String,
@@ -234,28 +234,21 @@ impl Fleet {
     pub(super) fn put_elsewhere(&mut self, now: Timestamp, elsewhere: Elsewhere) {
         let Elsewhere { cluster, replica, epoch, link: shown, checks, removed, is_whole } = elsewhere;
         let lease = self.lease;
-        let (Some(link), Some(entry)) = (self.links.get_mut(&cluster), self.view.clusters.get(&cluster)) else { return };
+        let Some(link) = self.links.get_mut(&cluster) else { return };
         let live = link.live_incarnation(now, lease);
         if !link.moves(epoch) {
             return;
         }
-        let place = match &shown {
-            Some(ShownLink { status, message, incarnation, snapshot_due, .. }) => {
-                link.replace(live, incarnation);
-                link.expect_snapshot(*snapshot_due);
-                Place { replica, status: *status, message: message.clone(), incarnation: incarnation.clone() }
-            }
-            // The session is open, and nothing was said in it yet: what was shown stays.
-            None => {
-                let (status, message) = (entry.view.status, entry.view.message.clone());
-                Place { replica, status, message, incarnation: live.unwrap_or_default() }
-            }
-        };
-        link.elsewhere = Some(place);
         self.own(&cluster, None);
-        if let Some(shown) = shown {
-            self.put_link(&cluster, shown);
+        // Until the replica says something, the last word stays, for as long as it would have.
+        let Some(shown) = shown else { return self.refresh_cluster(now, &cluster) };
+        if let Some(link) = self.links.get_mut(&cluster) {
+            link.replace(live, &shown.incarnation);
+            link.expect_snapshot(shown.snapshot_due);
+            let (message, incarnation) = (shown.message.clone(), shown.incarnation.clone());
+            link.elsewhere = Some(Place { replica, status: shown.status, message, incarnation });
         }
+        self.put_link(&cluster, shown);
         self.refresh_cluster(now, &cluster);
         self.put_checks(now, &cluster, checks, removed, is_whole);
     }

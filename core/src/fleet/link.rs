@@ -43,7 +43,9 @@ pub(super) struct Link {
     /// Epoch of the newest session, open or not.
     epoch: u64,
     session: Option<Session>,
-    /// The newest session is, or was, at this other replica.
+    /// The newest session is, or was, at this replica of the hub.
+    is_here: bool,
+    /// What is shown is the word of another replica.
     pub(super) elsewhere: Option<Place>,
     /// When the last chunk of a snapshot must be here, absent once it is. A session takes over the deadline of the one
     /// before: an agent that connects again and again must not keep old statuses alive.
@@ -69,14 +71,14 @@ impl Link {
     /// Takes note that the newest session has this epoch and is at another replica: one that was here is over. False where
     /// a newer one is known.
     pub(super) fn moves(&mut self, epoch: u64) -> bool {
-        if epoch < self.epoch || (epoch == self.epoch && self.elsewhere.is_none()) {
+        if epoch < self.epoch || (epoch == self.epoch && self.is_here) {
             return false;
         }
-        if epoch > self.epoch {
-            self.epoch = epoch;
+        if std::mem::take(&mut self.is_here) {
             self.session = None;
             self.refused.clear();
         }
+        self.epoch = epoch;
         true
     }
 
@@ -194,6 +196,7 @@ impl Fleet {
             link.oddity = Some((text.to_owned(), now));
         }
         link.epoch = epoch;
+        link.is_here = true;
         link.elsewhere = None;
         link.session = Some(Session { incarnation: hello.incarnation.clone() });
         link.snapshot_due.get_or_insert(later(now, lease));

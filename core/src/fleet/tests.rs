@@ -7,6 +7,7 @@ use crate::session::hub::MAX_CHECKS;
 use crate::state::{Phase, Totals};
 
 mod care;
+mod elsewhere;
 
 const LEASE: Duration = Duration::from_secs(15);
 

@@ -1,12 +1,14 @@
 //! What another replica of the hub changed, read again from the store and made known here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use active_monitor_core::definition::parse;
 use active_monitor_core::fleet::Change;
 
-use super::{ChangeError, Desired, FleetHandle, Records, Stored, readable};
+use super::{ChangeError, Desired, FleetHandle, Records, Request, Stored, readable};
 use crate::store::StoreError;
+use crate::store::postgres::replicas::Alone;
 
 /// What is to be read again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +23,45 @@ pub(crate) struct Stale {
     pub(crate) restore: bool,
 }
 
+impl Request {
+    /// Whether it changes what all replicas share, after a look at what is there.
+    fn is_change(&self) -> bool {
+        match self {
+            Request::AddCluster(..)
+            | Request::PatchCluster(..)
+            | Request::RemoveCluster(..)
+            | Request::PutDefinition(..)
+            | Request::DeleteDefinition(..)
+            | Request::Replace(..)
+            | Request::Bound { .. }
+            | Request::Issued { .. }
+            | Request::Restored(..)
+            | Request::ConfirmRestore(..)
+            | Request::NewToken { .. } => true,
+            Request::Statuses(..) | Request::Subscribe(..) | Request::Reload(..) => false,
+        }
+    }
+}
+
 impl Desired {
+    /// Where there are other replicas: keeps them from changing anything, and reads what they changed, so that changes are
+    /// made one after the other as in a hub that is alone.
+    pub(super) async fn alone(&mut self, requests: &[Request], fleet: &FleetHandle) -> Option<Alone> {
+        let peers = self.terms.peers.clone()?;
+        if !requests.iter().any(Request::is_change) {
+            return None;
+        }
+        let all = Stale { clusters: true, definitions: true, statuses: false, restore: true };
+        let alone = peers.store.alone().await;
+        match (&alone, self.reload(all, fleet).await) {
+            (Ok(_), Ok(())) => {}
+            // A replica that hangs must not keep the others from changes; where the data base fails, the change does too.
+            (Err(error), _) => tracing::warn!(%error, "changes of other replicas are not waited for"),
+            (Ok(_), Err(error)) => tracing::warn!(%error, "changes of other replicas are not read"),
+        }
+        alone.ok()
+    }
+
     pub(super) async fn reload(&mut self, stale: Stale, fleet: &FleetHandle) -> Result<(), ChangeError> {
         let Stale { clusters, definitions, statuses, restore } = stale;
         let mut is_news = false;
@@ -123,7 +163,7 @@ impl Desired {
         self.statuses.remove(name);
         self.sets.remove(name);
         self.rendered.remove_cluster(name);
-        self.published_records.send_replace(std::sync::Arc::new(self.records.clone()));
+        self.published_records.send_replace(Arc::new(self.records.clone()));
         fleet.change(Change::ClusterRemoved { name: name.to_owned() }).await
     }
 }

@@ -18,7 +18,7 @@ type Verdict = Result<Answer, Undelivered>;
 type Key = (String, String);
 
 /// Who waits for answers from other replicas.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Asked(Mutex<BTreeMap<Key, oneshot::Sender<Verdict>>>);
 
 /// Forgets who waits when it waits no more.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Peers, commands, followed};
 use crate::desired::Stale;
 use crate::owner::{self, ChangeError, FleetHandle};
-use crate::store::postgres::replicas::{Followed, FollowedCluster, Topic};
+use crate::store::postgres::replicas::{Followed, Topic};
 use crate::store::{CheckKey, Store, StoreError};
 
 /// Wake-ups can be lost with their connection: it is looked this often without one.
@@ -68,9 +68,15 @@ impl Follower {
             statuses: news(Topic::DefinitionStatuses),
             restore: news(Topic::Restore),
         };
+        let own = self.peers.store.id();
+        let others = replicas.iter().filter(|(id, _)| id != own);
+        let beats = others.map(|(id, ago)| (id.clone(), began.checked_sub(*ago).unwrap_or(Timestamp::MIN)));
+        self.send(Change::Beats(beats.collect())).await;
         // First the clusters, since nothing is shown of one that is not known.
         stopping(self.fleet.reload(stale).await)?;
-        self.show(began, &replicas, clusters).await;
+        for cluster in clusters.into_iter().filter(|cluster| cluster.replica != own) {
+            self.send(Change::Elsewhere(Box::new(followed(cluster)))).await;
+        }
         if news(Topic::Windows) {
             let windows = owner::windows(self.store.as_ref()).await?;
             self.send(Change::Windows(windows)).await;
@@ -86,17 +92,6 @@ impl Follower {
         }
         self.revision = revision;
         Ok(())
-    }
-
-    /// Who is there, and what they show.
-    async fn show(&self, began: Timestamp, replicas: &[(String, Duration)], clusters: Vec<FollowedCluster>) {
-        let own = self.peers.store.id();
-        let others = replicas.iter().filter(|(id, _)| id != own);
-        let beats = others.map(|(id, ago)| (id.clone(), began.checked_sub(*ago).unwrap_or(Timestamp::MIN)));
-        self.send(Change::Beats(beats.collect())).await;
-        for cluster in clusters.into_iter().filter(|cluster| cluster.replica != own) {
-            self.send(Change::Elsewhere(Box::new(followed(cluster)))).await;
-        }
     }
 
     /// Those that are stored are there, and no others.
@@ -139,8 +134,5 @@ async fn woken(wakes: &mut Option<BoxStream<'static, ()>>) {
 
 /// A hub that stops needs no news.
 fn stopping(result: Result<(), ChangeError>) -> Result<(), StoreError> {
-    match result {
-        Err(ChangeError::Store(error)) => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    if let Err(ChangeError::Store(error)) = result { Err(error) } else { Ok(()) }
 }

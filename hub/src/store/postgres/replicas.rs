@@ -13,12 +13,14 @@ use uuid::Uuid;
 use super::within;
 use crate::store::StoreError;
 
+mod alone;
 pub(super) mod changes;
 mod commands;
 mod follow;
 mod lease;
 mod publish;
 
+pub use alone::Alone;
 pub use changes::Topic;
 pub use commands::Command;
 pub use follow::{Followed, FollowedCluster};
@@ -55,6 +57,7 @@ pub struct Publication {
 }
 
 /// Reaches the other replicas. Every method that changes something returns after the commit.
+#[derive(Debug)]
 pub struct Replicas {
     pool: PgPool,
     id: String,
@@ -119,6 +122,14 @@ impl Replicas {
     /// The data base fails.
     pub async fn end_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         within(lease::end(&self.pool, lease)).await
+    }
+
+    /// Waits until no other replica changes what all of them share, and keeps them from it until that is ended.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn alone(&self) -> Result<Alone, StoreError> {
+        within(alone::alone(&self.pool)).await
     }
 
     /// Forgets what everybody has had the time to follow.
