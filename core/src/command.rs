@@ -87,7 +87,7 @@ impl std::fmt::Display for Scope {
 }
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// One run out of schedule, of one check.
     RunNow,
@@ -110,7 +110,7 @@ pub enum Order {
 }
 
 /// A command to one cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Drawn by the hub. The same one again is the same command: it changes nothing.
     pub id: String,
@@ -150,7 +150,7 @@ impl Layer {
 }
 
 /// Why a command is not obeyed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
     /// Who says so.
@@ -167,7 +167,7 @@ impl Refusal {
 }
 
 /// What became of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Of the command.
     pub id: String,

@@ -21,13 +21,21 @@ use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, Fle
 
 mod care;
 mod checks;
+mod elsewhere;
 mod link;
+mod publication;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
 use care::Windows;
+use checks::Voice;
 pub use checks::{OVERDUE_GRACE, due_at, overdue_seconds};
+use elsewhere::Replicas;
+pub use elsewhere::{Elsewhere, Own, ShownCheck, ShownLink};
 use link::Link;
+pub use publication::{Publication, Publisher};
 
 /// Checks of a cluster, by (namespace, name).
 pub type Checks = BTreeMap<(String, String), Arc<CheckView>>;
@@ -57,6 +65,8 @@ pub struct ClusterEntry {
     pub view: ClusterView,
     /// Its checks.
     pub checks: Arc<Checks>,
+    /// Its newest session, where this hub has it or had it; absent where another replica has.
+    pub own: Option<Own>,
 }
 
 /// What is known of a cluster without its agent.
@@ -108,6 +118,10 @@ pub enum Change {
         /// What it said.
         what: Said,
     },
+    /// Another replica of the hub has, or had, the newest session of a cluster, and shows this of it.
+    Elsewhere(Box<Elsewhere>),
+    /// When each of the other replicas was heard last, by this one's clock. One that is not among them is gone.
+    Beats(Vec<(String, Timestamp)>),
 }
 
 /// What an agent says in a session, as far as the fleet's state is concerned.
@@ -157,6 +171,12 @@ pub enum Refusal {
         /// The uid of the caller.
         given: String,
     },
+    /// A session with a higher epoch is open, at another replica.
+    #[error("a newer session of the cluster {name} is open")]
+    Overtaken {
+        /// The name.
+        name: String,
+    },
 }
 
 /// Something that happens by itself when its time comes.
@@ -170,6 +190,8 @@ enum Deadline {
     Acknowledged(String, String, String),
     /// A maintenance window begins or ends.
     Windows,
+    /// A replica may be silent or gone.
+    Replica(String),
 }
 
 /// The fleet's state.
@@ -178,6 +200,7 @@ pub struct Fleet {
     started_at: Timestamp,
     lease: Duration,
     links: BTreeMap<String, Link>,
+    replicas: Replicas,
     view: FleetView,
     deadlines: BTreeSet<(Timestamp, Deadline)>,
     events: Vec<Event>,
@@ -202,6 +225,7 @@ impl Fleet {
             started_at: now,
             lease,
             links: BTreeMap::new(),
+            replicas: Replicas::default(),
             view: FleetView { revision: 0, summary, clusters: BTreeMap::new() },
             deadlines: BTreeSet::new(),
             events: Vec::new(),
@@ -223,7 +247,7 @@ impl Fleet {
         self.refresh_cluster(now, &name);
         for (state, health) in checks {
             let key = (state.namespace.clone(), state.name.clone());
-            self.put_check(now, &name, state, CheckStatus::Stale, None);
+            self.put_check(now, &name, state, CheckStatus::Stale, Voice::Store);
             self.remember(&name, &key, health);
         }
         self.refresh_dependants(now);
@@ -246,6 +270,8 @@ impl Fleet {
                     self.said(now, &cluster, epoch, what);
                 }
             }
+            Change::Elsewhere(elsewhere) => self.put_elsewhere(now, *elsewhere),
+            Change::Beats(beats) => self.put_beats(now, &beats),
         }
         self.take_events()
     }
@@ -255,7 +281,16 @@ impl Fleet {
     /// # Errors
     /// [`Refusal`]; one for another uid is also shown in the cluster's message.
     pub fn open(&mut self, now: Timestamp, hello: &Hello) -> (Result<u64, Refusal>, Vec<Event>) {
-        let opened = self.open_link(now, hello);
+        let opened = self.open_link(now, hello, None);
+        (opened, self.take_events())
+    }
+
+    /// The same under an epoch that the store gave out, for all replicas.
+    ///
+    /// # Errors
+    /// As [`Fleet::open`], and where a newer session is known.
+    pub fn open_as(&mut self, now: Timestamp, hello: &Hello, epoch: u64) -> (Result<u64, Refusal>, Vec<Event>) {
+        let opened = self.open_link(now, hello, Some(epoch));
         (opened, self.take_events())
     }
 
@@ -283,6 +318,7 @@ impl Fleet {
                     self.end_acknowledgement(now, &cluster, &(namespace, name));
                 }
                 Some((_, Deadline::Windows)) => self.refresh_windows(now),
+                Some((_, Deadline::Replica(id))) => self.replica_is_due(now, &id),
                 None => break,
             }
         }
@@ -375,7 +411,9 @@ impl Fleet {
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);
                 self.events.push(Event::Cluster(Box::new(view.clone())));
-                self.view.clusters.insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default() }));
+                self.view
+                    .clusters
+                    .insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }));
             }
         }
         self.refresh_cluster(now, &name);

@@ -106,10 +106,11 @@ impl Api {
 /// Everything that people and their programs reach. Must be called inside a tokio runtime: one task follows the fleet's
 /// events and ends when the router is dropped.
 pub fn router(app: AppState) -> Router {
+    let overlap = if app.fleet.peers().is_some() { feed::OVERLAP } else { Duration::ZERO };
     let api = Api {
         auth: Arc::new(Auth::new(app.store.clone(), app.secure_cookies, &app.registry)),
         logins: Arc::default(),
-        feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch())),
+        feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch(), overlap)),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
         care: Arc::default(),
         app,

@@ -28,9 +28,11 @@ use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
 use crate::trust;
 use rendered::Rendered;
 
+mod reload;
 mod rendered;
 mod replace;
 
+pub(crate) use reload::Stale;
 pub(crate) use replace::Replacement;
 
 /// Requests that share one round of storing statuses.
@@ -54,6 +56,8 @@ pub(crate) enum Request {
     Statuses(String, Vec<DefinitionStatus>),
     /// The definitions of a cluster.
     Subscribe(String, oneshot::Sender<watch::Receiver<Option<DefinitionSet>>>),
+    /// Another replica may have changed this.
+    Reload(Stale, Answer<()>),
     /// A cluster has enrolled.
     Bound {
         cluster: String,
@@ -120,8 +124,12 @@ pub(crate) async fn run(
             count = requests.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
             () = stop.cancelled() => return Ok(()),
         }
+        let alone = desired.alone(&batch, &fleet).await;
         for request in batch.drain(..) {
             desired.handle(request, &fleet).await;
+        }
+        if let Some(alone) = alone {
+            alone.end().await;
         }
         desired.keep_statuses(&fleet).await;
     }
@@ -242,6 +250,7 @@ impl Desired {
                 drop(answer.send(self.put_definition(*definition, fleet).await));
             }
             Request::DeleteDefinition(name, answer) => drop(answer.send(self.delete_definition(&name, fleet).await)),
+            Request::Reload(stale, answer) => drop(answer.send(self.reload(stale, fleet).await)),
             Request::Replace(replacement, answer) => drop(answer.send(self.replace(replacement, fleet).await)),
             Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses),
             Request::Subscribe(cluster, answer) => {
@@ -358,12 +367,7 @@ impl Desired {
         }
         let removed = self.store.remove_cluster(name);
         self.terms.revocations.revoke(Subject::Cluster(name), Timestamp::now(), removed).await?;
-        self.records.remove(name);
-        self.statuses.remove(name);
-        self.sets.remove(name);
-        self.rendered.remove_cluster(name);
-        self.published_records.send_replace(Arc::new(self.records.clone()));
-        let removed = fleet.change(Change::ClusterRemoved { name: name.to_owned() }).await;
+        let removed = self.forget_cluster(name, fleet).await;
         self.republish(fleet).await;
         removed
     }

@@ -153,11 +153,14 @@ impl Enrolment for EnrolmentService {
         let now = Timestamp::now();
         let certificates = request.extensions().get::<PeerInfo>().and_then(|info| info.peer_certs());
         let identity = certificates.as_ref().and_then(|chain| chain.first()).and_then(ca::identity);
-        let admitted = identity.ok_or(EnrolError::NoCertificate).and_then(|identity| {
-            let records = self.issuer.fleet.records();
-            let admitted = trust::admit_expired(records.get(&identity.cluster), &identity, now);
-            admitted.map(|()| identity).map_err(EnrolError::Distrusted)
-        });
+        let admitted = match identity {
+            None => Err(EnrolError::NoCertificate),
+            Some(identity) => {
+                let judge = |record: Option<&_>, identity: &_| trust::admit_expired(record, identity, now);
+                let admitted = trust::admitted(&self.issuer.fleet, &identity, judge).await;
+                admitted.map(|()| identity).map_err(EnrolError::Distrusted)
+            }
+        };
         let identity = admitted.map_err(|error| {
             self.refusals.count(Refused::Certificate);
             tracing::warn!(?error, "no new certificate");

@@ -90,15 +90,15 @@ impl FleetService {
 
     /// Who calls, if it is the agent of a cluster that is known, with a certificate made for this one and not for a
     /// removed namesake.
-    fn caller(&self, extensions: &tonic::Extensions) -> Result<AgentIdentity, Status> {
+    async fn caller(&self, extensions: &tonic::Extensions) -> Result<AgentIdentity, Status> {
         let certificates = extensions.get::<PeerInfo>().and_then(|info| info.peer_certs());
         let leaf = certificates.as_ref().and_then(|chain| chain.first());
         let Some(identity) = leaf.and_then(ca::identity) else {
             self.shared.refusals.count(Refused::Certificate);
             return Err(Status::unauthenticated("the client certificate is not one of an agent"));
         };
-        let records = self.shared.fleet.records();
-        trust::admit(records.get(&identity.cluster), &identity).map_err(|distrust| {
+        let admitted = trust::admitted(&self.shared.fleet, &identity, trust::admit).await;
+        admitted.map_err(|distrust| {
             self.shared.refusals.count(Refused::Certificate);
             tracing::warn!(cluster = identity.cluster, %distrust, "certificate refused");
             Status::permission_denied(distrust.to_string())
@@ -114,7 +114,7 @@ impl Fleet for FleetService {
     type SessionStream = Outgoing;
 
     async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Outgoing>, Status> {
-        let identity = self.caller(request.extensions())?;
+        let identity = self.caller(request.extensions()).await?;
         if self.shared.stop.is_cancelled() {
             return Err(Status::unavailable("the hub is stopping"));
         }
@@ -126,7 +126,7 @@ impl Fleet for FleetService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        let identity = self.caller(request.extensions())?;
+        let identity = self.caller(request.extensions()).await?;
         let reply = self.issuer.next(&identity, &request.into_inner().csr).await?;
         self.shared.show_certificate(&identity.cluster);
         tracing::info!(cluster = identity.cluster, "certificate renewed");

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod owner;
 pub mod refusals;
 pub mod remote_write;
+pub mod replicas;
 pub mod retention;
 pub mod revocations;
 pub mod serve;

@@ -37,6 +37,7 @@ use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
 use crate::refusals::Refusals;
 use crate::remote_write::{RemoteWriteMetrics, SenderError};
+use crate::replicas::Peers;
 use crate::retention::Pruning;
 use crate::revocations::{RevocationError, Revocations};
 use crate::singletons::{self, Duties};
@@ -235,6 +236,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let terms = Terms {
         revocations,
         restore_unconfirmed,
+        peers: replicas.clone().map(|replicas| Arc::new(Peers::new(replicas))),
         lease: args.lease(),
         authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),

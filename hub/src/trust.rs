@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::authority::{Authority, Trust};
 use crate::ca::{AgentIdentity, SigningRequest};
+use crate::desired::Stale;
 use crate::owner::FleetHandle;
 use crate::store::{AgentKey, ClusterRecord};
 
@@ -39,6 +40,23 @@ pub(crate) fn admit(record: Option<&ClusterRecord>, identity: &AgentIdentity) ->
         Ordering::Equal if !has_key(&record.agent_keys, identity) => Err(Distrust::Replaced),
         Ordering::Equal | Ordering::Greater => Ok(()),
     }
+}
+
+/// Whether `judge` admits a certificate. Another replica may have bound the cluster a moment ago: before this one refuses,
+/// it reads the records again.
+pub(crate) async fn admitted(
+    fleet: &FleetHandle,
+    identity: &AgentIdentity,
+    judge: impl Fn(Option<&ClusterRecord>, &AgentIdentity) -> Result<(), Distrust>,
+) -> Result<(), Distrust> {
+    let admitted = judge(fleet.records().get(&identity.cluster), identity);
+    if admitted.is_ok() || fleet.peers().is_none() {
+        return admitted;
+    }
+    if let Err(error) = fleet.reload(Stale { clusters: true, ..Stale::default() }).await {
+        tracing::warn!(%error, "the records of clusters are not read again");
+    }
+    judge(fleet.records().get(&identity.cluster), identity)
 }
 
 /// The second before which no certificate of the cluster counts.

@@ -10,6 +10,8 @@ mod commands;
 mod hostile;
 #[path = "session/incidents.rs"]
 mod incidents;
+#[path = "session/killed.rs"]
+mod killed;
 #[path = "session/limits.rs"]
 mod limits;
 #[path = "session/on_postgres.rs"]
@@ -17,6 +19,8 @@ mod on_postgres;
 #[path = "store/postgres.rs"]
 #[expect(dead_code, reason = "the tests of the store need more of it")]
 mod postgres;
+#[path = "session/replicas.rs"]
+mod replicas;
 #[path = "session/restore.rs"]
 mod restore;
 #[path = "session/traces.rs"]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::checks::Known;
+use super::elsewhere::{Own, Place};
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
 use crate::session::frame::{Heartbeat, Hello};
 use crate::session::hub::MAX_CHECKS;
@@ -42,6 +43,10 @@ pub(super) struct Link {
     /// Epoch of the newest session, open or not.
     epoch: u64,
     session: Option<Session>,
+    /// The newest session is, or was, at this replica of the hub.
+    is_here: bool,
+    /// What is shown is the word of another replica.
+    pub(super) elsewhere: Option<Place>,
     /// When the last chunk of a snapshot must be here, absent once it is. A session takes over the deadline of the one
     /// before: an agent that connects again and again must not keep old statuses alive.
     snapshot_due: Option<Timestamp>,
@@ -61,6 +66,43 @@ impl Link {
     /// Epoch of the open session.
     pub(super) fn open_epoch(&self) -> Option<u64> {
         self.session.as_ref().map(|_| self.epoch)
+    }
+
+    /// Takes note that the newest session has this epoch and is at another replica: one that was here is over. False where
+    /// a newer one is known.
+    pub(super) fn moves(&mut self, epoch: u64) -> bool {
+        if epoch < self.epoch || (epoch == self.epoch && self.is_here) {
+            return false;
+        }
+        if std::mem::take(&mut self.is_here) {
+            self.session = None;
+            self.refused.clear();
+        }
+        self.epoch = epoch;
+        true
+    }
+
+    /// The incarnation whose session is alive, here or elsewhere.
+    pub(super) fn live_incarnation(&self, now: Timestamp, lease: Duration) -> Option<String> {
+        let is_alive = self.heard_at.is_some_and(|heard| later(heard, lease) > now);
+        let here = self.session.as_ref().filter(|_| is_alive).map(|session| session.incarnation.clone());
+        here.or_else(|| self.elsewhere.as_ref().and_then(Place::live_incarnation))
+    }
+
+    /// The session of `old`, which was alive, is over by that of `new`. Says whether the two take turns.
+    pub(super) fn replace(&mut self, old: Option<String>, new: &str) -> bool {
+        let Some(old) = old.filter(|old| old != new) else { return false };
+        let takes_turns = self.replaced.iter().any(|replaced| replaced == new);
+        self.replaced.push_back(old);
+        if self.replaced.len() > MAX_REPLACED {
+            self.replaced.pop_front();
+        }
+        takes_turns
+    }
+
+    /// When the snapshot of the session at another replica must be complete.
+    pub(super) fn expect_snapshot(&mut self, due: Option<Timestamp>) {
+        self.snapshot_due = due;
     }
 
     /// Whether this check is one too many.
@@ -131,7 +173,7 @@ impl Link {
 }
 
 impl Fleet {
-    pub(super) fn open_link(&mut self, now: Timestamp, hello: &Hello) -> Result<u64, Refusal> {
+    pub(super) fn open_link(&mut self, now: Timestamp, hello: &Hello, epoch: Option<u64>) -> Result<u64, Refusal> {
         let name = hello.cluster.clone();
         let lease = self.lease;
         let Some(link) = self.links.get_mut(&name) else { return Err(Refusal::UnknownCluster { name }) };
@@ -143,29 +185,26 @@ impl Fleet {
             self.refresh_cluster(now, &name);
             return Err(Refusal::OtherUid { name, bound, given });
         }
-        let alive = link.heard_at.is_some_and(|heard| later(heard, lease) > now);
-        if let Some(old) = link.session.take()
-            && alive
-            && old.incarnation != hello.incarnation
-        {
-            if link.replaced.contains(&hello.incarnation) {
-                let text = "two live agents take turns under this identity: is the cluster cloned?";
-                link.oddity = Some((text.to_owned(), now));
-            }
-            link.replaced.push_back(old.incarnation);
-            if link.replaced.len() > MAX_REPLACED {
-                link.replaced.pop_front();
-            }
-        }
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        link.epoch = clock.max(link.epoch + 1);
+        let epoch = epoch.unwrap_or_else(|| clock.max(link.epoch + 1));
+        if epoch <= link.epoch {
+            return Err(Refusal::Overtaken { name });
+        }
+        if link.replace(link.live_incarnation(now, lease), &hello.incarnation) {
+            let text = "two live agents take turns under this identity: is the cluster cloned?";
+            link.oddity = Some((text.to_owned(), now));
+        }
+        link.epoch = epoch;
+        link.is_here = true;
+        link.elsewhere = None;
         link.session = Some(Session { incarnation: hello.incarnation.clone() });
         link.snapshot_due.get_or_insert(later(now, lease));
         link.lateness_shown = false;
         link.heard_at = Some(now);
         link.refused.clear();
-        let epoch = link.epoch;
+        let own = Own { epoch, incarnation: hello.incarnation.clone(), snapshot_due: link.snapshot_due };
+        self.own(&name, Some(own));
         self.edit_cluster(&name, |view| {
             view.last_heard_at = Some(now);
             view.agent_version = crate::run::clean_message(&hello.agent_version);
@@ -228,8 +267,16 @@ impl Fleet {
         if link.oddity.as_ref().is_some_and(|(_, seen)| later(*seen, ODDITY_SHOWN) <= now) {
             link.oddity = None;
         }
-        let status = link.status(now, started_at, lease);
-        let message = link.message(status, &entry.view, &self.view.summary.hub_version);
+        let (status, message) = match &link.elsewhere {
+            Some(place) => {
+                let (status, said) = self.replicas.show(place, now, lease);
+                (status, link.oddity.as_ref().map_or(said, |(text, _)| text.clone()))
+            }
+            None => {
+                let status = link.status(now, started_at, lease);
+                (status, link.message(status, &entry.view, &self.view.summary.hub_version))
+            }
+        };
         let old = entry.view.status;
         if old != status || entry.view.message != message {
             let view = &mut Arc::make_mut(entry).view;
@@ -252,7 +299,7 @@ impl Fleet {
         let (started_at, lease) = (self.started_at, self.lease);
         let Some(link) = self.links.get_mut(name) else { return };
         let ends = [
-            link.lease_end(started_at, lease),
+            link.lease_end(started_at, lease).filter(|_| link.elsewhere.is_none()),
             link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
             link.session.as_ref().and(link.snapshot_due),
         ];
@@ -266,9 +313,16 @@ impl Fleet {
         self.deadlines.insert((next, Deadline::Cluster(name.to_owned())));
     }
 
-    fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
+    /// Says whether the cluster is this replica's own, and by which session.
+    pub(super) fn own(&mut self, name: &str, own: Option<Own>) {
+        if let Some(entry) = self.view.clusters.get_mut(name).filter(|entry| entry.own != own) {
+            Arc::make_mut(entry).own = own;
+        }
+    }
+
+    pub(super) fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
         if let Some(entry) = self.view.clusters.get_mut(name) {
-            let ClusterEntry { view, checks: _ } = Arc::make_mut(entry);
+            let ClusterEntry { view, checks: _, own: _ } = Arc::make_mut(entry);
             edit(view);
         }
     }

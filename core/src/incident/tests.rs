@@ -38,7 +38,7 @@ impl World {
             };
             let check = Arc::new(check(&name, "dns", CheckStatus::Succeeded));
             let checks = Arc::new(Checks::from([(("health".to_owned(), "dns".to_owned()), check)]));
-            (name, Arc::new(ClusterEntry { view, checks }))
+            (name, Arc::new(ClusterEntry { view, checks, own: None }))
         });
         let (hub_version, counts) = (String::new(), BTreeMap::new());
         let summary =

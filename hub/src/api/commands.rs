@@ -14,10 +14,9 @@ use super::Api;
 use super::extract::Json;
 use super::problem::ApiError;
 use crate::auth::Operator;
+use crate::owner::ANSWER_TIMEOUT;
 use crate::store::AuditEntry;
 
-/// How long an agent has for its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clusters that a line of the audit log names.
 const MAX_NAMED: usize = 10;
 

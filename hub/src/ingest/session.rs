@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal};
+use active_monitor_core::fleet::Refusal::Overtaken;
 use active_monitor_core::fleet::Said;
 use active_monitor_core::session::frame::{AgentFrame, Hello, HubFrame, Report, Welcome};
 use active_monitor_core::session::gaps::{Gap, Piece, Sequence};
@@ -25,7 +26,7 @@ use tracing::Instrument;
 
 use super::Shared;
 use crate::ca::AgentIdentity;
-use crate::owner::{DefinitionSet, Given, Opened};
+use crate::owner::{DefinitionSet, Given, NotOpened, Opened};
 use crate::refusals::Refused;
 use crate::store::{Recorded, Store, StoreError};
 
@@ -268,8 +269,15 @@ impl Session {
         let journal = hello.clone();
         let Opened { epoch, cut, commands } = match self.shared.fleet.open(hello).await {
             Ok(opened) => opened,
-            Err(None) => return Ok(go_away("the hub is stopping", RETRY_SOON_MS)),
-            Err(Some(refusal)) => {
+            Err(NotOpened::Stopping) => return Ok(go_away("the hub is stopping", RETRY_SOON_MS)),
+            Err(NotOpened::Store(error)) => {
+                tracing::error!(cluster = self.cluster, %error, "session not opened");
+                return Ok(go_away("the hub cannot store that the session is here", RETRY_SOON_MS));
+            }
+            Err(NotOpened::Refused(refusal @ Overtaken { .. })) => {
+                return Ok(go_away(&refusal.to_string(), RETRY_SOON_MS));
+            }
+            Err(NotOpened::Refused(refusal)) => {
                 tracing::warn!(cluster = self.cluster, %refusal, "session refused");
                 self.shared.refusals.count(Refused::Hello);
                 return Ok(go_away(&refusal.to_string(), RETRY_LATER_MS));

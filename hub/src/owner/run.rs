@@ -74,12 +74,19 @@ impl Owner {
         let messages = batch.len();
         for message in batch.drain(..) {
             match message {
-                Message::Open(hello, answer) => opened.push((answer, self.open(now, &hello, &mut events))),
+                Message::Open(hello, epoch, answer) => {
+                    opened.push((answer, self.open(now, &hello, epoch, &mut events)));
+                }
                 Message::Change(change) => {
                     if let Change::ClusterRemoved { name } = &change {
                         self.cut(name, "the cluster was removed");
                     }
+                    let moving =
+                        if let Change::Elsewhere(there) = &change { Some(there.cluster.clone()) } else { None };
                     events.extend(self.fleet.apply(now, change));
+                    if let Some(cluster) = moving.filter(|cluster| self.fleet.open_epoch(cluster).is_none()) {
+                        self.cut(&cluster, "another session of this cluster took over");
+                    }
                 }
                 Message::Command(cluster, given) => self.command(&cluster, given),
                 Message::Cut(cluster, reason) => self.cut(&cluster, reason),
@@ -100,8 +107,17 @@ impl Owner {
         }
     }
 
-    fn open(&mut self, now: Timestamp, hello: &Hello, events: &mut Vec<Event>) -> Result<Opened, Refusal> {
-        let (result, changed) = self.fleet.open(now, hello);
+    fn open(
+        &mut self,
+        now: Timestamp,
+        hello: &Hello,
+        epoch: Option<u64>,
+        events: &mut Vec<Event>,
+    ) -> Result<Opened, Refusal> {
+        let (result, changed) = match epoch {
+            Some(epoch) => self.fleet.open_as(now, hello, epoch),
+            None => self.fleet.open(now, hello),
+        };
         events.extend(changed);
         let epoch = result?;
         self.cut(&hello.cluster, "another session of this cluster took over");

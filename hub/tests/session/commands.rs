@@ -16,7 +16,7 @@ fn pause(id: &str, seconds: u64) -> Command {
 }
 
 impl Session {
-    async fn command(&mut self) -> Command {
+    pub(super) async fn command(&mut self) -> Command {
         loop {
             if let HubFrame::Command(command) = self.next().await {
                 return command;
@@ -24,7 +24,7 @@ impl Session {
         }
     }
 
-    async fn answer(&self, id: &str, verdict: Result<&str, Refusal>) {
+    pub(super) async fn answer(&self, id: &str, verdict: Result<&str, Refusal>) {
         let answer = Answer { id: id.into(), verdict: verdict.map(str::to_owned) };
         self.send(AgentFrame::CommandAnswer(answer)).await;
     }

@@ -88,7 +88,7 @@ mod tests {
                 certificate_ends_at: None,
                 checks: BTreeMap::new(),
             };
-            (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default() }))
+            (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }))
         };
         let (hub_version, checks) = (String::new(), BTreeMap::new());
         let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0, restore: None };

@@ -2,6 +2,7 @@
 //! replica has a cluster's session and what it shows, and commands on their way.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use super::{PostgresStore, within};
 use crate::store::{Store, StoreError};
 
+mod alone;
 pub(super) mod changes;
 mod commands;
 mod files;
@@ -21,6 +23,7 @@ mod follow;
 mod lease;
 mod publish;
 
+pub use alone::Alone;
 pub use changes::Topic;
 pub use commands::Command;
 pub use follow::{Followed, FollowedCluster};
@@ -59,6 +62,12 @@ pub struct Publication {
 pub struct Replicas {
     store: PostgresStore,
     id: String,
+}
+
+impl fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicas").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Replicas {
@@ -139,6 +148,14 @@ impl Replicas {
     /// The data base fails.
     pub async fn end_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         within(lease::end(&self.store.pool, lease)).await
+    }
+
+    /// Waits until no other replica changes what all of them share, and keeps them from it until that is ended.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn alone(&self) -> Result<Alone, StoreError> {
+        within(alone::alone(&self.store.pool)).await
     }
 
     /// Forgets what everybody has had the time to follow.

@@ -30,10 +30,6 @@ pub(super) async fn open(
     .bind(kept(cluster_uid))
     .fetch_optional(&mut *transaction)
     .await?;
-    if epoch.is_some() {
-        // What the replica before did not publish any more is nowhere: the others begin anew.
-        changes::note_checks(&mut transaction, cluster, &["*".to_owned()]).await?;
-    }
     transaction.commit().await?;
     Ok(epoch.map(i64::unsigned_abs))
 }
@@ -71,6 +67,10 @@ async fn publish_one(db: &mut PgConnection, replica: &str, publication: &Publica
     }
     let mut written = delete(db, cluster, checks, removed, *is_whole).await?;
     written.extend(put(db, cluster, checks).await?);
+    if *is_whole {
+        // What others know of the replica before may not be what was written last: they begin anew.
+        written = vec!["*".to_owned()];
+    }
     if !written.is_empty() {
         changes::note_checks(db, cluster, &written).await?;
     }

@@ -1,0 +1,139 @@
+//! Follows what other replicas write, and takes it into this one's state: woken by the data base, and each second if not.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::fleet::Change;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Peers, commands, followed};
+use crate::desired::Stale;
+use crate::owner::{self, ChangeError, FleetHandle};
+use crate::store::postgres::replicas::{Followed, Topic};
+use crate::store::{CheckKey, Store, StoreError};
+
+/// Wake-ups can be lost with their connection: it is looked this often without one.
+const POLL: Duration = Duration::from_secs(1);
+/// What is written within this time after a wake-up is read with it.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Reads what is new.
+pub(super) struct Follower {
+    peers: Arc<Peers>,
+    store: Arc<dyn Store>,
+    fleet: FleetHandle,
+    /// Everything up to it is known here; 0 before the first round.
+    revision: u64,
+}
+
+impl Follower {
+    pub(super) fn new(peers: Arc<Peers>, store: Arc<dyn Store>, fleet: FleetHandle) -> Follower {
+        Follower { peers, store, fleet, revision: 0 }
+    }
+
+    /// Follows until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut wakes = None;
+        loop {
+            if wakes.is_none() {
+                let listening = self.peers.store.wakes().await;
+                wakes = listening.inspect_err(|error| tracing::warn!(%error, "wake-ups are not heard")).ok();
+            }
+            tokio::select! {
+                () = woken(&mut wakes) => tokio::time::sleep(COALESCE).await,
+                () = tokio::time::sleep(POLL) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+            if let Err(error) = self.round().await {
+                // Without news of them the others become silent, and then gone.
+                tracing::warn!(%error, "other replicas are not followed");
+            }
+        }
+    }
+
+    /// Takes over what is new; all of it again where that fails in the middle.
+    pub(super) async fn round(&mut self) -> Result<(), StoreError> {
+        let began = Timestamp::now();
+        let Followed { revision, is_gap, replicas, clusters, topics } = self.peers.store.follow(self.revision).await?;
+        let is_all = is_gap || self.revision == 0;
+        let news = |topic: Topic| is_all || topics.iter().any(|(of, _)| *of == topic);
+        let stale = Stale {
+            clusters: news(Topic::Clusters),
+            definitions: news(Topic::Definitions),
+            statuses: news(Topic::DefinitionStatuses),
+            restore: news(Topic::Restore),
+        };
+        let own = self.peers.store.id();
+        let others = replicas.iter().filter(|(id, _)| id != own);
+        let beats = others.map(|(id, ago)| (id.clone(), began.checked_sub(*ago).unwrap_or(Timestamp::MIN)));
+        self.send(Change::Beats(beats.collect())).await;
+        // First the clusters, since nothing is shown of one that is not known.
+        stopping(self.fleet.reload(stale).await)?;
+        for cluster in clusters.into_iter().filter(|cluster| cluster.replica != own) {
+            self.send(Change::Elsewhere(Box::new(followed(cluster)))).await;
+        }
+        if news(Topic::Windows) {
+            let windows = owner::windows(self.store.as_ref()).await?;
+            self.send(Change::Windows(windows)).await;
+        }
+        if news(Topic::Acknowledgements) {
+            self.acknowledge().await?;
+        }
+        if news(Topic::Commands) {
+            commands::round(&self.peers, &self.fleet).await?;
+        }
+        for topic in topics.iter().map(|(topic, _)| *topic).collect::<BTreeSet<_>>() {
+            self.peers.tell(topic);
+        }
+        self.revision = revision;
+        Ok(())
+    }
+
+    /// Those that are stored are there, and no others.
+    async fn acknowledge(&self) -> Result<(), StoreError> {
+        let stored = self.store.acknowledgements().await?;
+        let keys: BTreeSet<&CheckKey> = stored.iter().map(|(key, _)| key).collect();
+        let mut gone = Vec::new();
+        for (cluster, entry) in &self.fleet.view().clusters {
+            for ((namespace, name), _) in entry.checks.iter().filter(|(_, check)| check.care.acknowledgement.is_some())
+            {
+                let key = CheckKey { cluster: cluster.clone(), namespace: namespace.clone(), name: name.clone() };
+                if !keys.contains(&key) {
+                    gone.push((key, None));
+                }
+            }
+        }
+        let stored = stored.into_iter().map(|(key, acknowledgement)| (key, Some(acknowledgement)));
+        for (CheckKey { cluster, namespace, name }, acknowledgement) in stored.chain(gone) {
+            self.send(Change::Acknowledge { cluster, namespace, name, acknowledgement }).await;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, change: Change) {
+        // Err means that the hub stops.
+        let _ = self.fleet.change(change).await;
+    }
+}
+
+/// The next wake-up; never, where there is no connection for them.
+async fn woken(wakes: &mut Option<BoxStream<'static, ()>>) {
+    match wakes {
+        Some(stream) => {
+            if stream.next().await.is_none() {
+                *wakes = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A hub that stops needs no news.
+fn stopping(result: Result<(), ChangeError>) -> Result<(), StoreError> {
+    if let Err(ChangeError::Store(error)) = result { Err(error) } else { Ok(()) }
+}

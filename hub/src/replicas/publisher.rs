@@ -1,0 +1,53 @@
+//! Publishes what this replica shows of its own clusters, and so says that it is alive.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::fleet::{FleetView, Publisher};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::stored;
+use crate::store::postgres::replicas::Replicas;
+
+/// Time between two rounds.
+const PERIOD: Duration = Duration::from_millis(250);
+/// A replica that has nothing to say says so after this time.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Publishes what changed until `stop`, and once more then.
+pub(super) async fn run(
+    store: Arc<Replicas>,
+    view: watch::Receiver<Arc<FleetView>>,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let mut publisher = Publisher::default();
+    let mut heard_at = None::<Instant>;
+    loop {
+        let is_last = stop.is_cancelled();
+        let current = view.borrow().clone();
+        let due = publisher.due(&current);
+        if !due.is_empty() || heard_at.is_none_or(|at| at.elapsed() >= BEAT) {
+            match store.publish(&due.iter().map(stored).collect::<Vec<_>>()).await {
+                Ok(refused) => {
+                    if !refused.is_empty() {
+                        tracing::info!(clusters = ?refused, "their sessions are at other replicas");
+                    }
+                    publisher.published(&current, due, &refused);
+                    heard_at = Some(Instant::now());
+                }
+                // The next round tries again; until then the others show what they know.
+                Err(error) => tracing::warn!(%error, "what this replica shows is not published"),
+            }
+        }
+        if is_last {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
