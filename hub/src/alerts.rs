@@ -1,7 +1,7 @@
 //! Tells people of incidents: a task for each route of the file, which asks `active_monitor_core::alert` what is due and
 //! delivers it. There is no queue: what could not be delivered is due again, as it is then.
 //!
-//! [`start`] is called once in a fleet: two hubs that both told would call people twice.
+//! [`start`] is called by one replica at a time: two that both told would call people twice.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};

@@ -22,6 +22,7 @@ pub mod replicas;
 pub mod retention;
 pub mod revocations;
 pub mod serve;
+mod singletons;
 pub mod source;
 pub mod store;
 

@@ -24,8 +24,8 @@ use crate::authority::Authority;
 use crate::desired::{self, Desired, Replacement, Request, Stale};
 use crate::replicas::{self, Peers};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
+use crate::saver;
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
-use crate::{recorder, saver};
 
 mod run;
 
@@ -221,7 +221,6 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
     };
     tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
     tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
-    tasks.supervise("recorder", recorder::run(Arc::clone(&store), view.clone(), now, tasks.stop_token()));
     match peers {
         Some(peers) => replicas::start(&peers, store, handle.clone(), tasks).await?,
         None => tasks.supervise("saver", saver::run(store, view, tasks.stop_token())),

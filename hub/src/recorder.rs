@@ -21,15 +21,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Rounds after which the hub says that it is alive though nothing changed: so much is unknown after a crash.
 const ROUNDS: u32 = 10;
 
-/// Records what changed until `stop`, and once more then. The checks of the first view are those of an earlier life: what
-/// they are is not known before their agents speak.
+/// Records what is another than in the view that is `recorded`, until `stop`, and once more then. After the hub's start the
+/// checks in that view are those of an earlier life: what they are is not known before their agents speak.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     view: watch::Receiver<Arc<FleetView>>,
+    mut recorded: Arc<FleetView>,
     started_at: Timestamp,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let mut recorded = view.borrow().clone();
     let mut quiet = ROUNDS;
     loop {
         let now = Timestamp::now();
@@ -210,10 +210,10 @@ mod tests {
 
     /// The loop sees `before` when it starts and `after` when it is asked to stop.
     async fn live(store: &Arc<SqliteStore>, before: Arc<FleetView>, after: Arc<FleetView>, started_at: Timestamp) {
-        let (sender, view) = watch::channel(before);
+        let (sender, view) = watch::channel(before.clone());
         let stop = CancellationToken::new();
         let store: Arc<dyn Store> = store.clone();
-        let task = tokio::spawn(run(store, view, started_at, stop.clone()));
+        let task = tokio::spawn(run(store, view, before, started_at, stop.clone()));
         tokio::task::yield_now().await;
         sender.send_replace(after);
         stop.cancel();

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::alerts::{self, AlertMetrics, RoutesError};
-use crate::authority::{Authority, Trust};
+use crate::authority::{Authority, SharedError, Trust};
 use crate::ca::{self, CaError};
 use crate::config::{ConfigError, ServeArgs};
 use crate::enrolment::EnrolmentService;
@@ -36,10 +36,11 @@ use crate::ingest::{Figures, FleetService};
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
 use crate::refusals::Refusals;
+use crate::remote_write::{RemoteWriteMetrics, SenderError};
 use crate::replicas::Peers;
-use crate::remote_write::{RemoteWrite, RemoteWriteMetrics, SenderError};
-use crate::retention::{self, Pruning};
+use crate::retention::Pruning;
 use crate::revocations::{RevocationError, Revocations};
+use crate::singletons::{self, Duties};
 use crate::source::{self, Source};
 use crate::store::location::{LocationError, Opened};
 use crate::store::{ApiToken, Store, StoreError};
@@ -73,6 +74,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const PEOPLE_ALPN: [&[u8]; 2] = [ALPN_H2, ALPN_HTTP_1];
 /// How often the files of people's certificate are looked at.
 const FILES_EVERY: Duration = Duration::from_secs(5);
+/// Name and life of the lease under which a replica starts.
+const START: &str = "start";
+const START_LIFE: Duration = Duration::from_secs(30);
 /// Between two pings; at least so long a peer may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -109,6 +113,9 @@ pub enum ServeError {
     /// The CA cannot be used.
     #[error("the CA cannot be used")]
     Ca(#[from] CaError),
+    /// The CA that the replicas share cannot be used.
+    #[error("the CA that the replicas share cannot be used")]
+    SharedCa(#[from] SharedError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
@@ -172,7 +179,9 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
-    let Opened { store, replicas, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
+    let location = args.store.location(&args.data_dir)?;
+    let opened = if args.replicated { location.share().await? } else { location.open().await? };
+    let Opened { store, replicas, collectors, claim } = opened;
     if let Some(hold) = claim {
         tasks.supervise("store", hold(tasks.stop_token()));
     }
@@ -192,14 +201,26 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         }
     }
     let revocations = Arc::new(Revocations::load(&args.revocations.path(&args.data_dir))?);
+    // One replica after the other, so that of two that are the first ones only one makes a token.
+    let turn = match &replicas {
+        Some(replicas) => Some(replicas.wait_for_lease(START, START_LIFE).await?),
+        None => None,
+    };
     // First of all: where no admin's token is left, the first start makes one.
     revocations.enforce(store.as_ref()).await?;
     match &args.admin_token_file {
         Some(path) => given_token(path, store.as_ref()).await?,
         None => first_token(&args.data_dir, store.as_ref()).await?,
     }
-    let authority = Authority::load(&args.data_dir, args.agent_certificate_life(), Timestamp::now())?;
-    let authority = Arc::new(authority);
+    let (life, now) = (args.agent_certificate_life(), Timestamp::now());
+    let authority = Arc::new(match &replicas {
+        Some(replicas) => Authority::share(Arc::clone(replicas), &args.data_dir, life, now).await?,
+        None => Authority::load(&args.data_dir, life, now)?,
+    });
+    if let (Some(replicas), Some(turn)) = (&replicas, turn) {
+        replicas.end_lease(&turn).await?;
+        tasks.supervise("shared CA", Arc::clone(&authority).follow(tasks.stop_token()));
+    }
 
     let (agents, agents_address) = listen(args.agents_listen).await?;
     let (enrolment, enrolment_address) = listen(args.enrolment_listen).await?;
@@ -222,9 +243,32 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         enrolment_address: args.enrolment_advertise.clone().unwrap_or_else(|| enrolment_address.to_string()),
     };
     let fleet = owner::start(Arc::clone(&store), terms, tasks).await?;
-    let open_incidents = incidents::start(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?;
-    alerts::start(routes, open_incidents.clone(), fleet.clone(), store.as_ref(), &alert_metrics, tasks).await?;
-    tasks.supervise("retention", retention::run(Arc::clone(&store), args.retention(), pruning, tasks.stop_token()));
+    let remote_write_metrics = RemoteWriteMetrics::new().map_err(metrics_error)?;
+    if args.remote_write.url().map_err(ConfigError::from)?.is_some() {
+        for collector in remote_write_metrics.collectors() {
+            if let Err(error) = prometheus::default_registry().register(collector) {
+                tracing::debug!(%error, "metric not registered");
+            }
+        }
+    }
+    let duties = Duties {
+        fleet: fleet.clone(),
+        retention: args.retention(),
+        pruning,
+        incidents: incident_metrics.clone(),
+        routes,
+        alerts: alert_metrics,
+        remote_write: args.remote_write.clone(),
+        remote_write_metrics,
+        registry: prometheus::default_registry().clone(),
+    };
+    let open_incidents = match replicas {
+        None => duties.start(Arc::clone(&store), fleet.view(), tasks).await?,
+        Some(replicas) => {
+            tasks.supervise("singletons", singletons::run(replicas, duties, tasks.stop_token()));
+            incidents::follow(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?
+        }
+    };
     if args.git.git_folder.is_some() {
         let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
         tasks.supervise("source", run);
@@ -271,16 +315,6 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         secure_cookies: !args.people_plaintext,
     };
     let router = api::router(app);
-    let remote = RemoteWriteMetrics::new().map_err(|error| StoreError::Metrics(error.to_string()))?;
-    let registry = prometheus::default_registry();
-    if let Some(writer) = RemoteWrite::new(&args.remote_write, remote.clone(), registry.clone())? {
-        for collector in remote.collectors() {
-            if let Err(error) = registry.register(collector) {
-                tracing::debug!(%error, "metric not registered");
-            }
-        }
-        tasks.supervise("remote-write", writer.run(fleet.clone(), tasks.stop_token()));
-    }
     if args.people_plaintext {
         tasks.supervise("people", http::serve_plain(people, router, tasks.stop_token()));
     } else {

@@ -68,6 +68,9 @@ pub enum StoreError {
     /// Another hub has claimed the data base on its server.
     #[error("the data base is in use by another hub")]
     InUse,
+    /// Replicas cannot share what is in a file.
+    #[error("replicas of the hub share a data base on a PostgreSQL server, no other")]
+    NotShared,
     /// Another replica does what this one did: the lease of this name is another's.
     #[error("another replica has taken over: {0}")]
     Fenced(&'static str),
@@ -96,6 +99,7 @@ impl StoreError {
             | StoreError::Locked { .. }
             | StoreError::InUse
             | StoreError::Fenced(_)
+            | StoreError::NotShared
             | StoreError::Metrics(_)
             | StoreError::Closed => true,
         }

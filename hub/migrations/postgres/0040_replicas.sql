@@ -42,6 +42,12 @@ CREATE TABLE replica_commands (
 
 CREATE INDEX replica_commands_by_end ON replica_commands (expires_at);
 
+-- The files of the data directory that replicas share: the CA's, with its key.
+CREATE TABLE replica_files (
+    name TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    content TEXT NOT NULL
+);
+
 -- What was written, for the replicas that show it: the table, and the cluster where a row is one cluster's. The uids of
 -- checks are a JSON array; "*" in it are all of the cluster. Revision 1 is the state before the first change.
 CREATE TABLE replica_changes (

@@ -23,8 +23,8 @@ use prometheus::core::Collector;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio_util::sync::DropGuard;
 
-pub use claim::Claim;
-use replicas::Replicas;
+pub use claim::{Claim, Share};
+use replicas::Lease;
 
 use super::metrics::Metrics;
 use super::{
@@ -57,13 +57,16 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// A request that takes longer is given up: of a server that is cut off nothing is heard otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The store in a data base of a PostgreSQL server.
+/// The store in a data base of a PostgreSQL server. Clones are the same store.
+#[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
     readers: PgPool,
     metrics: Metrics,
+    /// What only one replica may write is written under it; none where the hub is alone.
+    fence: Option<Lease>,
     /// The claim is not given up before the last write.
-    _open: DropGuard,
+    _open: Arc<DropGuard>,
 }
 
 impl PostgresStore {
@@ -71,14 +74,15 @@ impl PostgresStore {
     ///
     /// # Errors
     /// The server is not reached, another hub has the data base, or a migration fails.
-    pub async fn open(options: PgConnectOptions) -> Result<(PostgresStore, Claim), StoreError> {
-        let claim = Claim::take(&options).await?;
+    pub async fn open(options: PgConnectOptions, share: Share) -> Result<(PostgresStore, Claim), StoreError> {
+        let claim = Claim::take(&options, share).await?;
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
         let pool = pool.after_connect(|connection, _| claim::keep_commits(connection).boxed());
         let pool = pool.connect_with(options.clone()).await?;
         let readers = PgPoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE);
         let readers = readers.connect_lazy_with(options);
-        Ok((PostgresStore { pool, readers, metrics: Metrics::new()?, _open: claim.closed().drop_guard() }, claim))
+        let open = Arc::new(claim.closed().drop_guard());
+        Ok((PostgresStore { pool, readers, metrics: Metrics::new()?, fence: None, _open: open }, claim))
     }
 
     /// What the store counts, to be registered where it shall be seen.
@@ -86,9 +90,9 @@ impl PostgresStore {
         self.metrics.collectors()
     }
 
-    /// How this hub, under a name that is drawn now, reaches the other replicas on the data base.
-    pub fn replicas(&self) -> Replicas {
-        Replicas::new(self.pool.clone())
+    /// The same store. What only one replica may write is refused once another has taken the lease over.
+    fn fenced(&self, lease: &Lease) -> PostgresStore {
+        PostgresStore { fence: Some(lease.clone()), ..self.clone() }
     }
 
     async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -233,7 +237,7 @@ impl Store for PostgresStore {
     }
 
     async fn prune(&self, what: Expired, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.write(prune::prune(&self.pool, what, before, limit)).await
+        self.write(prune::prune(&self.pool, self.fence.as_ref(), what, before, limit)).await
     }
 
     async fn sizes(&self) -> Result<Sizes, StoreError> {
@@ -261,7 +265,7 @@ impl Store for PostgresStore {
     }
 
     async fn record_transitions(&self, life: Life, transitions: Vec<(CheckKey, Transition)>) -> Result<(), StoreError> {
-        self.write(transitions::record(&self.pool, life, &transitions)).await
+        self.write(transitions::record(&self.pool, self.fence.as_ref(), life, &transitions)).await
     }
 
     async fn transitions(
@@ -276,7 +280,7 @@ impl Store for PostgresStore {
         within(transitions::lives(&self.pool)).await
     }
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {
-        self.write(incidents::put(&self.pool, super::incidents::rows(incidents)?)).await
+        self.write(incidents::put(&self.pool, self.fence.as_ref(), super::incidents::rows(incidents)?)).await
     }
 
     async fn open_incidents(&self) -> Result<Vec<Incident>, StoreError> {
@@ -296,7 +300,7 @@ impl Store for PostgresStore {
     }
 
     async fn note_versions(&self, at: Timestamp, versions: Vec<AgentVersions>) -> Result<(), StoreError> {
-        self.write(changes::note_versions(&self.pool, at, &versions)).await
+        self.write(changes::note_versions(&self.pool, self.fence.as_ref(), at, &versions)).await
     }
 
     async fn restore(&self) -> Result<Option<Restore>, StoreError> {

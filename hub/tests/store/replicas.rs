@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::uptime::Life;
 use active_monitor_core::view::CheckStatus;
-use active_monitor_hub::store::postgres::PostgresStore;
 use active_monitor_hub::store::postgres::replicas::{
     Command, Followed, FollowedCluster, Lease, Publication, Replicas, Shown, Topic,
 };
-use active_monitor_hub::store::{ClusterRecord, EnrolmentToken, Store};
+use active_monitor_hub::store::postgres::{PostgresStore, Share};
+use active_monitor_hub::store::{ClusterRecord, EnrolmentToken, Expired, Store, StoreError};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -30,8 +31,8 @@ struct Shared {
 impl Shared {
     async fn open(test: &str) -> Option<Shared> {
         let database = Database::create(test).await?;
-        let (store, _) = PostgresStore::open(database.options()).await.unwrap();
-        let (one, two) = (Arc::new(store.replicas()), store.replicas());
+        let (store, _) = PostgresStore::open(database.options(), Share::Replicas).await.unwrap();
+        let (one, two) = (Arc::new(Replicas::new(&store)), Replicas::new(&store));
         Some(Shared { database, store: Arc::new(store), one, two })
     }
 
@@ -62,8 +63,43 @@ fn shown(uid: &str) -> Shown {
 }
 
 #[tokio::test]
-async fn a_hub_on_sqlite_is_alone() {
-    assert!(Backend::sqlite().location().open().await.unwrap().replicas.is_none());
+async fn a_file_is_not_shared() {
+    let sqlite = Backend::sqlite();
+    assert!(matches!(sqlite.location().share().await.err(), Some(StoreError::NotShared)));
+    assert!(sqlite.location().open().await.unwrap().replicas.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_a_data_base_with_each_other_and_with_nobody_else() {
+    let Some(backend) = Backend::postgres("replicas_share_a_data_base_with_each_other").await else { return };
+    let location = backend.location();
+    let (one, two) = (location.share().await.unwrap(), location.share().await.unwrap());
+    assert!(matches!(location.open().await.err(), Some(StoreError::InUse)));
+    drop((one, two));
+    let alone = backend.open().await;
+    assert!(matches!(location.share().await.err(), Some(StoreError::InUse)));
+    alone.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_does_is_refused_once_another_has_taken_over() {
+    let Some(shared) = Shared::open("what_one_replica_does_is_refused_once_another_has_taken_over").await else {
+        return;
+    };
+    let lease = shared.one.take_lease("singletons", LONG).await.unwrap().unwrap();
+    let fenced = shared.one.fenced(&lease);
+    let life = |to| Life { from: at(0), to: at(to) };
+    fenced.record_transitions(life(1), vec![]).await.unwrap();
+    shared.run("UPDATE replica_leases SET until = 0").await;
+    // Nobody has it yet.
+    fenced.record_transitions(life(2), vec![]).await.unwrap();
+    shared.two.take_lease("singletons", LONG).await.unwrap().unwrap();
+    let refused = |error| matches!(error, Some(StoreError::Fenced("singletons")));
+    assert!(refused(fenced.record_transitions(life(3), vec![]).await.err()));
+    assert!(refused(fenced.note_versions(at(3), vec![]).await.err()));
+    assert!(refused(fenced.prune(Expired::Runs, at(3), 1).await.err()));
+    assert!(refused(fenced.put_incidents(&[]).await.err()));
+    assert_eq!(shared.store.lives().await.unwrap(), [life(2)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +128,7 @@ async fn a_lease_has_one_holder_and_a_larger_fence_for_each_new_one() {
 async fn of_many_who_want_a_lease_at_once_one_gets_it() {
     let Some(shared) = Shared::open("of_many_who_want_a_lease_at_once_one_gets_it").await else { return };
     let all = (0..16).map(|_| {
-        let replica = shared.store.replicas();
+        let replica = Replicas::new(&shared.store);
         async move { replica.take_lease("singletons", LONG).await.unwrap() }
     });
     assert_eq!(futures::future::join_all(all).await.into_iter().flatten().count(), 1);

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use crate::store::rows::micros;
 use crate::store::{Expired, Sizes, StoreError};
 
@@ -31,18 +32,31 @@ fn statement(what: Expired) -> &'static str {
     }
 }
 
-pub(super) async fn prune(pool: &PgPool, what: Expired, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+pub(super) async fn prune(
+    pool: &PgPool,
+    lease: Option<&Lease>,
+    what: Expired,
+    before: Timestamp,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     if what == Expired::Transitions {
-        sqlx::query("DELETE FROM hub_lives WHERE alive_at < $1").bind(micros(before)).execute(pool).await?;
+        sqlx::query("DELETE FROM hub_lives WHERE alive_at < $1")
+            .bind(micros(before))
+            .execute(&mut *transaction)
+            .await?;
     }
     if what == Expired::Audit {
         // The newest row of a cluster says what it has now.
         let old = "DELETE FROM agent_versions AS old WHERE at < $1 AND EXISTS (SELECT 1 FROM agent_versions AS new \
                    WHERE new.cluster = old.cluster AND new.id > old.id)";
-        sqlx::query(old).bind(micros(before)).execute(pool).await?;
+        sqlx::query(old).bind(micros(before)).execute(&mut *transaction).await?;
     }
     let delete = sqlx::query(statement(what)).bind(micros(before)).bind(i64::from(limit));
-    Ok(delete.execute(pool).await?.rows_affected())
+    let rows = delete.execute(&mut *transaction).await?.rows_affected();
+    transaction.commit().await?;
+    Ok(rows)
 }
 
 /// The server does not tell what of its files is free: all of them counts as used.

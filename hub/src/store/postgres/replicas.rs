@@ -1,21 +1,23 @@
 //! What the hub's replicas tell each other through their data base: who is there, who may do what only one may do, which
 //! replica has a cluster's session and what it shows, and commands on their way.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::health::Health;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::view::CheckStatus;
 use futures::stream::BoxStream;
-use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::within;
-use crate::store::StoreError;
+use super::{PostgresStore, within};
+use crate::store::{Store, StoreError};
 
 mod alone;
 pub(super) mod changes;
 mod commands;
+mod files;
 mod follow;
 mod lease;
 mod publish;
@@ -25,7 +27,6 @@ pub use changes::Topic;
 pub use commands::Command;
 pub use follow::{Followed, FollowedCluster};
 pub use lease::Lease;
-#[expect(unused_imports, reason = "the singletons' writes come next")]
 pub(super) use lease::fence;
 
 /// A check as the replica with its session shows it.
@@ -59,13 +60,14 @@ pub struct Publication {
 /// Reaches the other replicas. Every method that changes something returns after the commit.
 #[derive(Debug)]
 pub struct Replicas {
-    pool: PgPool,
+    store: PostgresStore,
     id: String,
 }
 
 impl Replicas {
-    pub(super) fn new(pool: PgPool) -> Replicas {
-        Replicas { pool, id: Uuid::new_v4().to_string() }
+    /// This replica, under a name that is drawn now.
+    pub fn new(store: &PostgresStore) -> Replicas {
+        Replicas { store: store.clone(), id: Uuid::new_v4().to_string() }
     }
 
     /// The name of this replica, which it keeps until it ends.
@@ -79,7 +81,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn open_session(&self, cluster: &str, cluster_uid: &str) -> Result<Option<u64>, StoreError> {
-        within(publish::open(&self.pool, &self.id, cluster, cluster_uid)).await
+        within(publish::open(&self.store.pool, &self.id, cluster, cluster_uid)).await
     }
 
     /// Publishes what changed, all of it at once, and says that this replica is alive. Of a session that is no more the
@@ -88,7 +90,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn publish(&self, all: &[Publication]) -> Result<Vec<String>, StoreError> {
-        within(publish::publish(&self.pool, &self.id, all)).await
+        within(publish::publish(&self.store.pool, &self.id, all)).await
     }
 
     /// What was written after a revision, and which replicas are alive, as it was in one moment; after 0 it is everything.
@@ -96,7 +98,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn follow(&self, after: u64) -> Result<Followed, StoreError> {
-        within(follow::follow(&self.pool, after)).await
+        within(follow::follow(&self.store.pool, after)).await
     }
 
     /// Yields when something was written; several times may be one. It ends when its connection does, and what is written
@@ -105,7 +107,12 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn wakes(&self) -> Result<BoxStream<'static, ()>, StoreError> {
-        within(changes::wakes(&self.pool)).await
+        within(changes::wakes(&self.store.pool)).await
+    }
+
+    /// The store, for what only the holder of this lease may write.
+    pub fn fenced(&self, lease: &Lease) -> Arc<dyn Store> {
+        Arc::new(self.store.fenced(lease))
     }
 
     /// Takes a lease for `life` from now on, or prolongs it; none where another replica has it.
@@ -113,7 +120,20 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn take_lease(&self, name: &'static str, life: Duration) -> Result<Option<Lease>, StoreError> {
-        within(lease::take(&self.pool, name, &self.id, life)).await
+        within(lease::take(&self.store.pool, name, &self.id, life)).await
+    }
+
+    /// Takes a lease, as soon as nobody else has it.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn wait_for_lease(&self, name: &'static str, life: Duration) -> Result<Lease, StoreError> {
+        loop {
+            if let Some(lease) = self.take_lease(name, life).await? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Ends a lease early. One that another has by now stays.
@@ -121,7 +141,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn end_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        within(lease::end(&self.pool, lease)).await
+        within(lease::end(&self.store.pool, lease)).await
     }
 
     /// Waits until no other replica changes what all of them share, and keeps them from it until that is ended.
@@ -137,7 +157,27 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn forget_changes(&self) -> Result<(), StoreError> {
-        within(changes::forget(&self.pool)).await
+        within(changes::forget(&self.store.pool)).await
+    }
+
+    /// The files that replicas share, by name.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn files(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        within(files::all(&self.store.pool)).await
+    }
+
+    /// Replaces them all, where they are still those of `before`; returns whether they were.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn put_files(
+        &self,
+        before: &BTreeMap<String, String>,
+        files: &BTreeMap<String, String>,
+    ) -> Result<bool, StoreError> {
+        within(files::put(&self.store.pool, before, files)).await
     }
 
     /// Leaves a command for the replica that has the session of its cluster, for `life`; the same again changes nothing.
@@ -145,7 +185,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn put_command(&self, command: &Command, life: Duration) -> Result<(), StoreError> {
-        within(commands::put(&self.pool, command, life)).await
+        within(commands::put(&self.store.pool, command, life)).await
     }
 
     /// The commands for clusters whose session is here, each of them once.
@@ -153,7 +193,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn take_commands(&self) -> Result<Vec<Command>, StoreError> {
-        within(commands::take(&self.pool, &self.id)).await
+        within(commands::take(&self.store.pool, &self.id)).await
     }
 
     /// Answers a command, with JSON.
@@ -161,7 +201,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn answer_command(&self, cluster: &str, id: &str, answer: &str) -> Result<(), StoreError> {
-        within(commands::answer(&self.pool, cluster, id, answer)).await
+        within(commands::answer(&self.store.pool, cluster, id, answer)).await
     }
 
     /// Those answers to commands (cluster, id) that are there.
@@ -169,6 +209,6 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn answers(&self, asked: &[(String, String)]) -> Result<Vec<(String, String, String)>, StoreError> {
-        within(commands::answers(&self.pool, asked)).await
+        within(commands::answers(&self.store.pool, asked)).await
     }
 }

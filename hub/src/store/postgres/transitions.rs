@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 use sqlx::Postgres;
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use super::within;
 use crate::store::queries::{self, kept};
 use crate::store::rows::{self, micros};
@@ -13,6 +14,7 @@ use crate::store::{CheckKey, StoreError, TransitionQuery};
 
 pub(super) async fn record(
     pool: &PgPool,
+    lease: Option<&Lease>,
     life: Life,
     transitions: &[(CheckKey, Transition)],
 ) -> Result<(), StoreError> {
@@ -23,6 +25,7 @@ pub(super) async fn record(
         transitions.iter().map(|(key, transition)| value(key, transition)).collect()
     }
     let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     // The ids are given in the order of the list: of two at one time the later counts.
     sqlx::query(
         "INSERT INTO transitions (cluster, namespace, name, at, status, maintenance) \

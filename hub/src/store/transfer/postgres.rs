@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::mpsc;
 
 use super::{BATCH, Batch, Column, Kind, Side, Table};
-use crate::store::postgres::Claim;
+use crate::store::postgres::{Claim, Share};
 use crate::store::queries::kept;
 use crate::store::{StoreError, rows};
 
@@ -19,7 +19,7 @@ pub(super) struct PostgresSide {
 
 impl PostgresSide {
     pub(super) async fn claim(options: &PgConnectOptions) -> Result<PostgresSide, StoreError> {
-        Ok(PostgresSide { claim: Claim::take(options).await? })
+        Ok(PostgresSide { claim: Claim::take(options, Share::Alone).await? })
     }
 
     fn connection(&mut self) -> &mut PgConnection {
