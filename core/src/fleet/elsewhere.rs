@@ -116,12 +116,35 @@ pub(super) struct Place {
     status: ClusterStatus,
     message: String,
     incarnation: String,
+    /// The last beat that counts: a newer session is open somewhere, and this replica speaks of the cluster no more.
+    last_beat: Option<Timestamp>,
 }
 
 impl Place {
     /// The incarnation whose session is alive there.
     pub(super) fn live_incarnation(&self) -> Option<String> {
         (self.status == ClusterStatus::Connected).then(|| self.incarnation.clone())
+    }
+
+    /// When the cluster may have to be shown otherwise, beside the deadlines of its replica.
+    pub(super) fn ends(&self, lease: Duration) -> [Option<Timestamp>; 2] {
+        ends(lease).map(|end| self.last_beat.map(|beat| later(beat, end)))
+    }
+}
+
+/// After so long without a beat a replica is silent, and gone.
+fn ends(lease: Duration) -> [Duration; 2] {
+    [lease / SILENT_AFTER, lease]
+}
+
+fn presence(beat: Timestamp, now: Timestamp, lease: Duration) -> Presence {
+    let [silent, gone] = ends(lease).map(|end| later(beat, end));
+    if gone <= now {
+        Presence::Gone
+    } else if silent <= now {
+        Presence::Silent
+    } else {
+        Presence::Here
     }
 }
 
@@ -146,21 +169,15 @@ struct Replica {
 pub(super) struct Replicas(BTreeMap<String, Replica>);
 
 impl Replicas {
-    fn presence(&self, id: &str, now: Timestamp, lease: Duration) -> Presence {
-        let Some(replica) = self.0.get(id) else { return Presence::Gone };
-        if later(replica.beat_at, lease) <= now {
-            Presence::Gone
-        } else if later(replica.beat_at, lease / SILENT_AFTER) <= now {
-            Presence::Silent
-        } else {
-            Presence::Here
-        }
+    fn beat(&self, id: &str) -> Option<Timestamp> {
+        self.0.get(id).map(|replica| replica.beat_at)
     }
 
     /// The status of a cluster there, and what is said of it.
     pub(super) fn show(&self, place: &Place, now: Timestamp, lease: Duration) -> (ClusterStatus, String) {
         let said = || (place.status, place.message.clone());
-        match (self.presence(&place.replica, now, lease), place.status) {
+        let beat = place.last_beat.or_else(|| self.beat(&place.replica));
+        match (beat.map_or(Presence::Gone, |beat| presence(beat, now, lease)), place.status) {
             (Presence::Here, _) => said(),
             (Presence::Silent, ClusterStatus::Connected) => {
                 (ClusterStatus::Reconnecting, "its replica of the hub is silent".to_owned())
@@ -206,9 +223,9 @@ impl Fleet {
     /// Derives again whether a replica is heard; where that changed, its clusters too.
     fn refresh_replica(&mut self, now: Timestamp, id: &str) {
         let lease = self.lease;
-        let presence = self.replicas.presence(id, now, lease);
         let Some(replica) = self.replicas.0.get_mut(id) else { return };
-        let ends = [later(replica.beat_at, lease / SILENT_AFTER), later(replica.beat_at, lease)];
+        let presence = presence(replica.beat_at, now, lease);
+        let ends = ends(lease).map(|end| later(replica.beat_at, end));
         // One that is set and earlier stays, as a cluster's does.
         if let Some(next) = ends.into_iter().find(|end| *end > now)
             && replica.armed.is_none_or(|armed| armed > next)
@@ -242,17 +259,27 @@ impl Fleet {
             return;
         }
         self.own(&cluster, None);
-        // Until the replica says something, the last word stays, for as long as it would have.
-        let Some(shown) = shown else { return self.refresh_cluster(now, &cluster) };
+        let Some(shown) = shown else { return self.await_word(now, &cluster) };
         if let Some(link) = self.links.get_mut(&cluster) {
             link.replace(live, &shown.incarnation);
             link.expect_snapshot(shown.snapshot_due);
             let (message, incarnation) = (shown.message.clone(), shown.incarnation.clone());
-            link.elsewhere = Some(Place { replica, status: shown.status, message, incarnation });
+            link.elsewhere = Some(Place { replica, status: shown.status, message, incarnation, last_beat: None });
         }
         self.put_link(&cluster, shown);
         self.refresh_cluster(now, &cluster);
         self.put_checks(now, &cluster, checks, removed, is_whole);
+    }
+
+    /// A session is open of which nothing was said yet: the last word stays, for as long as it would have if its replica
+    /// had said nothing more from now on.
+    fn await_word(&mut self, now: Timestamp, cluster: &str) {
+        let Some(link) = self.links.get_mut(cluster) else { return };
+        if let Some(place) = &mut link.elsewhere {
+            let beat = self.replicas.beat(&place.replica).unwrap_or(Timestamp::MIN);
+            place.last_beat.get_or_insert(beat);
+        }
+        self.refresh_cluster(now, cluster);
     }
 
     fn put_link(&mut self, cluster: &str, shown: ShownLink) {

@@ -188,7 +188,7 @@ impl Fleet {
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let epoch = epoch.unwrap_or_else(|| clock.max(link.epoch + 1));
-        if epoch <= link.epoch {
+        if epoch < link.epoch || (epoch == link.epoch && link.is_here) {
             return Err(Refusal::Overtaken { name });
         }
         if link.replace(link.live_incarnation(now, lease), &hello.incarnation) {
@@ -298,7 +298,10 @@ impl Fleet {
     fn arm_cluster(&mut self, now: Timestamp, name: &str) {
         let (started_at, lease) = (self.started_at, self.lease);
         let Some(link) = self.links.get_mut(name) else { return };
+        let [silent, gone] = link.elsewhere.as_ref().map_or([None; 2], |place| place.ends(lease));
         let ends = [
+            silent,
+            gone,
             link.lease_end(started_at, lease).filter(|_| link.elsewhere.is_none()),
             link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
             link.session.as_ref().and(link.snapshot_due),

@@ -210,7 +210,8 @@ impl Replica {
         let beats = others.map(|(id, age)| (id.to_string(), time(began + self.skew_ms - age))).collect();
         self.fleet.apply(now, Change::Beats(beats));
         let mut cut = Vec::new();
-        for (_, elsewhere) in followed.clusters.into_iter().filter(|(replica, _)| *replica != self.id) {
+        let own = |replica: usize, there: &Elsewhere| replica == self.id && there.link.is_some();
+        for (_, elsewhere) in followed.clusters.into_iter().filter(|(replica, there)| !own(*replica, there)) {
             let name = elsewhere.cluster.clone();
             let had = self.fleet.open_epoch(&name);
             self.fleet.apply(now, Change::Elsewhere(Box::new(elsewhere)));

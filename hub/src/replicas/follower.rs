@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Peers, commands, followed};
 use crate::desired::Stale;
 use crate::owner::{self, ChangeError, FleetHandle};
-use crate::store::postgres::replicas::{Followed, Topic};
+use crate::store::postgres::replicas::{Followed, FollowedCluster, Topic};
 use crate::store::{CheckKey, Store, StoreError};
 
 /// Wake-ups can be lost with their connection: it is looked this often without one.
@@ -74,7 +74,9 @@ impl Follower {
         self.send(Change::Beats(beats.collect())).await;
         // First the clusters, since nothing is shown of one that is not known.
         stopping(self.fleet.reload(stale).await)?;
-        for cluster in clusters.into_iter().filter(|cluster| cluster.replica != own) {
+        // What this replica published itself is known here. That it took a session over may not be: it can have failed then.
+        let is_known = |cluster: &FollowedCluster| cluster.replica == own && cluster.link.is_some();
+        for cluster in clusters.into_iter().filter(|cluster| !is_known(cluster)) {
             self.send(Change::Elsewhere(Box::new(followed(cluster)))).await;
         }
         if news(Topic::Windows) {
