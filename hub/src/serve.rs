@@ -76,7 +76,7 @@ const PEOPLE_ALPN: [&[u8]; 2] = [ALPN_H2, ALPN_HTTP_1];
 const FILES_EVERY: Duration = Duration::from_secs(5);
 /// Name and life of the lease under which a replica starts.
 const START: &str = "start";
-const START_LIFE: Duration = Duration::from_secs(30);
+const START_LIFE: Duration = Duration::from_secs(15);
 /// Between two pings; at least so long a peer may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -195,7 +195,9 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
     let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?);
     let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
-    for collector in collectors.into_iter().chain(own).chain(pruning.collectors()) {
+    // Of replicas the one that prunes shows it.
+    let pruned = if replicas.is_none() { pruning.collectors() } else { Vec::new() };
+    for collector in collectors.into_iter().chain(own).chain(pruned) {
         if let Err(error) = prometheus::default_registry().register(collector) {
             tracing::debug!(%error, "metric not registered");
         }

@@ -92,6 +92,11 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             () = stop.cancelled() => return Ok(()),
         };
         tracing::info!(fence = lease.fence, "this replica records, prunes and tells from now on");
+        for collector in duties.pruning.collectors() {
+            if let Err(error) = duties.registry.register(collector) {
+                tracing::debug!(%error, "metric not registered");
+            }
+        }
         let tasks = Tasks::new();
         tasks.supervise("changes", forget(Arc::clone(&replicas), tasks.stop_token()));
         let failed = tasks.stop_token();
@@ -105,6 +110,10 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
         }
         tasks.stop();
         ended(&tasks).await?;
+        for collector in duties.pruning.collectors() {
+            // Err means that it is not registered.
+            let _ = duties.registry.unregister(collector);
+        }
         if let Err(error) = replicas.end_lease(&lease).await {
             tracing::warn!(%error, "the others wait for the end of the lease");
         }

@@ -23,6 +23,8 @@ mod postgres;
 mod replicas;
 #[path = "session/restore.rs"]
 mod restore;
+#[path = "session/shared.rs"]
+mod shared;
 #[path = "session/traces.rs"]
 mod traces;
 #[path = "session/versions.rs"]
