@@ -236,7 +236,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let terms = Terms {
         revocations,
         restore_unconfirmed,
-        peers: replicas.map(|replicas| Arc::new(Peers::new(replicas))),
+        peers: replicas.clone().map(|replicas| Arc::new(Peers::new(replicas))),
         lease: args.lease(),
         authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),

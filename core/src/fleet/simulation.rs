@@ -105,7 +105,7 @@ impl Db {
     }
 
     /// What changed after so many notes, as it is now.
-    fn follow(&self, after: usize, now: i64) -> Followed {
+    fn follow(&self, after: usize, now: i64) -> Read {
         let mut named = BTreeMap::<&'static str, (bool, BTreeSet<String>)>::new();
         for note in &self.notes[after..] {
             match note {
@@ -119,7 +119,8 @@ impl Db {
         }
         let clusters = named.into_iter().filter_map(|(cluster, (is_whole, uids))| {
             let row = self.sessions.get(cluster)?;
-            let rows = self.checks.iter().filter(|((name, uid), _)| *name == cluster && (is_whole || uids.contains(uid)));
+            let rows =
+                self.checks.iter().filter(|((name, uid), _)| *name == cluster && (is_whole || uids.contains(uid)));
             let checks: Vec<ShownCheck> = rows.map(|(_, check)| check.clone()).collect();
             let gone = |uid: &String| !self.checks.contains_key(&(cluster, uid.clone()));
             let elsewhere = Elsewhere {
@@ -134,11 +135,11 @@ impl Db {
             Some((row.replica, elsewhere))
         });
         let beats = self.beats.iter().map(|(id, at)| (*id, now - at)).collect();
-        Followed { revision: self.notes.len(), beats, clusters: clusters.collect() }
+        Read { revision: self.notes.len(), beats, clusters: clusters.collect() }
     }
 }
 
-struct Followed {
+struct Read {
     revision: usize,
     /// Ages.
     beats: Vec<(usize, i64)>,
@@ -148,7 +149,7 @@ struct Followed {
 /// A request to the data base that is under way: it is answered at a time, or never.
 enum Request {
     Publish { began: i64, view: Arc<FleetView>, due: Vec<Publication>, is_answered: bool },
-    Follow { began: i64, followed: Option<Followed> },
+    Follow { began: i64, followed: Option<Read> },
 }
 
 struct Replica {
@@ -203,23 +204,19 @@ impl Replica {
         time(now_ms + self.skew_ms)
     }
 
-    fn take(&mut self, now_ms: i64, followed: Followed, began: i64) -> Vec<String> {
+    fn take(&mut self, now_ms: i64, followed: Read, began: i64) -> Vec<String> {
         let now = self.now(now_ms);
         let others = followed.beats.iter().filter(|(id, _)| *id != self.id);
         let beats = others.map(|(id, age)| (id.to_string(), time(began + self.skew_ms - age))).collect();
-        self.fleet.apply(now, Change::Beats(beats));
-        let mut cut = Vec::new();
         let own = |replica: usize, there: &Elsewhere| replica == self.id && there.link.is_some();
-        for (_, elsewhere) in followed.clusters.into_iter().filter(|(replica, there)| !own(*replica, there)) {
-            let name = elsewhere.cluster.clone();
-            let had = self.fleet.open_epoch(&name);
-            self.fleet.apply(now, Change::Elsewhere(Box::new(elsewhere)));
-            if had.is_some() && self.fleet.open_epoch(&name).is_none() {
-                cut.push(name);
-            }
-        }
+        let clusters = followed.clusters.into_iter().filter(|(replica, there)| !own(*replica, there));
+        let clusters: Vec<Elsewhere> = clusters.map(|(_, there)| there).collect();
+        let mut had: Vec<String> = clusters.iter().map(|there| there.cluster.clone()).collect();
+        had.retain(|name| self.fleet.open_epoch(name).is_some());
+        self.fleet.apply(now, Change::Followed(Box::new(Followed { beats, clusters })));
         self.revision = followed.revision;
-        cut
+        had.retain(|name| self.fleet.open_epoch(name).is_none());
+        had
     }
 }
 
@@ -441,7 +438,11 @@ impl World {
                     let mut state = known.unwrap_or_else(|| check(check_name, time(3_600_000)));
                     let failed = self.random.one_in(2);
                     state.phase = if failed { Phase::Failed } else { Phase::Succeeded };
-                    if failed { state.check.failed += 1 } else { state.check.succeeded += 1 }
+                    if failed {
+                        state.check.failed += 1
+                    } else {
+                        state.check.succeeded += 1
+                    }
                     agent.checks.insert(state.uid.clone(), state.clone());
                     Said::Upsert(Box::new(state))
                 }
@@ -475,7 +476,10 @@ impl World {
             for key in others.iter().flat_map(green) {
                 let ago = self.green_at.get(&(name, key.clone())).map(|at| self.now_ms - at);
                 let limit = LEASE.as_millis() as i64 + SLACK_MS;
-                assert!(ago.is_some_and(|ago| ago <= limit), "{name} {key:?} is shown green, its owner did so {ago:?} ms ago");
+                assert!(
+                    ago.is_some_and(|ago| ago <= limit),
+                    "{name} {key:?} is shown green, its owner did so {ago:?} ms ago"
+                );
             }
             let live = own.iter().filter(|entry| entry.view.status == ClusterStatus::Connected).count();
             if live < 2 {
@@ -577,7 +581,9 @@ fn clusters_of_a_dead_replica_are_reconnecting_until_the_lease_ends_and_unreacha
     let died = world.now_ms;
     let shown = |world: &World| {
         let views = world.replicas.values().map(|replica| replica.fleet.view());
-        views.map(|view| (view.clusters["a"].view.status, view.check("a", "health", "dns").unwrap().status)).collect::<Vec<_>>()
+        views
+            .map(|view| (view.clusters["a"].view.status, view.check("a", "health", "dns").unwrap().status))
+            .collect::<Vec<_>>()
     };
     let lease = LEASE.as_millis() as i64;
     // A beat may be a second older than the death, and is seen a second later.

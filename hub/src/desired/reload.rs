@@ -11,7 +11,7 @@ use crate::store::StoreError;
 use crate::store::postgres::replicas::Alone;
 
 /// What is to be read again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// The records of clusters.
     pub(crate) clusters: bool,
@@ -91,7 +91,8 @@ impl Desired {
         let stored = self.store.clusters().await.map_err(ChangeError::Store)?;
         let stored: Records = stored.into_iter().map(|record| (record.name.clone(), record)).collect();
         // One that was removed and added again is another one.
-        let is_same = |name: &String, created_at| stored.get(name).is_some_and(|record| record.created_at == created_at);
+        let is_same =
+            |name: &String, created_at| stored.get(name).is_some_and(|record| record.created_at == created_at);
         let gone = self.records.values().filter(|known| !is_same(&known.name, known.created_at));
         let gone: Vec<String> = gone.map(|known| known.name.clone()).collect();
         for name in &gone {

@@ -62,7 +62,8 @@ async fn each_replica_shows_the_whole_fleet_and_its_events() {
     let Some(two) = Two::start("each_replica_shows_the_whole_fleet_and_its_events").await else { return };
     let agent = two.agent("berlin").await;
     let (session, _) = agent.connect(&two.one, "berlin", vec![check("dns"), check("web")]).await;
-    eventually("the check at the other", || two.two.check_status("berlin", "dns") == Some(CheckStatus::Succeeded)).await;
+    eventually("the check at the other", || two.two.check_status("berlin", "dns") == Some(CheckStatus::Succeeded))
+        .await;
     assert_eq!(two.two.cluster_status("berlin"), Some(ClusterStatus::Connected));
     let mut events = two.two.hub.fleet.events();
     let began = std::time::Instant::now();

@@ -149,7 +149,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn alone(&self) -> Result<Alone, StoreError> {
-        within(alone::alone(&self.pool)).await
+        within(alone::alone(&self.store.pool)).await
     }
 
     /// Forgets what everybody has had the time to follow.
