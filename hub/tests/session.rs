@@ -10,6 +10,8 @@ mod commands;
 mod hostile;
 #[path = "session/incidents.rs"]
 mod incidents;
+#[path = "session/killed.rs"]
+mod killed;
 #[path = "session/limits.rs"]
 mod limits;
 #[path = "session/on_postgres.rs"]
