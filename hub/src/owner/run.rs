@@ -84,8 +84,10 @@ impl Owner {
                     let followed = if let Change::Followed(followed) = &change { &followed.clusters[..] } else { &[] };
                     let moving: Vec<String> = followed.iter().map(|there| there.cluster.clone()).collect();
                     events.extend(self.fleet.apply(now, change));
-                    for cluster in moving.iter().filter(|cluster| self.fleet.open_epoch(cluster).is_none()) {
-                        self.cut(cluster, "another session of this cluster took over");
+                    for cluster in moving {
+                        if self.fleet.open_epoch(&cluster).is_none() {
+                            self.cut(&cluster, "another session of this cluster took over");
+                        }
                     }
                 }
                 Message::Command(cluster, given) => self.command(&cluster, given),
