@@ -33,7 +33,7 @@ use care::Windows;
 use checks::Voice;
 pub use checks::{OVERDUE_GRACE, due_at, overdue_seconds};
 use elsewhere::Replicas;
-pub use elsewhere::{Elsewhere, Own, ShownCheck, ShownLink};
+pub use elsewhere::{Elsewhere, Followed, Own, ShownCheck, ShownLink};
 use link::Link;
 pub use publication::{Publication, Publisher};
 
@@ -118,10 +118,8 @@ pub enum Change {
         /// What it said.
         what: Said,
     },
-    /// Another replica of the hub has, or had, the newest session of a cluster, and shows this of it.
-    Elsewhere(Box<Elsewhere>),
-    /// When each of the other replicas was heard last, by this one's clock. One that is not among them is gone.
-    Beats(Vec<(String, Timestamp)>),
+    /// What other replicas of the hub show.
+    Followed(Box<Followed>),
 }
 
 /// What an agent says in a session, as far as the fleet's state is concerned.
@@ -270,8 +268,7 @@ impl Fleet {
                     self.said(now, &cluster, epoch, what);
                 }
             }
-            Change::Elsewhere(elsewhere) => self.put_elsewhere(now, *elsewhere),
-            Change::Beats(beats) => self.put_beats(now, &beats),
+            Change::Followed(followed) => self.follow(now, *followed),
         }
         self.take_events()
     }

@@ -73,7 +73,7 @@ fn stored(publication: &Publication) -> store::Publication {
 }
 
 /// As the fleet takes it. A link that cannot be read is one of which nothing was said.
-fn followed(cluster: FollowedCluster) -> Elsewhere {
+fn elsewhere(cluster: FollowedCluster) -> Elsewhere {
     let FollowedCluster { cluster, replica, epoch, link, checks, removed, is_whole } = cluster;
     let link = link.and_then(|text| {
         let read = serde_json::from_str(&text);

@@ -109,6 +109,15 @@ pub struct Elsewhere {
     pub is_whole: bool,
 }
 
+/// What one look at the other replicas tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Followed {
+    /// When each of them was heard last, by this replica's clock. One that is not among them is gone.
+    pub beats: Vec<(String, Timestamp)>,
+    /// What changed of their clusters.
+    pub clusters: Vec<Elsewhere>,
+}
+
 /// The replica whose word is shown of a cluster, and what it says of the link.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -124,6 +133,11 @@ impl Place {
     /// The incarnation whose session is alive there.
     pub(super) fn live_incarnation(&self) -> Option<String> {
         (self.status == ClusterStatus::Connected).then(|| self.incarnation.clone())
+    }
+
+    /// Whether its replica has the newest session.
+    pub(super) fn is_current(&self) -> bool {
+        self.last_beat.is_none()
     }
 
     /// When the cluster may have to be shown otherwise, beside the deadlines of its replica.
@@ -194,8 +208,21 @@ impl Replicas {
 }
 
 impl Fleet {
+    pub(super) fn follow(&mut self, now: Timestamp, followed: Followed) {
+        let Followed { beats, clusters } = followed;
+        let (moved, shown): (Vec<_>, Vec<_>) = clusters.into_iter().partition(|there| there.link.is_none());
+        // First: a later beat of the replica that had the session says nothing of the cluster any more.
+        for there in moved {
+            self.put_elsewhere(now, there);
+        }
+        self.put_beats(now, &beats);
+        for there in shown {
+            self.put_elsewhere(now, there);
+        }
+    }
+
     /// Takes the beats of all other replicas, by this replica's clock. One that is not among them is gone.
-    pub(super) fn put_beats(&mut self, now: Timestamp, beats: &[(String, Timestamp)]) {
+    fn put_beats(&mut self, now: Timestamp, beats: &[(String, Timestamp)]) {
         let told: BTreeMap<&String, Timestamp> = beats.iter().map(|(id, at)| (id, *at)).collect();
         let gone: Vec<String> = self.replicas.0.keys().filter(|id| !told.contains_key(id)).cloned().collect();
         for id in gone {
@@ -250,7 +277,7 @@ impl Fleet {
     }
 
     /// Takes what another replica shows of a cluster; a session of this replica's own that is older is over.
-    pub(super) fn put_elsewhere(&mut self, now: Timestamp, elsewhere: Elsewhere) {
+    fn put_elsewhere(&mut self, now: Timestamp, elsewhere: Elsewhere) {
         let Elsewhere { cluster, replica, epoch, link: shown, checks, removed, is_whole } = elsewhere;
         let lease = self.lease;
         let Some(link) = self.links.get_mut(&cluster) else { return };

@@ -188,7 +188,8 @@ impl Fleet {
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
         let epoch = epoch.unwrap_or_else(|| clock.max(link.epoch + 1));
-        if epoch < link.epoch || (epoch == link.epoch && link.is_here) {
+        let is_said = link.is_here || link.elsewhere.as_ref().is_some_and(Place::is_current);
+        if epoch < link.epoch || (epoch == link.epoch && is_said) {
             return Err(Refusal::Overtaken { name });
         }
         if link.replace(link.live_incarnation(now, lease), &hello.incarnation) {

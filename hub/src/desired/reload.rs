@@ -11,7 +11,7 @@ use crate::store::StoreError;
 use crate::store::postgres::replicas::Alone;
 
 /// What is to be read again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// The records of clusters.
     pub(crate) clusters: bool,

@@ -81,11 +81,13 @@ impl Owner {
                     if let Change::ClusterRemoved { name } = &change {
                         self.cut(name, "the cluster was removed");
                     }
-                    let moving =
-                        if let Change::Elsewhere(there) = &change { Some(there.cluster.clone()) } else { None };
+                    let followed = if let Change::Followed(followed) = &change { &followed.clusters[..] } else { &[] };
+                    let moving: Vec<String> = followed.iter().map(|there| there.cluster.clone()).collect();
                     events.extend(self.fleet.apply(now, change));
-                    if let Some(cluster) = moving.filter(|cluster| self.fleet.open_epoch(cluster).is_none()) {
-                        self.cut(&cluster, "another session of this cluster took over");
+                    for cluster in moving {
+                        if self.fleet.open_epoch(&cluster).is_none() {
+                            self.cut(&cluster, "another session of this cluster took over");
+                        }
                     }
                 }
                 Message::Command(cluster, given) => self.command(&cluster, given),

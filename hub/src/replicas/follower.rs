@@ -1,20 +1,22 @@
 //! Follows what other replicas write, and takes it into this one's state: woken by the data base, and each second if not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::fleet::Change;
+use active_monitor_core::care::Acknowledgement;
+use active_monitor_core::fleet::{Change, FleetView, Followed};
+use active_monitor_core::view::CheckView;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Peers, commands, followed};
+use super::{Peers, commands, elsewhere};
 use crate::desired::Stale;
 use crate::owner::{self, ChangeError, FleetHandle};
-use crate::store::postgres::replicas::{Followed, FollowedCluster, Topic};
+use crate::store::postgres::replicas::{Followed as Read, FollowedCluster, Topic};
 use crate::store::{CheckKey, Store, StoreError};
 
 /// Wake-ups can be lost with their connection: it is looked this often without one.
@@ -59,7 +61,7 @@ impl Follower {
     /// Takes over what is new; all of it again where that fails in the middle.
     pub(super) async fn round(&mut self) -> Result<(), StoreError> {
         let began = Timestamp::now();
-        let Followed { revision, is_gap, replicas, clusters, topics } = self.peers.store.follow(self.revision).await?;
+        let Read { revision, is_gap, replicas, clusters, topics } = self.peers.store.follow(self.revision).await?;
         let is_all = is_gap || self.revision == 0;
         let news = |topic: Topic| is_all || topics.iter().any(|(of, _)| *of == topic);
         let stale = Stale {
@@ -68,17 +70,17 @@ impl Follower {
             statuses: news(Topic::DefinitionStatuses),
             restore: news(Topic::Restore),
         };
-        let own = self.peers.store.id();
-        let others = replicas.iter().filter(|(id, _)| id != own);
-        let beats = others.map(|(id, ago)| (id.clone(), began.checked_sub(*ago).unwrap_or(Timestamp::MIN)));
-        self.send(Change::Beats(beats.collect())).await;
         // First the clusters, since nothing is shown of one that is not known.
-        stopping(self.fleet.reload(stale).await)?;
+        if stale != Stale::default() {
+            stopping(self.fleet.reload(stale).await)?;
+        }
+        let own = self.peers.store.id();
+        let others = replicas.into_iter().filter(|(id, _)| id != own);
+        let beats = others.map(|(id, ago)| (id, began.checked_sub(ago).unwrap_or(Timestamp::MIN))).collect();
         // What this replica published itself is known here. That it took a session over may not be: it can have failed then.
         let is_known = |cluster: &FollowedCluster| cluster.replica == own && cluster.link.is_some();
-        for cluster in clusters.into_iter().filter(|cluster| !is_known(cluster)) {
-            self.send(Change::Elsewhere(Box::new(followed(cluster)))).await;
-        }
+        let clusters = clusters.into_iter().filter(|cluster| !is_known(cluster)).map(elsewhere).collect();
+        self.send(Change::Followed(Box::new(Followed { beats, clusters }))).await;
         if news(Topic::Windows) {
             let windows = owner::windows(self.store.as_ref()).await?;
             self.send(Change::Windows(windows)).await;
@@ -98,20 +100,10 @@ impl Follower {
 
     /// Those that are stored are there, and no others.
     async fn acknowledge(&self) -> Result<(), StoreError> {
-        let stored = self.store.acknowledgements().await?;
-        let keys: BTreeSet<&CheckKey> = stored.iter().map(|(key, _)| key).collect();
-        let mut gone = Vec::new();
-        for (cluster, entry) in &self.fleet.view().clusters {
-            for ((namespace, name), _) in entry.checks.iter().filter(|(_, check)| check.care.acknowledgement.is_some())
-            {
-                let key = CheckKey { cluster: cluster.clone(), namespace: namespace.clone(), name: name.clone() };
-                if !keys.contains(&key) {
-                    gone.push((key, None));
-                }
-            }
-        }
-        let stored = stored.into_iter().map(|(key, acknowledgement)| (key, Some(acknowledgement)));
-        for (CheckKey { cluster, namespace, name }, acknowledgement) in stored.chain(gone) {
+        // In this order: one that is shown from now on is stored already.
+        let mut all = acknowledged(&self.fleet.view());
+        all.extend(self.store.acknowledgements().await?.into_iter().map(|(key, stored)| (key, Some(stored))));
+        for (CheckKey { cluster, namespace, name }, acknowledgement) in all {
             self.send(Change::Acknowledge { cluster, namespace, name, acknowledgement }).await;
         }
         Ok(())
@@ -121,6 +113,17 @@ impl Follower {
         // Err means that the hub stops.
         let _ = self.fleet.change(change).await;
     }
+}
+
+/// The checks whose acknowledgement is shown, each without one.
+fn acknowledged(view: &FleetView) -> BTreeMap<CheckKey, Option<Acknowledgement>> {
+    let checks = view.clusters.values().flat_map(|entry| entry.checks.values());
+    let shown = checks.filter(|check| check.care.acknowledgement.is_some());
+    let key = |check: &Arc<CheckView>| {
+        let (namespace, name) = (check.state.namespace.clone(), check.state.name.clone());
+        CheckKey { cluster: check.cluster.clone(), namespace, name }
+    };
+    shown.map(|check| (key(check), None)).collect()
 }
 
 /// The next wake-up; never, where there is no connection for them.

@@ -36,18 +36,22 @@ fn elsewhere(epoch: u64, status: ClusterStatus, checks: Vec<ShownCheck>) -> Else
     }
 }
 
+/// Follows `r2`, which was heard at `beat`.
+fn follow_at(fleet: &mut Fleet, now: Timestamp, beat: Timestamp, clusters: Vec<Elsewhere>) -> Vec<Event> {
+    fleet.apply(now, Change::Followed(Box::new(Followed { beats: vec![("r2".into(), beat)], clusters })))
+}
+
 fn follow(fleet: &mut Fleet, now: Timestamp, elsewhere: Elsewhere) -> Vec<Event> {
-    fleet.apply(now, Change::Elsewhere(Box::new(elsewhere)))
+    follow_at(fleet, now, now, vec![elsewhere])
 }
 
 fn beat(fleet: &mut Fleet, now: Timestamp) -> Vec<Event> {
-    fleet.apply(now, Change::Beats(vec![("r2".into(), now)]))
+    follow_at(fleet, now, now, vec![])
 }
 
 /// A fleet that has heard of `a` at `r2` in the second 0.
 fn followed() -> Fleet {
     let mut fleet = fleet();
-    beat(&mut fleet, at(0));
     follow(&mut fleet, at(0), elsewhere(100, ClusterStatus::Connected, vec![succeeded("dns"), succeeded("web")]));
     fleet
 }
@@ -60,7 +64,7 @@ fn what_is_shown_elsewhere_is_shown_here_word_by_word() {
     assert_eq!(view.check("a", "health", "dns").unwrap().health, succeeded("dns").health);
     assert_eq!(view.clusters["a"].own, None);
     // Overdue by this replica's clock, and not by that of the one with the session.
-    fleet.apply(at(4), Change::Beats(vec![("r2".into(), at(9000))]));
+    beat(&mut fleet, at(9000));
     fleet.tick(at(9000));
     assert_eq!(check_status(&fleet, "dns"), Some(CheckStatus::Succeeded));
     let overdue = ShownCheck { status: CheckStatus::Overdue, ..succeeded("dns") };
@@ -97,7 +101,7 @@ fn clusters_of_a_replica_without_a_beat_are_reconnecting_then_unreachable_and_ba
     assert_eq!(fleet.view().check("a", "health", "dns").unwrap().health, succeeded("dns").health);
     assert!(events.iter().any(|event| matches!(event, Event::Check(_))));
     // It is no more told of.
-    fleet.apply(at(21), Change::Beats(vec![]));
+    fleet.apply(at(21), Change::Followed(Box::default()));
     assert_eq!(status(&fleet), ClusterStatus::Unreachable);
     assert_eq!(fleet.next_wake(), None);
     assert_counts(&fleet);
@@ -118,7 +122,6 @@ fn a_session_that_opens_here_counts_from_then_on_and_one_that_opens_elsewhere_en
     snapshot(&mut fleet, at(3), 101, vec![check("dns", at(3600))]);
     assert_eq!(check_status(&fleet, "web"), None);
     // It moves on, and nothing was said there yet.
-    beat(&mut fleet, at(4));
     let opened = Elsewhere { link: None, ..elsewhere(102, ClusterStatus::Connected, vec![]) };
     follow(&mut fleet, at(4), opened);
     assert_eq!((fleet.open_epoch("a"), &fleet.view().clusters["a"].own), (None, &None));
@@ -137,7 +140,7 @@ fn a_move_to_a_replica_that_is_heard_makes_nothing_green_that_was_stale() {
     let mut fleet = followed();
     fleet.tick(at(15));
     assert_eq!(check_status(&fleet, "dns"), Some(CheckStatus::Stale));
-    fleet.apply(at(16), Change::Beats(vec![("r3".into(), at(16))]));
+    // Also where the replica that had it is heard again meanwhile.
     let opened = Elsewhere { replica: "r3".into(), link: None, ..elsewhere(101, ClusterStatus::Connected, vec![]) };
     follow(&mut fleet, at(16), opened);
     assert_eq!((status(&fleet), check_status(&fleet, "dns")), (ClusterStatus::Unreachable, Some(CheckStatus::Stale)));
@@ -162,7 +165,6 @@ fn two_that_take_turns_at_two_replicas_are_shown() {
     };
     open(&mut fleet, 101, "i2");
     assert_eq!(fleet.view().clusters["a"].view.message, "", "a restart is nothing odd");
-    beat(&mut fleet, at(1));
     follow(&mut fleet, at(1), elsewhere(102, ClusterStatus::Connected, vec![]));
     open(&mut fleet, 103, "i2");
     assert!(fleet.view().clusters["a"].view.message.contains("take turns"));
@@ -171,7 +173,6 @@ fn two_that_take_turns_at_two_replicas_are_shown() {
 #[test]
 fn of_a_cluster_that_is_not_known_nothing_is_shown() {
     let mut fleet = fleet();
-    beat(&mut fleet, at(0));
     let unknown = Elsewhere { cluster: "b".into(), ..elsewhere(1, ClusterStatus::Connected, vec![succeeded("dns")]) };
     assert!(follow(&mut fleet, at(0), unknown).is_empty());
     assert_counts(&fleet);
