@@ -24,8 +24,11 @@ impl Two {
         let mut start = async |path: &Path| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             let (path, url) = (path.to_owned(), database.url());
-            let start = async move { Running::start_with(&path, &["--store", &url, "--replicated"]).await };
-            let running = runtime.spawn(start).await.unwrap();
+            let start = move || {
+                let running = runtime.block_on(Running::start_with(&path, &["--store", &url, "--replicated"]));
+                (runtime, running)
+            };
+            let (runtime, running) = tokio::task::spawn_blocking(start).await.unwrap();
             runtimes.push(runtime);
             running
         };
