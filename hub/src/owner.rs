@@ -189,7 +189,7 @@ pub struct FleetHandle {
 /// The store cannot be read.
 pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result<FleetHandle, StoreError> {
     let now = Timestamp::now();
-    let (revocations, peers) = (Arc::clone(&terms.revocations), terms.peers.clone());
+    let (revocations, peers, lease) = (Arc::clone(&terms.revocations), terms.peers.clone(), terms.lease);
     let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
     for record in store.clusters().await? {
         let checks = store.check_states(&record.name).await?;
@@ -222,7 +222,7 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
     tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
     tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
     match peers {
-        Some(peers) => replicas::start(&peers, store, handle.clone(), tasks).await?,
+        Some(peers) => replicas::start(&peers, store, handle.clone(), lease, tasks).await?,
         None => tasks.supervise("saver", saver::run(store, view, tasks.stop_token())),
     }
     Ok(handle)

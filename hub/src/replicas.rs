@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use active_monitor_core::fleet::{Elsewhere, Publication, ShownCheck};
 use active_monitor_runtime::tasks::Tasks;
@@ -46,6 +47,11 @@ impl Peers {
     }
 }
 
+/// The longest time between two beats, and between two looks at those of the others.
+const BEAT: Duration = Duration::from_secs(1);
+/// Beats in a lease. Of a third of it, without which a replica is silent, a beat and a look take two fifths.
+const BEATS_PER_LEASE: u32 = 15;
+
 /// Reads what the others show, and goes on doing so; publishes what this replica shows.
 ///
 /// # Errors
@@ -54,12 +60,14 @@ pub(crate) async fn start(
     peers: &Arc<Peers>,
     store: Arc<dyn Store>,
     fleet: FleetHandle,
+    lease: Duration,
     tasks: &Tasks,
 ) -> Result<(), StoreError> {
+    let beat = BEAT.min(lease / BEATS_PER_LEASE);
     let mut follower = follower::Follower::new(Arc::clone(peers), store, fleet.clone());
     follower.round().await?;
-    tasks.supervise("follower", follower.run(tasks.stop_token()));
-    tasks.supervise("publisher", publisher::run(Arc::clone(&peers.store), fleet.watch(), tasks.stop_token()));
+    tasks.supervise("follower", follower.run(beat, tasks.stop_token()));
+    tasks.supervise("publisher", publisher::run(Arc::clone(&peers.store), fleet.watch(), beat, tasks.stop_token()));
     Ok(())
 }
 

@@ -86,11 +86,16 @@ impl Running {
     }
 
     async fn start_with(dir: &Path, more: &[&str]) -> Running {
+        Running::start_leased(dir, "2", more).await
+    }
+
+    /// With a lease of so many seconds.
+    async fn start_leased(dir: &Path, lease: &str, more: &[&str]) -> Running {
         tls::install_crypto_provider();
         let flags = ["--agents-listen", "--enrolment-listen", "--people-listen"];
         let flags = flags.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]);
         let data = dir.display().to_string();
-        let cli = ["hub"].into_iter().chain(flags).chain(["--data-dir", &data, "--lease-seconds", "2"]);
+        let cli = ["hub"].into_iter().chain(flags).chain(["--data-dir", &data, "--lease-seconds", lease]);
         let cli = cli.chain(more.iter().copied());
         let args: ServeArgs = Cli::try_parse_from(cli).unwrap().serve;
         // The hub before may still be closing its files.

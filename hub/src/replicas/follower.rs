@@ -19,8 +19,6 @@ use crate::owner::{self, ChangeError, FleetHandle};
 use crate::store::postgres::replicas::{Followed as Read, FollowedCluster, Topic};
 use crate::store::{CheckKey, Store, StoreError};
 
-/// Wake-ups can be lost with their connection: it is looked this often without one.
-const POLL: Duration = Duration::from_secs(1);
 /// What is written within this time after a wake-up is read with it.
 const COALESCE: Duration = Duration::from_millis(20);
 
@@ -38,8 +36,9 @@ impl Follower {
         Follower { peers, store, fleet, revision: 0 }
     }
 
-    /// Follows until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+    /// Follows until `stop`. Wake-ups can be lost with their connection, and a beat is none: it looks after `poll` at the
+    /// latest.
+    pub(super) async fn run(mut self, poll: Duration, stop: CancellationToken) -> Result<(), Infallible> {
         let mut wakes = None;
         loop {
             if wakes.is_none() {
@@ -48,7 +47,7 @@ impl Follower {
             }
             tokio::select! {
                 () = woken(&mut wakes) => tokio::time::sleep(COALESCE).await,
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(poll) => {}
                 () = stop.cancelled() => return Ok(()),
             }
             if let Err(error) = self.round().await {

@@ -12,15 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::stored;
 use crate::store::postgres::replicas::Replicas;
 
-/// Time between two rounds.
+/// The longest time between two rounds.
 const PERIOD: Duration = Duration::from_millis(250);
-/// A replica that has nothing to say says so after this time.
-const BEAT: Duration = Duration::from_secs(1);
 
-/// Publishes what changed until `stop`, and once more then.
+/// Publishes what changed until `stop`, and once more then. After `beat` without anything to say it says so.
 pub(super) async fn run(
     store: Arc<Replicas>,
     view: watch::Receiver<Arc<FleetView>>,
+    beat: Duration,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let mut publisher = Publisher::default();
@@ -29,7 +28,7 @@ pub(super) async fn run(
         let is_last = stop.is_cancelled();
         let current = view.borrow().clone();
         let due = publisher.due(&current);
-        if !due.is_empty() || heard_at.is_none_or(|at| at.elapsed() >= BEAT) {
+        if !due.is_empty() || heard_at.is_none_or(|at| at.elapsed() >= beat) {
             match store.publish(&due.iter().map(stored).collect::<Vec<_>>()).await {
                 Ok(refused) => {
                     if !refused.is_empty() {
@@ -46,7 +45,7 @@ pub(super) async fn run(
             return Ok(());
         }
         tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(PERIOD.min(beat)) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -24,8 +24,11 @@ impl Two {
         let mut start = async |path: &Path| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             let (path, url) = (path.to_owned(), database.url());
-            let start = async move { Running::start_with(&path, &["--store", &url, "--replicated"]).await };
-            let running = runtime.spawn(start).await.unwrap();
+            let start = move || {
+                let running = runtime.block_on(Running::start_leased(&path, "6", &["--store", &url, "--replicated"]));
+                (runtime, running)
+            };
+            let (runtime, running) = tokio::task::spawn_blocking(start).await.unwrap();
             runtimes.push(runtime);
             running
         };
@@ -64,7 +67,7 @@ async fn each_replica_shows_the_whole_fleet_and_its_events() {
     let (session, _) = agent.connect(&two.one, "berlin", vec![check("dns"), check("web")]).await;
     eventually("the check at the other", || two.two.check_status("berlin", "dns") == Some(CheckStatus::Succeeded))
         .await;
-    assert_eq!(two.two.cluster_status("berlin"), Some(ClusterStatus::Connected));
+    eventually("its link", || two.two.cluster_status("berlin") == Some(ClusterStatus::Connected)).await;
     let mut events = two.two.hub.fleet.events();
     let began = std::time::Instant::now();
     session.send(AgentFrame::CheckUpsert(Box::new(failed("dns")))).await;
