@@ -22,7 +22,7 @@ async fn replicas_that_start_at_once_have_one_ca_and_one_first_token_and_change_
     one.hub.authority.roll(CaStage::Stable, false, &one.hub.fleet).await.unwrap();
     // Who has not seen it yet looks before it changes anything.
     let late = two.hub.authority.roll(CaStage::Stable, false, &two.hub.fleet).await;
-    assert!(late.unwrap_err().to_string().contains("Introduced"));
+    assert!(late.err().unwrap().to_string().contains("Introduced"));
     assert_eq!(trust(&two).bundle(), trust(&one).bundle());
     two.hub.authority.roll(CaStage::Introduced, false, &two.hub.fleet).await.unwrap();
     eventually("the change that the other made", || trust(&one).stage() == CaStage::Switched).await;
