@@ -10,6 +10,7 @@ use crate::postgres::Database;
 /// Two hubs, each in a runtime of its own, so that one can die as a process does.
 struct Two {
     dir: TempDir,
+    _other: TempDir,
     one: Running,
     two: Running,
     runtimes: Vec<Runtime>,
@@ -34,7 +35,7 @@ impl Two {
         };
         let one = start(dir.path()).await;
         let two = start(other.path()).await;
-        Some(Two { dir, one, two, runtimes })
+        Some(Two { dir, _other: other, one, two, runtimes })
     }
 
     /// An agent that has enrolled with the first.
