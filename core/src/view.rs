@@ -127,9 +127,9 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Me {
-    /// Name of the token.
+    /// Name of the token; `oidc:` and a name for whom the OpenID provider vouched.
     pub name: String,
-    /// Its role.
+    /// Their role.
     pub role: Role,
 }
 
@@ -138,6 +138,14 @@ pub struct Me {
 pub struct Login {
     /// The token's text.
     pub token: String,
+}
+
+/// How people can log in, beside an API token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginOptions {
+    /// The OpenID provider, where there is one: the login there begins at `/api/v1/oidc/login`.
+    pub issuer: Option<String>,
 }
 
 /// State of a cluster's link.

@@ -17,6 +17,7 @@ pub mod events;
 pub mod extract;
 pub mod feed;
 pub mod incidents;
+pub mod oidc;
 pub mod problem;
 pub mod restore;
 pub mod runs;
@@ -107,7 +108,7 @@ impl Api {
 /// events and ends when the router is dropped.
 pub fn router(app: AppState) -> Router {
     let api = Api {
-        auth: Arc::new(Auth::new(app.store.clone(), app.secure_cookies, &app.registry)),
+        auth: Arc::new(Auth::new(app.store.clone(), app.oidc.clone(), app.secure_cookies, &app.registry)),
         logins: Arc::default(),
         feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch())),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
@@ -145,7 +146,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn documented() -> OpenApiRouter<Api> {
     let mut router = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(session::me))
-        .routes(routes!(session::login))
+        .routes(routes!(oidc::options, session::login))
+        .routes(routes!(oidc::login))
+        .routes(routes!(oidc::callback))
         .routes(routes!(session::logout))
         .routes(routes!(clusters::fleet))
         .routes(routes!(clusters::list, clusters::add))

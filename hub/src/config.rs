@@ -9,6 +9,7 @@ use active_monitor_runtime::logging::LogFormat;
 use active_monitor_runtime::tls::files::IdentityFiles;
 use clap::{Args, Parser, Subcommand};
 
+use crate::auth::oidc::{OidcArgs, OidcArgsError};
 use crate::remote_write::{RemoteWriteArgs, UrlError};
 use crate::retention::Retention;
 use crate::revocations;
@@ -224,6 +225,9 @@ pub struct ServeArgs {
     /// Where the fleet's series go.
     #[command(flatten)]
     pub remote_write: RemoteWriteArgs,
+    /// How people log in at an OpenID provider.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
     /// text or json.
     #[arg(long, env = "ACTIVE_MONITOR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -246,6 +250,9 @@ pub enum ConfigError {
     /// No address of a remote store.
     #[error("--remote-write-url {0}")]
     RemoteWrite(#[from] UrlError),
+    /// The login at a provider.
+    #[error(transparent)]
+    Oidc(#[from] OidcArgsError),
     /// Nobody can dial "all addresses of this machine".
     #[error("{flag} must be given as host:port that agents reach the hub at: nobody can dial {address}")]
     Undialable {
@@ -281,6 +288,7 @@ impl ServeArgs {
             return Err(ConfigError::Plaintext(self.people_listen));
         }
         self.remote_write.url()?;
+        self.oidc.check()?;
         dialable("--agents-advertise", self.agents_advertise.as_deref(), self.agents_listen)?;
         dialable("--enrolment-advertise", self.enrolment_advertise.as_deref(), self.enrolment_listen)
     }

@@ -43,6 +43,8 @@ pub struct AppState {
     pub incidents: incidents::OpenIncidents,
     /// The hub's CA.
     pub authority: Arc<authority::Authority>,
+    /// The OpenID provider at which people log in, where there is one.
+    pub oidc: Option<Arc<auth::oidc::Oidc>>,
     /// The watched folder, and what is Git's.
     pub source: Arc<source::Source>,
     /// The hub's own metrics, which `/metrics` shows after those of the fleet.

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::alerts::{self, AlertMetrics, RoutesError};
+use crate::auth::oidc::{Oidc, OidcSetupError};
 use crate::authority::{Authority, Trust};
 use crate::ca::{self, CaError};
 use crate::config::{ConfigError, ServeArgs};
@@ -114,6 +115,9 @@ pub enum ServeError {
     /// The certificate for people cannot be used.
     #[error("--tls-cert-file, --tls-key-file: the certificate for people cannot be used")]
     People(#[from] FilesError),
+    /// The login at the OpenID provider cannot be set up.
+    #[error("the login at the OpenID provider cannot be set up")]
+    Oidc(#[from] OidcSetupError),
     /// Remote write cannot be set up.
     #[error("remote write cannot be set up")]
     RemoteWrite(#[from] SenderError),
@@ -264,6 +268,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         store: Arc::clone(&store),
         incidents: open_incidents.clone(),
         authority: Arc::clone(&authority),
+        oidc: Oidc::load(&args.oidc, store.as_ref()).await?.map(Arc::new),
         source,
         registry: prometheus::default_registry().clone(),
         secure_cookies: !args.people_plaintext,

@@ -106,8 +106,16 @@ impl Hub {
         let metrics = IncidentMetrics::new().unwrap();
         let incidents = incidents::start(store.clone(), fleet.clone(), metrics, &tasks).await.unwrap();
         let source = Arc::new(Source::load(git, store.as_ref()).await.unwrap());
-        let app =
-            AppState { fleet, store: store.clone(), incidents, authority, source, registry, secure_cookies: true };
+        let app = AppState {
+            fleet,
+            store: store.clone(),
+            incidents,
+            authority,
+            oidc: None,
+            source,
+            registry,
+            secure_cookies: true,
+        };
         Hub { router: api::router(app), store, tasks, directory: Some(directory) }
     }
 

@@ -359,6 +359,7 @@ const segment = encodeURIComponent;
 
 export const getMe = () => call<Me>('GET', 'me');
 export const login = (token: string) => call<Me>('POST', 'login', { token });
+export const getLoginOptions = () => call<{ issuer?: string | null }>('GET', 'login');
 export const logout = () => call<void>('POST', 'logout');
 export const getFleet = () => call<FleetSummary>('GET', 'fleet');
 export const getClusters = () => list<ClusterView>('clusters');
