@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::alerts::{self, AlertMetrics, RoutesError};
+use crate::alerts::{self, AlertMetrics, Alerts, RoutesError};
 use crate::auth::oidc::{Oidc, OidcSetupError};
 use crate::authority::{Authority, Trust};
 use crate::ca::{self, CaError};
@@ -171,7 +171,6 @@ struct Listeners {
 /// See [`ServeError`]; nothing is left running that `tasks` does not hold.
 pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     args.check()?;
-    let routes = args.routes_file.as_deref().map(alerts::read).transpose()?.unwrap_or_default();
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
@@ -225,7 +224,13 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     };
     let fleet = owner::start(Arc::clone(&store), terms, tasks).await?;
     let open_incidents = incidents::start(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?;
-    alerts::start(routes, open_incidents.clone(), fleet.clone(), store.as_ref(), &alert_metrics, tasks).await?;
+    let alerts = Alerts {
+        open: open_incidents.clone(),
+        fleet: fleet.clone(),
+        store: Arc::clone(&store),
+        metrics: alert_metrics,
+    };
+    alerts::start(args.routes_file.clone(), alerts, tasks).await?;
     tasks.supervise("retention", retention::run(Arc::clone(&store), args.retention(), pruning, tasks.stop_token()));
     if args.git.git_folder.is_some() {
         let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
