@@ -9,8 +9,9 @@ mod error;
 mod objects;
 #[cfg(test)]
 mod tests;
+mod users;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use active_monitor_core::check::{Check, Level};
@@ -27,10 +28,8 @@ use parking_lot::Mutex;
 
 pub use self::error::AccountError;
 use self::objects::{Kind, Object, Objects};
+use self::users::{User, Users};
 use crate::request::RequestError;
-
-/// Who asks for an account: a check's workflow, or its remedy while that runs.
-type User = (String, RunKind);
 
 /// Keeps the accounts; clones share what they know.
 #[derive(Clone)]
@@ -41,7 +40,7 @@ pub struct Accounts {
 
 #[derive(Default)]
 struct Known {
-    users: HashMap<Account, BTreeMap<User, Vec<PolicyRule>>>,
+    users: HashMap<Account, Users>,
     of_user: HashMap<User, Account>,
     applied: HashMap<Account, Applied>,
     /// By namespace and name: both levels share the ServiceAccount.
@@ -100,7 +99,7 @@ impl Accounts {
         let mut known = self.known.lock();
         let left = if known.of_user.get(&user) == Some(&account) { None } else { known.leave(&user) };
         known.of_user.insert(user.clone(), account.clone());
-        known.users.entry(account).or_default().insert(user, job.rules.clone());
+        known.users.entry(account).or_default().enter(user, &job.rules);
         left
     }
 
@@ -152,8 +151,7 @@ impl Accounts {
                 };
                 // The others of the account get theirs: one check that asks too much fails alone.
                 let modest = |rules: &[PolicyRule]| !depends(rules, &refusal);
-                if !self.known.lock().users.get(account).is_some_and(|users| users.values().any(|rules| modest(rules)))
-                {
+                if !self.known.lock().users.get(account).is_some_and(|users| users.rules().any(modest)) {
                     return Err(AccountError::Refused(refusal));
                 }
                 let granted = self.known.lock().asked(account, modest);
@@ -350,14 +348,15 @@ fn is_anothers(account: &Account, role: Option<&Object>, binding: Option<&Object
 impl Known {
     /// The union of what the account's users ask for, as far as `with` takes them.
     fn asked(&self, account: &Account, with: impl Fn(&[PolicyRule]) -> bool) -> Vec<PolicyRule> {
-        let users = self.users.get(account).into_iter().flat_map(|users| users.values());
-        union(users.filter(|rules| with(rules)).flatten())
+        let rules = self.users.get(account).into_iter().flat_map(Users::rules);
+        union(rules.filter(|rules| with(rules)).flatten())
     }
 
     /// Whether the cluster is known to have what the account's users ask for, or as much of it as it lets.
     fn agrees(&self, account: &Account) -> bool {
         let applied = self.applied.get(account).filter(|applied| !applied.doubted);
-        applied.is_some_and(|applied| applied.asked == self.asked(account, |_| true))
+        let users = self.users.get(account);
+        applied.zip(users).is_some_and(|(applied, users)| applied.asked == users.asked())
     }
 
     /// The same, with all of these rules.
@@ -368,7 +367,7 @@ impl Known {
     fn leave(&mut self, user: &User) -> Option<Account> {
         let account = self.of_user.remove(user)?;
         if let Some(users) = self.users.get_mut(&account) {
-            users.remove(user);
+            users.leave(user);
             if users.is_empty() {
                 self.users.remove(&account);
             }
@@ -412,6 +411,6 @@ impl Known {
     }
 
     fn is_of_remedy(&self, account: &Account) -> bool {
-        self.users.get(account).is_some_and(|users| users.keys().any(|(_, kind)| *kind == RunKind::Remedy))
+        self.users.get(account).is_some_and(|users| users.has_remedy())
     }
 }

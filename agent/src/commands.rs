@@ -15,6 +15,7 @@ use active_monitor_core::command::{
 use active_monitor_core::decide::RUN_NOW_ANNOTATION;
 use active_monitor_core::healthcheck::HealthCheck;
 use active_monitor_core::run::RunKind;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::state::{CheckState, Phase};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -28,6 +29,7 @@ use prometheus::{IntCounterVec, Opts};
 use tokio::sync::mpsc;
 
 use crate::request::request;
+use crate::self_test::Tester;
 use crate::states::States;
 
 /// Name of the file with the pauses.
@@ -109,21 +111,46 @@ pub struct Commands {
     pub states: States,
     /// Has checks looked at.
     pub wake: mpsc::Sender<ObjectRef<HealthCheck>>,
+    /// Runs self-tests.
+    pub tester: Tester,
 }
 
 impl Commands {
-    /// Obeys and answers until either channel's end. Pauses wait for nothing; a run now asks the API server.
-    pub async fn run(self, mut commands: mpsc::Receiver<Command>, answers: mpsc::Sender<Answer>) {
+    /// Obeys and answers until any channel's end. Pauses wait for nothing; a run now asks the API server. A self-test is
+    /// answered when it begins, and says itself what came of it.
+    pub async fn run(
+        self,
+        mut commands: mpsc::Receiver<Command>,
+        answers: mpsc::Sender<Answer>,
+        self_tests: mpsc::Sender<SelfTest>,
+    ) {
         register();
         let mut runs = Runs::default();
         let mut under_way: FuturesUnordered<BoxFuture<'_, Option<Answer>>> = FuturesUnordered::new();
+        // One at a time.
+        let mut tests: FuturesUnordered<BoxFuture<'_, SelfTest>> = FuturesUnordered::new();
         loop {
             let answer = tokio::select! {
+                Some(ended) = tests.next() => {
+                    if self_tests.send(ended).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 command = commands.recv(), if under_way.len() < SIDE_BY_SIDE => match command {
                     None => return,
                     Some(command) => match self.obey(&command, &mut runs) {
                         Ok(Obeyed::Done(done)) => {
                             under_way.push(self.wake(command.scope.clone()).map(|()| None).boxed());
+                            Answer { id: command.id, verdict: Ok(done) }
+                        }
+                        Ok(Obeyed::Test) if !tests.is_empty() => {
+                            let refusal = Refusal::new(Layer::Agent, "a self-test is under way already");
+                            Answer { id: command.id, verdict: Err(refusal) }
+                        }
+                        Ok(Obeyed::Test) => {
+                            tests.push(self.tester.run().boxed());
+                            let done = format!("the self-test has begun in namespace {}", self.tester.namespace);
                             Answer { id: command.id, verdict: Ok(done) }
                         }
                         Ok(Obeyed::Annotate(check)) => {
@@ -153,6 +180,10 @@ impl Commands {
                 let check = self.runnable(now, scope)?;
                 runs.count(now)?;
                 Ok(Obeyed::Annotate(check))
+            }
+            Order::SelfTest => {
+                runs.count(now)?;
+                Ok(Obeyed::Test)
             }
             Order::Pause { subject, seconds, .. } => {
                 self.paused.change(|pauses| pauses.put(now, command))?;
@@ -212,6 +243,8 @@ enum Obeyed {
     Done(String),
     /// This check is to be asked to run.
     Annotate(Arc<CheckState>),
+    /// A self-test is to be run.
+    Test,
 }
 
 /// Refuses all that comes, for this reason, until either channel's end.

@@ -71,7 +71,7 @@ pub struct Config {
         env = "ACTIVE_MONITOR_OBEY",
         value_enum,
         value_delimiter = ',',
-        default_value = "run-now,pause,pause-remedies"
+        default_value = "run-now,pause,pause-remedies,self-test"
     )]
     pub obey: Vec<Obeyed>,
     /// The longest that a command of the hub may pause anything.
@@ -132,8 +132,9 @@ pub struct Config {
     /// Address of /healthz and /readyz.
     #[arg(long, env = "ACTIVE_MONITOR_HEALTH_PROBE_BIND_ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_probe_bind_address: SocketAddr,
-    /// HealthChecks that are looked at side by side. No worker waits for a workflow, so this bounds requests under way.
-    #[arg(long, env = "ACTIVE_MONITOR_MAX_WORKERS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    /// HealthChecks that are looked at side by side. No worker waits for a workflow, so this bounds requests under way,
+    /// and with them connections: some 50 KiB each.
+    #[arg(long, env = "ACTIVE_MONITOR_MAX_WORKERS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub max_workers: u16,
     /// Runs in flight in the whole cluster, checks and remedies; what is due beyond that waits. 0 is no limit.
     #[arg(long, env = "ACTIVE_MONITOR_MAX_RUNS_IN_FLIGHT", default_value_t = 500)]
@@ -164,6 +165,8 @@ pub enum Obeyed {
     Pause,
     /// A pause of remedies alone, which ends by itself.
     PauseRemedies,
+    /// A workflow that shows whether this cluster can run a check, as at the end of an enrolment.
+    SelfTest,
     /// Nothing.
     None,
 }
@@ -233,6 +236,7 @@ impl Config {
             Obeyed::RunNow => Some(Kind::RunNow),
             Obeyed::Pause => Some(Kind::Pause),
             Obeyed::PauseRemedies => Some(Kind::PauseRemedies),
+            Obeyed::SelfTest => Some(Kind::SelfTest),
             Obeyed::None => None,
         };
         let longest_pause = Duration::from_secs(u64::from(self.longest_pause_hours) * 3600);

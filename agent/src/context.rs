@@ -17,7 +17,6 @@ use active_monitor_core::scope::Scope;
 use active_monitor_core::status::conditions::Argo;
 use active_monitor_core::workflow::Seen;
 use jiff::Timestamp;
-use kube::runtime::events::Recorder;
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -26,8 +25,10 @@ use crate::accounts::Accounts;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::commands::Paused;
+use crate::events::Events;
 use crate::journal::Journal;
 use crate::logs::Logs;
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::Contested;
 use crate::schema::StatusFields;
@@ -39,6 +40,8 @@ use crate::workflows::{WATCH_LAG, Workflows};
 pub struct Context {
     /// The API server.
     pub client: Client,
+    /// Whether it answers as it should.
+    pub answers: watch::Receiver<bool>,
     /// Intents and results, on disk.
     pub journal: Journal,
     /// What is told of the checks.
@@ -62,7 +65,7 @@ pub struct Context {
     /// What the agent counts.
     pub counters: Counters,
     /// Kubernetes events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// True once the caches are complete: before that, nothing is decided.
     pub ready: watch::Receiver<bool>,
     /// What time it is, for every decision.
@@ -77,7 +80,9 @@ pub struct Context {
     pub(crate) unknown_rights: Mutex<BTreeSet<String>>,
     /// What the hub has paused.
     pub paused: Paused,
-    pub(crate) memory: Mutex<HashMap<String, Memory>>,
+    /// What is looked at.
+    pub looks: Looks,
+    pub(crate) memory: Mutex<HashMap<String, Box<Memory>>>,
 }
 
 /// What the agent remembers of one check.
@@ -92,13 +97,13 @@ pub(crate) struct Memory {
     /// The generation whose fields were last compared with the installed CRD.
     pub(crate) compared: Option<i64>,
     /// The status as it was last written, until the watch has caught up with its resourceVersion.
-    pub(crate) written: Option<(u64, HealthCheckStatus)>,
+    pub(crate) written: Option<(u64, Box<HealthCheckStatus>)>,
     /// Workflows that the API server said do not exist.
     pub(crate) gone: BTreeSet<String>,
     /// Workflows that the API server was asked about at this time, and had.
     pub(crate) asked: BTreeMap<String, Timestamp>,
     /// Workflows just created or confirmed, until the watch shows them.
-    pub(crate) created: BTreeMap<String, (Seen, Timestamp)>,
+    pub(crate) created: Vec<(Seen, Timestamp)>,
     /// The run being started and when that was first tried.
     pub(crate) trying: Option<(RunKey, Timestamp)>,
     /// What the last run said of Argo.
@@ -114,6 +119,19 @@ pub(crate) struct Memory {
     pub(crate) failures: u32,
 }
 
+impl Memory {
+    /// A workflow that was just created or confirmed, in place of what was known of it.
+    pub(crate) fn has_created(&mut self, seen: Seen, now: Timestamp) {
+        self.has_ended(&seen.workflow);
+        self.created.push((seen, now));
+    }
+
+    /// A workflow of which nothing is to be expected any more.
+    pub(crate) fn has_ended(&mut self, workflow: &str) {
+        self.created.retain(|(seen, _)| seen.workflow != workflow);
+    }
+}
+
 impl Context {
     /// Everything that is known of a check's runs. `status` is the cached one, unless a newer one was written.
     pub(crate) fn observe(&self, now: Timestamp, resource: &HealthCheck, status: HealthCheckStatus) -> Observed {
@@ -121,11 +139,13 @@ impl Context {
         let mut workflows = self.workflows.of_check(uid);
         let mut memory = self.memory.lock();
         let memory = memory.entry(uid.to_owned()).or_default();
-        memory.created.retain(|name, (_, since)| {
+        memory.created.retain(|(created, since)| {
             let lagging = now.duration_since(*since).unsigned_abs() < WATCH_LAG;
-            lagging && !workflows.iter().any(|seen| seen.workflow == *name)
+            lagging && !workflows.iter().any(|seen| seen.workflow == created.workflow)
         });
-        workflows.extend(memory.created.values().map(|(seen, _)| seen.clone()));
+        // Nearly always empty, and there are many checks.
+        memory.created.shrink_to_fit();
+        workflows.extend(memory.created.iter().map(|(seen, _)| seen.clone()));
         let intents = self.journal.intents(uid).into_iter().map(|open| Intent {
             key: open.intent.key,
             workflow: open.intent.workflow,
@@ -198,7 +218,7 @@ impl Context {
         let cached = resource_version(resource);
         let written = self.remember(&uid, |memory| {
             memory.written.take_if(|(version, _)| *version <= cached);
-            memory.written.as_ref().map(|(_, status)| status.clone())
+            memory.written.as_ref().map(|(_, status)| HealthCheckStatus::clone(status))
         });
         written.or_else(|| resource.status.clone()).unwrap_or_default()
     }

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -97,15 +96,18 @@ pub async fn run(
         .map(|key| ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default()));
     let prepare = prepare(context.clone(), store.clone(), workflows_ready, ready);
     let sweep = crate::sweep::run(context.clone(), store.clone(), vanishings);
+    let (wake_again, woken_again) = mpsc::channel(1);
+    let recovery = crate::recovery::run(context.clone(), store.clone(), wake_again);
     let controller = Controller::for_stream(checks, store)
         .with_config(Config::default().concurrency(workers))
         .reconcile_on(woken)
+        .reconcile_on(tokio_stream::wrappers::ReceiverStream::new(woken_again))
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .run(reconcile, retry, context)
         .for_each(|_| std::future::ready(()));
     tokio::select! {
         () = controller => {}
-        () = async { tokio::join!(prepare, sweep); } => {}
+        () = async { tokio::join!(prepare, sweep, recovery); } => {}
     }
 }
 
@@ -187,6 +189,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
 }
 
 async fn look(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, StepError> {
+    let _look = context.looks.begin(guarded.meta().uid.as_deref().unwrap_or_default());
     if context.ready.clone().wait_for(|ready| *ready).await.is_err() {
         return Ok(Action::await_change());
     }
@@ -405,7 +408,8 @@ async fn write_status(
         }
     };
     tell(context, resource, before, &next);
-    context.remember(&uid(resource), |memory| memory.written = Some((resource_version(&answer), next.clone())));
+    context
+        .remember(&uid(resource), |memory| memory.written = Some((resource_version(&answer), Box::new(next.clone()))));
     Ok(next)
 }
 
@@ -416,21 +420,8 @@ fn tell(context: &Context, resource: &HealthCheck, before: &HealthCheckStatus, a
     }
 }
 
-/// Events are news, not the record: one that gets lost is not sent again.
 fn send(context: &Context, resource: &HealthCheck, note: status::Note) {
-    let (recorder, reference) = (context.recorder.clone(), resource.object_ref(&()));
-    let event = Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.into(),
-        note: Some(note.text.chars().take(900).collect()),
-        action: "Check".into(),
-        secondary: None,
-    };
-    tokio::spawn(async move {
-        if let Err(error) = request(recorder.publish(&event, &reference)).await {
-            tracing::debug!(%error, "cannot publish an event");
-        }
-    });
+    context.events.say(resource, note.warning, note.reason, &note.text);
 }
 
 #[cfg(test)]

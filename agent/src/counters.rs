@@ -29,6 +29,12 @@ pub static UNKNOWN_FRAMES: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
     prometheus::register_int_counter!("activemonitor_agent_hub_unknown_frames_total", help).ok()
 });
 
+/// Pushed checks that the hub wanted made or rescheduled faster than the policy takes them.
+pub static PACED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
+    let help = "Tries to make or reschedule a pushed check that came faster than the policy takes them.";
+    prometheus::register_int_counter!("activemonitor_agent_definitions_paced_total", help).ok()
+});
+
 /// Sessions that the hub took in.
 pub static SESSIONS: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
     let help = "Sessions that the hub took in: one more than reconnects.";
@@ -53,6 +59,7 @@ pub(crate) fn register() {
     LazyLock::force(&AHEAD);
     LazyLock::force(&UNKNOWN_FIELDS);
     LazyLock::force(&UNKNOWN_FRAMES);
+    LazyLock::force(&PACED);
     LazyLock::force(&SESSIONS);
     LazyLock::force(&CONNECTED);
     LazyLock::force(&CERTIFICATE_EXPIRY);

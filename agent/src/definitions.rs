@@ -2,11 +2,12 @@
 //! that it defines no more. A HealthCheck that no definition made is never touched.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use active_monitor_core::check::Check;
 use active_monitor_core::healthcheck::HealthCheck;
 use active_monitor_core::names::DEFINITION_LABEL;
-use active_monitor_core::policy::Policy;
+use active_monitor_core::policy::{Pace, Policy};
 use active_monitor_core::report::DEFINITION_GENERATION_ANNOTATION;
 use active_monitor_core::scope::Scope;
 use active_monitor_core::session::frame::{Definition, DefinitionResult, DefinitionStatus};
@@ -15,6 +16,7 @@ use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{mpsc, watch};
 
+use crate::counters::{PACED, count};
 use crate::link::PushedDefinitions;
 use crate::request::{RequestError, request};
 use crate::watches;
@@ -36,12 +38,12 @@ pub async fn run(
     mut pushed: watch::Receiver<Option<PushedDefinitions>>,
     statuses: mpsc::Sender<(u64, Vec<DefinitionStatus>)>,
 ) {
-    let mut retries = retries();
+    let (mut retries, mut allowed) = (retries(), Allowed::by(policy));
     loop {
         let current = pushed.borrow_and_update().clone();
         let mut settled = true;
         if let Some(PushedDefinitions { nonce, definitions }) = current {
-            let answer = apply_all(&client, &scope, &policy, &definitions).await;
+            let answer = apply_all(&client, &scope, &mut allowed, &definitions).await;
             settled = answer.iter().all(|status| status.result != DefinitionResult::Failed);
             if statuses.send((nonce, answer)).await.is_err() {
                 return;
@@ -89,10 +91,28 @@ pub async fn refuse(
     }
 }
 
+/// What the cluster allows, and how much of it was used of late.
+struct Allowed {
+    policy: Policy,
+    pace: Pace,
+    since: Instant,
+}
+
+impl Allowed {
+    fn by(policy: Policy) -> Allowed {
+        Allowed { policy, pace: Pace::default(), since: Instant::now() }
+    }
+
+    /// Whether one may be made or rescheduled now where there are `made`.
+    fn take(&mut self, made: usize) -> Result<(), String> {
+        self.pace.take(self.since.elapsed(), &self.policy, made).inspect_err(|_| count(&PACED))
+    }
+}
+
 async fn apply_all(
     client: &Client,
     scope: &Scope,
-    policy: &Policy,
+    allowed: &mut Allowed,
     definitions: &[Definition],
 ) -> Vec<DefinitionStatus> {
     let mut statuses = Vec::with_capacity(definitions.len());
@@ -103,7 +123,7 @@ async fn apply_all(
     for definition in definitions {
         let outcome = match &mut made {
             Ok(made) => {
-                apply(client, policy, definition, made, &mut applied).await.unwrap_or_else(|error| sort(&error))
+                apply(client, allowed, definition, made, &mut applied).await.unwrap_or_else(|error| sort(&error))
             }
             // How many there are is not known, and so neither whether there may be one more.
             Err(error) => (DefinitionResult::Failed, error.to_string()),
@@ -139,7 +159,7 @@ type Made = BTreeMap<String, Vec<Target>>;
 
 async fn apply(
     client: &Client,
-    policy: &Policy,
+    allowed: &mut Allowed,
     definition: &Definition,
     made: &mut Made,
     applied: &mut BTreeMap<String, Target>,
@@ -148,7 +168,7 @@ async fn apply(
         let message = "the hub cannot fill it in for this cluster; what is there stays as it is".to_owned();
         return Ok((DefinitionResult::Refused, message));
     }
-    let mut wanted = match policy.admit(&definition.name, &definition.health_check) {
+    let mut wanted = match allowed.policy.admit(&definition.name, &definition.health_check) {
         Ok(wanted) => wanted,
         Err(message) => return Ok((DefinitionResult::Refused, message)),
     };
@@ -163,9 +183,14 @@ async fn apply(
     // One that only moves to another name takes no more room.
     if existing.is_none()
         && !made.contains_key(&definition.name)
-        && let Err(message) = policy.admit_another(made.len())
+        && let Err(message) = allowed.policy.admit_another(made.len())
     {
         return Ok((DefinitionResult::Refused, message));
+    }
+    if existing.as_ref().is_none_or(|existing| is_rescheduled(existing, &wanted))
+        && let Err(message) = allowed.take(made.len())
+    {
+        return Ok((DefinitionResult::Failed, message));
     }
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     match existing {
@@ -188,6 +213,13 @@ fn conflict(namespace: &str, name: &str) -> (DefinitionResult, String) {
     let message =
         format!("HealthCheck {namespace}/{name} exists and was not made by this definition; it is left alone");
     (DefinitionResult::Conflict, message)
+}
+
+/// Whether a check gets other slots, one of which may be due at once.
+fn is_rescheduled(existing: &HealthCheck, wanted: &HealthCheck) -> bool {
+    let next = HealthCheck { spec: wanted.spec.clone(), ..existing.clone() };
+    let timing = |check: &HealthCheck| Check::parse(check).ok().map(|check| check.timing);
+    timing(existing) != timing(&next)
 }
 
 /// The existing object with what is wanted in it; `None` where it is there already. Labels and annotations of others

@@ -16,6 +16,7 @@ use std::time::Duration;
 use active_monitor_proto::{CertificateReply, EnrolRequest, EnrolmentClient, FleetClient, RenewRequest};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::WebPkiServerVerifier;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tonic::transport::Channel;
 
@@ -49,6 +50,9 @@ pub enum EnrolError {
     /// removed.
     #[error("the hub refused: {}", .0.message())]
     Refused(tonic::Status),
+    /// The hub waits for a person's approval of the key with this fingerprint (SHA-256, hex).
+    #[error("the enrolment waits for approval; the fingerprint of this agent's key is {0}")]
+    Waiting(String),
     /// The hub could not answer.
     #[error("the hub did not answer: {} ({})", .0.message(), .0.code())]
     Call(tonic::Status),
@@ -82,7 +86,12 @@ pub(crate) async fn enrol(address: &str, token: &Token, cluster_uid: &str, dir: 
         csr,
     };
     let mut client = EnrolmentClient::new(channel);
-    let reply = answer(client.enrol(request)).await?;
+    let reply = match answer(client.enrol(request)).await {
+        Err(EnrolError::Call(status)) if status.code() == tonic::Code::Aborted => {
+            return Err(EnrolError::Waiting(hex::encode(Sha256::digest(key.public_key_raw()))));
+        }
+        answered => answered?,
+    };
     keep(reply, key, &token.digest(), dir).await
 }
 

@@ -12,6 +12,7 @@ use http::{Request, Response, StatusCode, header};
 use kube::client::Body;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
 use crate::clock::Clock;
@@ -71,7 +72,7 @@ pub struct Gate {
     clock: Clock,
     answer_limit: Duration,
     paused_until: Arc<Mutex<Option<Instant>>>,
-    answers: Arc<Mutex<bool>>,
+    answers: watch::Sender<bool>,
     requests: IntCounterVec,
     available: IntGauge,
 }
@@ -92,8 +93,13 @@ impl Gate {
         available.set(1);
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(available.clone()))?;
-        let (paused_until, answers) = (Arc::default(), Arc::new(Mutex::new(true)));
+        let (paused_until, answers) = (Arc::default(), watch::Sender::new(true));
         Ok(Gate { fence, clock, answer_limit: ANSWER_LIMIT, paused_until, answers, requests, available })
+    }
+
+    /// Whether the API server answers as it should, by its last answer.
+    pub fn answers(&self) -> watch::Receiver<bool> {
+        self.answers.subscribe()
     }
 
     fn admit(&self, is_write: bool) -> Result<Duration, Refusal> {
@@ -131,12 +137,13 @@ impl Gate {
 
     /// Logged when it begins and when it is over: each request that fails would be a flood.
     fn is_available(&self, available: bool, answer: &str) {
-        let mut answers = self.answers.lock();
-        if *answers == available {
+        let is_news = self.answers.send_if_modified(|answers| {
+            self.available.set(available.into());
+            std::mem::replace(answers, available) != available
+        });
+        if !is_news {
             return;
         }
-        *answers = available;
-        self.available.set(available.into());
         if available {
             tracing::info!("the API server answers again");
         } else {

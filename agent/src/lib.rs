@@ -12,6 +12,7 @@ pub mod counters;
 pub mod definitions;
 pub mod endpoints;
 pub mod enrol;
+pub mod events;
 pub mod gate;
 mod guard;
 pub mod identity_secret;
@@ -19,16 +20,21 @@ pub mod journal;
 pub mod leader;
 pub mod link;
 pub mod logs;
+pub mod looks;
 pub mod metrics;
 pub mod observe;
 pub mod ownership;
 mod rebuild;
+mod recovery;
 pub mod request;
 mod runs;
 pub mod schema;
+pub mod self_test;
 pub mod source;
 pub mod states;
 mod sweep;
+#[cfg(test)]
+mod traced;
 mod unreadable;
 pub mod watches;
 pub mod workflows;
@@ -59,16 +65,19 @@ use crate::clock::Clock;
 use crate::commands::{Commands, Paused};
 use crate::config::Config;
 use crate::context::Context;
+use crate::events::{Events, REPORTER};
 use crate::gate::{Fence, Gate};
 use crate::identity_secret::IdentitySecret;
 use crate::journal::Journal;
 use crate::leader::Candidate;
 use crate::link::LinkConfig;
 use crate::logs::Logs;
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::{Contested, Mode};
 use crate::request::request;
 use crate::schema::StatusFields;
+use crate::self_test::Tester;
 use crate::source::Sources;
 use crate::states::States;
 use crate::workflows::Workflows;
@@ -157,12 +166,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
                 paused: paused.clone(),
                 states: states.clone(),
                 wake: wake.clone(),
+                tester: Tester {
+                    client: client.clone(),
+                    namespace: self_test::namespace(&policy, &scope, client.default_namespace()),
+                },
             };
-            start_link(&tasks, &config, policy, &cluster, &journal, commands)?;
+            start_link(&tasks, &config, policy, &cluster, &journal, commands, readiness.clone())?;
             match config.mode {
                 Mode::Observe => start_observer(&tasks, scope, client, states, clock, readiness),
                 Mode::Act => {
-                    let shared = (client, journal, states, contested, clock, paused);
+                    let shared = (client, gate.answers(), journal, states, contested, clock, paused);
                     let wakes = (wake, woken);
                     start_controller(&tasks, &config, cluster.fields, shared, wakes, sources, counters, readiness)?;
                 }
@@ -257,6 +270,7 @@ fn start_link(
     cluster: &Cluster,
     journal: &Journal,
     commands: Commands,
+    readiness: Readiness,
 ) -> anyhow::Result<()> {
     let (Some(hub_address), Some(enrolment_address)) = (&config.hub_address, &config.enrolment_address) else {
         tracing::info!("no --hub-address: the agent works alone");
@@ -278,12 +292,13 @@ fn start_link(
     };
     let (link, task) = link::start(link, journal.clone(), commands.states.clone(), tasks.stop_token());
     tasks.supervise("link", task);
+    supervise(tasks, "enrolment", say_whether_waiting(link.waiting, readiness));
     match config.mode {
         Mode::Act => {
             let client = commands.client.clone();
             let definitions = definitions::run(client, config.scope(), policy, link.definitions, link.statuses);
             supervise(tasks, "definitions", definitions);
-            supervise(tasks, "commands", commands.run(link.commands, link.answers));
+            supervise(tasks, "commands", commands.run(link.commands, link.answers, link.self_tests));
         }
         Mode::Observe => {
             let refused = definitions::refuse(ONLY_OBSERVES, link.definitions, link.statuses);
@@ -308,12 +323,15 @@ async fn follow_readiness(mut is_ready: watch::Receiver<bool>, readiness: Readin
     std::future::pending().await
 }
 
+/// What the controller shares with other parts of the agent.
+type Shared = (Client, watch::Receiver<bool>, Journal, States, Contested, Clock, Paused);
+
 #[allow(clippy::too_many_arguments, reason = "what was made before is handed over once")]
 fn start_controller(
     tasks: &Tasks,
     config: &Config,
     fields: StatusFields,
-    (client, journal, states, contested, clock, paused): (Client, Journal, States, Contested, Clock, Paused),
+    (client, answers, journal, states, contested, clock, paused): Shared,
     (wake, woken): (mpsc::Sender<ObjectRef<HealthCheck>>, mpsc::Receiver<ObjectRef<HealthCheck>>),
     sources: Sources,
     counters: Counters,
@@ -327,19 +345,19 @@ fn start_controller(
     supervise(tasks, "workflows", workflows.clone().follow(client.clone(), scope.clone(), wake.clone(), listed));
     supervise(tasks, "schema", fields.clone().follow(client.clone(), scope.clone()));
     let accounts = Accounts::new(client.clone(), scope.clone());
-    let recorder =
-        Recorder::new(client.clone(), Reporter { controller: "active-monitor-agent".into(), instance: None });
-    supervise(tasks, "rights", Drift::new(accounts.clone(), recorder.clone(), counters.clone()).follow());
+    let recorder = Recorder::new(client.clone(), Reporter { controller: REPORTER.into(), instance: None });
+    supervise(tasks, "rights", Drift::new(accounts.clone(), recorder, counters.clone()).follow());
     let context = Context {
         accounts,
         capacity: Capacity::new(config.limits(), journal.clone(), wake, prometheus::default_registry())?,
-        recorder,
+        events: Events::new(client.clone()),
         sources,
         source_policy: config.source_policy(),
         scope,
         logs: config.log_tails.then(|| Logs::new(client.clone(), counters.log_tails.clone())),
         counters,
         client,
+        answers,
         journal,
         states,
         workflows,
@@ -351,6 +369,7 @@ fn start_controller(
         remedies: config.remedies.into(),
         unknown_rights: Mutex::default(),
         paused,
+        looks: Looks::default(),
         memory: Mutex::default(),
     };
     let stop = tasks.stop_token();
@@ -368,6 +387,16 @@ async fn say_whether_saved(journal: Journal, readiness: Readiness) {
         readiness.note("journal", text);
         if saved.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Says at `/readyz` while a person has to approve this agent's enrolment; the agent works all the same.
+async fn say_whether_waiting(mut waiting: watch::Receiver<Option<String>>, readiness: Readiness) {
+    loop {
+        readiness.note("enrolment", waiting.borrow_and_update().clone());
+        if waiting.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

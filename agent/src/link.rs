@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::command::{Answer, Command};
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::agent::MAX_COMMANDS;
 use active_monitor_core::session::frame::{Definition, DefinitionStatus};
 use arc_swap::ArcSwap;
@@ -70,6 +71,10 @@ pub struct Link {
     pub commands: mpsc::Receiver<Command>,
     /// What became of that. What concerns a session that is over is ignored.
     pub answers: mpsc::Sender<Answer>,
+    /// What came of self-tests; goes to the hub in this session or the next.
+    pub self_tests: mpsc::Sender<SelfTest>,
+    /// Why there is no certificate yet, where a person has to approve it.
+    pub waiting: watch::Receiver<Option<String>>,
     /// Whether the hub has taken the session in.
     pub connected: watch::Receiver<bool>,
     /// The name in the certificate; `None` until there is one.
@@ -82,6 +87,8 @@ struct Ends {
     statuses: mpsc::Receiver<(u64, Vec<DefinitionStatus>)>,
     commands: mpsc::Sender<Command>,
     answers: mpsc::Receiver<Answer>,
+    self_tests: mpsc::Receiver<SelfTest>,
+    waiting: watch::Sender<Option<String>>,
     connected: watch::Sender<bool>,
     cluster: watch::Sender<Option<String>>,
 }
@@ -97,14 +104,18 @@ pub fn start(
     let (statuses_tx, statuses) = mpsc::channel(STATUSES_QUEUED);
     let (commands, commands_rx) = mpsc::channel(MAX_COMMANDS);
     let (answers_tx, answers) = mpsc::channel(MAX_COMMANDS);
+    let (self_tests_tx, self_tests) = mpsc::channel(1);
+    let (waiting, waiting_rx) = watch::channel(None);
     let (connected, connected_rx) = watch::channel(false);
     let (cluster, cluster_rx) = watch::channel(None);
-    let ends = Ends { definitions, statuses, commands, answers, connected, cluster };
+    let ends = Ends { definitions, statuses, commands, answers, self_tests, waiting, connected, cluster };
     let link = Link {
         definitions: definitions_rx,
         statuses: statuses_tx,
         commands: commands_rx,
         answers: answers_tx,
+        self_tests: self_tests_tx,
+        waiting: waiting_rx,
         connected: connected_rx,
         cluster: cluster_rx,
     };
@@ -116,7 +127,7 @@ pub fn start(
 }
 
 async fn run(config: LinkConfig, journal: Journal, states: States, ends: Ends) {
-    let (identity, unused) = obtain_identity(&config).await;
+    let (identity, unused) = obtain_identity(&config, &ends.waiting).await;
     let ready = |identity: &Identity| {
         tracing::info!(cluster = identity.cluster(), certificate_ends = %identity.not_after(), "identity ready");
         Some(identity.cluster().to_owned())
@@ -126,11 +137,12 @@ async fn run(config: LinkConfig, journal: Journal, states: States, ends: Ends) {
         let identity = Arc::new(ArcSwap::from_pointee(identity));
         Driver::new(config.clone(), drive::dial_network(), identity, journal.clone(), states.clone(), ends)
     };
+    let waiting = ends.waiting.clone();
     let mut driver = drive(identity, ends);
     if let Some(token) = unused {
         let enrolled = tokio::select! {
             never = driver.run() => match never {},
-            enrolled = enrol_later(&config, &token) => enrolled,
+            enrolled = enrol_later(&config, &token, &waiting) => enrolled,
         };
         let ends = driver.end();
         ends.cluster.send_replace(ready(&enrolled));
@@ -141,14 +153,16 @@ async fn run(config: LinkConfig, journal: Journal, states: States, ends: Ends) {
 
 /// A new identity for a token whose enrolment was not answered at the start, beside the session of the stored one. Tries
 /// until it is answered; where the answer is no, the stored one stays.
-async fn enrol_later(config: &LinkConfig, token: &Token) -> Identity {
+async fn enrol_later(config: &LinkConfig, token: &Token, waiting: &watch::Sender<Option<String>>) -> Identity {
     let dir = config.state_dir.join("identity");
     let mut failures = Failures::new("enrolment");
     let mut wait = FIRST_RETRY;
     loop {
         tokio::time::sleep(wait.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
         wait = (wait * 2).min(MAX_RETRY);
-        match enrol::enrol(&config.enrolment_address, token, &config.cluster_uid, &dir).await {
+        let enrolled = enrol::enrol(&config.enrolment_address, token, &config.cluster_uid, &dir).await;
+        waiting.send_replace(enrolled.as_ref().err().and_then(waits_for));
+        match enrolled {
             Ok(identity) => {
                 failures.over();
                 return identity;
@@ -164,12 +178,14 @@ async fn enrol_later(config: &LinkConfig, token: &Token) -> Identity {
 
 /// The stored identity, or a new one where there is a token that it was not made with; and that token, where it is still
 /// to be used. Tries until it has one.
-async fn obtain_identity(config: &LinkConfig) -> (Identity, Option<Token>) {
+async fn obtain_identity(config: &LinkConfig, waiting: &watch::Sender<Option<String>>) -> (Identity, Option<Token>) {
     let dir = config.state_dir.join("identity");
     let mut failures = Failures::new("enrolment");
     let mut wait = FIRST_RETRY;
     loop {
-        match try_identity(config, &dir).await {
+        let tried = try_identity(config, &dir).await;
+        waiting.send_replace(tried.as_ref().err().and_then(waits_for));
+        match tried {
             Ok(identity) => {
                 failures.over();
                 return identity;
@@ -202,13 +218,28 @@ async fn try_identity(config: &LinkConfig, dir: &std::path::Path) -> Result<(Ide
             tracing::warn!(reason = status.message(), "token refused, going on with the stored identity");
             Ok((stored, None))
         }
-        // Nobody answered: the sessions' listener may be there all the same.
-        (Err(error @ (EnrolError::Dial { .. } | EnrolError::Call(_))), Some(stored)) => {
+        // Nobody answered, or nobody has approved it yet: the sessions' listener may be there all the same.
+        (Err(error @ (EnrolError::Dial { .. } | EnrolError::Call(_) | EnrolError::Waiting(_))), Some(stored)) => {
             let error = failure::chain(&error);
             tracing::warn!(error, "token not used yet, going on with the stored identity and trying again");
             Ok((stored, Some(token)))
         }
         (result, _) => result.map(|identity| (identity, None)),
+    }
+}
+
+/// What a person shall know at `/readyz` while an enrolment waits for approval.
+fn waits_for(error: &EnrolError) -> Option<String> {
+    match error {
+        EnrolError::Waiting(key) => Some(format!("waiting for approval of the key {key}")),
+        EnrolError::NoToken
+        | EnrolError::Token(_)
+        | EnrolError::Dial { .. }
+        | EnrolError::Refused(_)
+        | EnrolError::Call(_)
+        | EnrolError::Key(_)
+        | EnrolError::Identity(_)
+        | EnrolError::Interrupted => None,
     }
 }
 
@@ -221,6 +252,9 @@ fn next_step(error: &EnrolError) -> &'static str {
             "check the enrolment address, the network, and that the token is of this hub; trying again"
         }
         EnrolError::Call(_) => "see the hub's log; trying again",
+        EnrolError::Waiting(_) => {
+            "compare the fingerprint with `fleetcheck cluster list`, then run `fleetcheck cluster approve`; asking again"
+        }
         EnrolError::Key(_) | EnrolError::Identity(_) | EnrolError::Interrupted => {
             "check the state directory; trying again"
         }

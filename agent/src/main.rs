@@ -3,7 +3,8 @@
 use active_monitor_agent::config::Config;
 use clap::Parser;
 
-#[tokio::main]
+// Two, however many cores the node has: each thread holds memory of its own, and a run takes some milliseconds.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     active_monitor_runtime::tls::install_crypto_provider();
@@ -12,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
         config.log_format.into(),
         "info,kube_runtime=warn,kube_client=warn,kube_client::client::builder=off",
         "active-monitor-agent",
-        active_monitor_runtime::traces::collector(),
+        active_monitor_runtime::traces::Collector::from_env(),
     );
     active_monitor_agent::run(config).await
 }

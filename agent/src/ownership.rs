@@ -13,9 +13,7 @@ use active_monitor_core::ownership::{self, Foreign, Hold};
 use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::workflow::Seen;
 use kube::Api;
-use kube::Resource;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
 use parking_lot::Mutex;
 
 use crate::context::Context;
@@ -104,12 +102,12 @@ pub(crate) fn look(context: &Context, resource: &HealthCheck, check: Option<&Che
             let check = reference(resource);
             tracing::warn!(check, manager = hold.manager, wrote = %hold.wrote, until = %hold.until,
                 "another controller writes this check: the agent stops on it");
-            announce(context, resource, true, "AnotherController", hold.to_string());
+            context.events.say(resource, true, "AnotherController", &hold.to_string());
         }
         (None, true) => {
             tracing::info!(check = reference(resource), "no other controller writes this check any more");
-            let text = "the other controller is gone: the agent goes on".to_owned();
-            announce(context, resource, false, "TakenOver", text);
+            let text = "the other controller is gone: the agent goes on";
+            context.events.say(resource, false, "TakenOver", text);
         }
         (Some(_), true) | (None, false) => {}
     }
@@ -138,25 +136,8 @@ pub(crate) fn tell_withheld(
         is_told
     });
     if let Some(text) = withheld.filter(|_| !is_told) {
-        announce(context, resource, true, "RemedyWithheld", text);
+        context.events.say(resource, true, "RemedyWithheld", &text);
     }
-}
-
-/// An event is news, not a record: one that cannot be published is not sent again.
-fn announce(context: &Context, resource: &HealthCheck, warning: bool, reason: &str, text: String) {
-    let (recorder, reference) = (context.recorder.clone(), resource.object_ref(&()));
-    let event = Event {
-        type_: if warning { EventType::Warning } else { EventType::Normal },
-        reason: reason.to_owned(),
-        note: Some(text.chars().take(900).collect()),
-        action: "Check".into(),
-        secondary: None,
-    };
-    tokio::spawn(async move {
-        if let Err(error) = request(recorder.publish(&event, &reference)).await {
-            tracing::debug!(%error, "cannot publish an event");
-        }
-    });
 }
 
 /// Makes the workflows that active-monitor left in flight the runs of their checks, so that none runs twice at once.

@@ -233,7 +233,7 @@ fn refused(context: &Context, full_name: &str, error: &RequestError) -> Refused 
 fn remember(context: &Context, uid: &str, seen: Seen) {
     context.remember(uid, |memory| {
         memory.gone.remove(&seen.workflow);
-        memory.created.insert(seen.workflow.clone(), (seen, context.clock.now()));
+        memory.has_created(seen, context.clock.now());
     });
 }
 
@@ -254,7 +254,7 @@ pub(crate) async fn confirm(context: &Context, uid: &str, workflow: &str) -> Res
         }
         // Gone, or another's: either way no workflow speaks for the run.
         None => context.remember(uid, |memory| {
-            memory.created.remove(workflow);
+            memory.has_ended(workflow);
             memory.gone.insert(workflow.to_owned());
         }),
     }
@@ -329,7 +329,7 @@ async fn settle(context: &Context, run: Run) -> Result<(), StepError> {
     let is_new = context.journal.settle(run).await?;
     context.capacity.freed(context.clock.now());
     context.remember(&uid, |memory| {
-        memory.created.remove(&workflow);
+        memory.has_ended(&workflow);
         memory.gone.remove(&workflow);
         memory.asked.remove(&workflow);
         if let (RunKind::Remedy, true, Some(counts)) = (kind, is_new, memory.remedies.as_mut()) {

@@ -17,16 +17,20 @@ use crate::counters::AHEAD;
 use crate::request::request;
 use crate::workflows::Strays;
 
-/// What could not be forgotten, or came back from a look that was under way, is gone after this time.
+/// What could not be forgotten is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
+/// What was looked at when it was to be forgotten is gone after this time.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Forgets what is gone each time something has vanished, and from time to time, until the channel's end.
 pub(crate) async fn run(context: Arc<Context>, store: Store<Guarded>, mut vanishings: mpsc::Receiver<()>) {
+    let mut again = AGAIN;
     loop {
         tokio::select! {
             vanished = vanishings.recv() => if vanished.is_none() { return },
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(again) => {}
         }
+        again = AGAIN;
         if context.ready.clone().wait_for(|ready| *ready).await.is_err() {
             return;
         }
@@ -34,6 +38,11 @@ pub(crate) async fn run(context: Arc<Context>, store: Store<Guarded>, mut vanish
         let mut known: BTreeSet<String> = context.journal.check_uids().into_iter().collect();
         known.extend(context.memory.lock().keys().cloned());
         for uid in known.difference(&live) {
+            // It would begin anew what is forgotten here. Of a check that is gone there is no other look after it.
+            if context.looks.contains(uid) {
+                again = SOON;
+                continue;
+            }
             if let Err(error) = forget(&context, uid).await {
                 tracing::warn!(uid, %error, "cannot record the end of a deleted check's run");
             }

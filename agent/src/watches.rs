@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use active_monitor_core::scope::Scope;
+use backon::ExponentialBuilder;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use kube::core::NamespaceResourceScope;
@@ -11,6 +13,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as follow};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+
+/// The first pause of a watch that fails. Jitter makes each pause up to twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(800);
+/// The longest one: what happened while the API server did not answer is heard of within seconds of its return.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Where many namespaces are watched the longest pause is this for each of them: they share what is asked meanwhile.
+const PAUSE_EACH: Duration = Duration::from_millis(200);
 
 /// Where objects of a kind are found.
 pub fn apis<K>(scope: &Scope, client: &Client) -> Vec<Api<K>>
@@ -26,12 +35,23 @@ pub fn watch<K>(apis: Vec<Api<K>>, config: &watcher::Config) -> BoxStream<'stati
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut watches: Vec<_> =
-        apis.into_iter().map(|api| follow(api, config.clone()).default_backoff().boxed()).collect();
+    let pauses = pauses(apis.len());
+    let followed = apis.into_iter().map(|api| {
+        let pauses = watcher::ExponentialBackoff::from(pauses);
+        follow(api, config.clone()).backoff(pauses).boxed()
+    });
+    let mut watches: Vec<_> = followed.collect();
     match watches.len() {
         1 => watches.remove(0),
         _ => merged(watches).boxed(),
     }
+}
+
+/// The pauses of each of so many watches.
+fn pauses(watches: usize) -> ExponentialBuilder {
+    let longest = LONGEST_PAUSE.max(PAUSE_EACH.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX)));
+    let growing = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(longest);
+    growing.with_jitter().without_max_times()
 }
 
 /// Several watches as one.
@@ -111,6 +131,7 @@ fn list<K: Clone>(parts: &[Part<K>]) -> Vec<watcher::Result<Event<K>>> {
 
 #[cfg(test)]
 mod tests {
+    use backon::BackoffBuilder;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::ResourceExt;
 
@@ -131,6 +152,16 @@ mod tests {
             Err(_) => "!".to_owned(),
         });
         words.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_pauses_of_a_watch_stay_short_and_those_of_many_share_what_is_asked() {
+        for (watches, longest) in [(1, 4), (10, 4), (100, 40)] {
+            let all: Vec<Duration> = pauses(watches).build().take(100).collect();
+            assert!(all[0] < 2 * FIRST_PAUSE, "{:?}", all[0]);
+            let (least, most) = (Duration::from_secs(longest / 2), Duration::from_secs(longest));
+            assert!(all[10..].iter().all(|pause| (least..=most).contains(pause)), "{watches}: {all:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The workflows of this cluster's checks, from a watch: one slim entry each, found by their check.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod kept;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +22,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use self::kept::Kept;
 use crate::watches;
 
 /// Objects a list page carries: a fleet of finished workflows never stands in memory at once.
@@ -88,8 +91,13 @@ impl SlimWorkflow {
             run_now: self.metadata.annotations.as_ref().and_then(run_now),
             deadline_seconds: deadline.and_then(|seconds| u32::try_from(seconds).ok()),
             warning: annotation(WARNING_ANNOTATION).unwrap_or_default(),
-            status: self.status.clone().unwrap_or_default(),
+            status: self.status(),
         })
+    }
+
+    /// As Argo says it; empty where it has not begun.
+    pub(crate) fn status(&self) -> WorkflowStatus {
+        self.status.clone().unwrap_or_default()
     }
 
     /// Whether Argo says that it has ended.
@@ -125,8 +133,15 @@ type ByCheck = HashMap<String, OfCheck>;
 struct OfCheck {
     /// The check, as its workflows name it.
     check: Option<ObjectRef<HealthCheck>>,
-    /// By `namespace/name`.
-    workflows: BTreeMap<String, Seen>,
+    /// In the order of their `namespace/name`.
+    workflows: Vec<Kept>,
+}
+
+impl OfCheck {
+    /// Where the workflow of this name is, or belongs.
+    fn find(&self, workflow: &str) -> Result<usize, usize> {
+        self.workflows.binary_search_by(|kept| (*kept.workflow).cmp(workflow))
+    }
 }
 
 /// Workflows that no garbage collector takes with their check: they are in another namespace.
@@ -142,7 +157,8 @@ pub(crate) struct Strays {
 impl Workflows {
     /// The workflows of a check.
     pub fn of_check(&self, uid: &str) -> Vec<Seen> {
-        self.by_check.lock().get(uid).map(|known| known.workflows.values().cloned().collect()).unwrap_or_default()
+        let all = self.by_check.lock();
+        all.get(uid).map(|known| known.workflows.iter().map(|kept| kept.seen(uid)).collect()).unwrap_or_default()
     }
 
     /// The workflows in other namespaces than their check's, of every check that is not among `live`.
@@ -152,7 +168,8 @@ impl Workflows {
         let strays = dead.filter_map(|(uid, known)| {
             let check = known.check.clone()?;
             let home = format!("{}/", check.namespace.as_deref().unwrap_or_default());
-            let workflows: Vec<_> = known.workflows.keys().filter(|name| !name.starts_with(&home)).cloned().collect();
+            let names = known.workflows.iter().map(|kept| &kept.workflow);
+            let workflows: Vec<_> = names.filter(|name| !name.starts_with(&home)).map(ToString::to_string).collect();
             (!workflows.is_empty()).then(|| Strays { check, uid: uid.clone(), workflows })
         });
         strays.collect()
@@ -161,10 +178,10 @@ impl Workflows {
     /// How many wait for an Argo controller for longer than one should take.
     pub fn waiting(&self, now: Timestamp) -> usize {
         let all = self.by_check.lock();
-        let workflows = all.values().flat_map(|known| known.workflows.values());
-        let active = workflows.filter(|seen| seen.status.phase == WorkflowPhase::Active);
-        let untouched = active.filter(|seen| seen.status.started_at.is_none());
-        untouched.filter(|seen| seen.created + TAKEN_UP_WITHIN < now).count()
+        let workflows = all.values().flat_map(|known| &known.workflows);
+        let active = workflows.filter(|kept| kept.phase == WorkflowPhase::Active);
+        let untouched = active.filter(|kept| kept.started_at.is_none());
+        untouched.filter(|kept| kept.created + TAKEN_UP_WITHIN < now).count()
     }
 
     /// Whether Argo does its part, as far as is known: it is installed, and the last run that ended had a controller.
@@ -190,7 +207,9 @@ impl Workflows {
     fn remove(&self, seen: &Seen) {
         let mut all = self.by_check.lock();
         if let Some(of_check) = all.get_mut(&seen.key.check_uid) {
-            of_check.workflows.remove(&seen.workflow);
+            if let Ok(at) = of_check.find(&seen.workflow) {
+                of_check.workflows.remove(at);
+            }
             if of_check.workflows.is_empty() {
                 all.remove(&seen.key.check_uid);
             }
@@ -273,9 +292,13 @@ impl Workflows {
 
 fn insert(all: &mut ByCheck, workflow: &SlimWorkflow) {
     let Some(seen) = workflow.seen() else { return };
-    let of_check = all.entry(seen.key.check_uid.clone()).or_default();
+    let (uid, kept) = Kept::of(seen);
+    let of_check = all.entry(uid).or_default();
     of_check.check = workflow.check().or(of_check.check.take());
-    of_check.workflows.insert(seen.workflow.clone(), seen);
+    match of_check.find(&kept.workflow) {
+        Ok(at) => of_check.workflows[at] = kept,
+        Err(at) => of_check.workflows.insert(at, kept),
+    }
 }
 
 /// Whether the API server says that it has no such kind.

@@ -198,7 +198,8 @@ pub(crate) enum ClusterCommand {
         fleetcheck cluster add prod-eu-1 --annotation dns.zone=eu.example.com\n  \
         fleetcheck cluster add -f clusters.yaml\n\nThe file:\n  clusters:\n  - name: prod-eu-1\n    labels: {env: prod}\n    \
         annotations: {dns.zone: eu.example.com}\n\nAdding a cluster again that never connected gives a new token. With a \
-        file, clusters that are there get their labels and annotations and keep their tokens, so that it can be repeated.")]
+        file, clusters that are there get their labels and annotations and keep their tokens, so that it can be repeated.\n\n\
+        With --wait the exit code is 0 once each cluster has passed its self-test, and else 1.")]
     Add {
         /// A DNS label of at most 63 characters.
         #[arg(required_unless_present = "file")]
@@ -212,6 +213,28 @@ pub(crate) enum ClusterCommand {
         /// An annotation, which definitions can take values from. Can be repeated.
         #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
         annotations: Vec<(String, String)>,
+        /// Wait until the agents have connected and tested their clusters, at most this many seconds.
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "3600")]
+        wait: Option<u64>,
+    },
+    /// Let an agent that waits for approval have its certificate, where the hub asks for that (require-approval).
+    #[command(
+        after_help = "Examples:\n  fleetcheck cluster list                  # shows who waits, and the fingerprint of \
+        its key\n  fleetcheck cluster approve prod-eu-1\n\nThe agent's log and its /readyz say the fingerprint too: compare \
+        them before."
+    )]
+    Approve(DecideArgs),
+    /// Refuse an agent that waits for approval, and whoever else has its token.
+    #[command(after_help = "Examples:\n  fleetcheck cluster deny prod-eu-1")]
+    Deny(DecideArgs),
+    /// Have a cluster run its self-test now: a workflow without a pod, by the agent's own rights.
+    #[command(
+        after_help = "Examples:\n  fleetcheck cluster test prod-eu-1\n\nIt shows that the agent may make workflows and \
+        that Argo carries them out. It starts no pod and pulls no image. Exit code 1: it did not pass, or was not run."
+    )]
+    Test {
+        /// Its name.
+        name: String,
     },
     /// Print a new one-time token for a cluster that is there: its agent lost its state, say.
     #[command(
@@ -255,6 +278,16 @@ pub(crate) enum ClusterCommand {
         /// Its name.
         name: String,
     },
+}
+
+/// Upon which agent is decided.
+#[derive(Debug, Args)]
+pub(crate) struct DecideArgs {
+    /// Name of the cluster.
+    pub(crate) name: String,
+    /// Only if the agent's key has this fingerprint; without it, the key that waits now.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

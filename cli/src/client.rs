@@ -6,8 +6,8 @@ use active_monitor_core::care::WindowSpec;
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::view::{
     AcknowledgementAdd, AuditView, CaRoll, CaView, CheckView, ClusterAdd, ClusterPatch, ClusterToken, ClusterView,
-    CommandReport, CommandRequest, DefinitionView, FleetSummary, IncidentPage, List, Preview, Problem, RestoreView,
-    RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
+    CommandReport, CommandRequest, DefinitionView, EnrolmentDecision, EnrolmentKey, FleetSummary, IncidentPage, List,
+    Preview, Problem, RestoreView, RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
 };
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, StatusCode, Url};
@@ -166,6 +166,19 @@ impl Client {
 
     pub(crate) async fn rebind_cluster(&self, name: &str) -> Result<ClusterToken, ClientError> {
         Ok(self.send(Method::POST, &["clusters", name, "rebind"], &()).await?.1)
+    }
+
+    pub(crate) async fn decide_enrolment(
+        &self,
+        name: &str,
+        decision: EnrolmentDecision,
+        body: &EnrolmentKey,
+    ) -> Result<ClusterView, ClientError> {
+        let verb = match decision {
+            EnrolmentDecision::Approved => "approve",
+            EnrolmentDecision::Denied => "deny",
+        };
+        Ok(self.send(Method::POST, &["clusters", name, verb], body).await?.1)
     }
 
     pub(crate) async fn tokens(&self) -> Result<Vec<TokenView>, ClientError> {

@@ -9,6 +9,7 @@ mod cluster;
 mod definitions;
 mod diff;
 pub(crate) mod doctor;
+mod enrolment;
 mod hub;
 mod incidents;
 mod lint;

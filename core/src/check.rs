@@ -1,6 +1,7 @@
 //! A HealthCheck, read once: what is wrong with it is said here, and later code has no invalid case.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -126,7 +127,7 @@ pub struct Job {
     /// Seconds that a run may take, as the HealthCheck says; the source may say a longer time.
     pub timeout_seconds: Option<u32>,
     /// What the account may do.
-    pub rules: Vec<PolicyRule>,
+    pub rules: Arc<[PolicyRule]>,
 }
 
 /// A remedy and how often it may run.
@@ -239,7 +240,7 @@ impl Check {
                 account: String::new(),
                 source: Source::Inline(String::new()),
                 timeout_seconds: Some(1),
-                rules: Vec::new(),
+                rules: Arc::default(),
             },
             remedy: None,
             warnings: Vec::new(),
@@ -375,7 +376,7 @@ fn job(kind: RunKind, spec: &WorkflowSpec, check_name: &str, problems: &mut Prob
     let timeout_seconds = seconds(spec.workflow_timeout, &format!("{base}.workflowtimeout"), problems);
     let source = source(&resource.source, &format!("{base}.resource.source"), problems);
     let rules = match spec.rbac_rules.as_deref() {
-        Some(rules) if !rules.is_empty() => rules.to_vec(),
+        Some(rules) if !rules.is_empty() => rules.into(),
         Some(_) | None => rbac::default_rules(kind),
     };
     if rules.len() > rbac::MAX_RULES {

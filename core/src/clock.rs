@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+/// What the wall clock may gain or lose between two looks without having been set.
+const DRIFT: Duration = Duration::from_secs(1);
 /// How far the own clock may be from the API server's: its `Date` is cut to the second, and an answer takes a while.
 const TOLERANCE: Duration = Duration::from_secs(3);
 /// How far it may be to be believed again once it was contradicted: one that is off by about the tolerance must not be
@@ -43,6 +45,28 @@ impl Clock {
             true => server,
         };
         self.anchor = Some((monotonic, time));
+    }
+}
+
+/// Notices when the wall clock is set: by a person, by NTP, or because the machine slept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steps {
+    monotonic: Duration,
+    wall: Timestamp,
+}
+
+impl Steps {
+    /// From here on, where the monotonic clock (of any origin) and the wall clock say this.
+    pub fn new(monotonic: Duration, wall: Timestamp) -> Steps {
+        Steps { monotonic, wall }
+    }
+
+    /// By how much the wall clock was set since the last look, ahead or back; None where it went on by itself.
+    pub fn look(&mut self, monotonic: Duration, wall: Timestamp) -> Option<SignedDuration> {
+        let passed = monotonic.saturating_sub(self.monotonic);
+        let step = wall.duration_since(self.wall.saturating_add(passed).unwrap_or(wall));
+        *self = Steps { monotonic, wall };
+        (step.unsigned_abs() > DRIFT).then_some(step)
     }
 }
 
@@ -91,5 +115,15 @@ mod tests {
         let mut clock = Clock::default();
         clock.heard(ms(5), at(86_400_000), at(1_000));
         assert_eq!(clock.now(ms(505), at(86_400_500)), at(1_500));
+    }
+
+    #[test]
+    fn a_step_is_told_once_and_drift_is_none() {
+        let mut steps = Steps::new(ms(0), at(0));
+        assert_eq!(steps.look(ms(5_000), at(5_900)), None);
+        assert_eq!(steps.look(ms(10_000), at(11_800)), None, "drift does not add up");
+        assert_eq!(steps.look(ms(11_000), at(3_612_800)), Some(SignedDuration::from_secs(3600)));
+        assert_eq!(steps.look(ms(12_000), at(3_613_800)), None);
+        assert_eq!(steps.look(ms(12_000), at(13_800)), Some(SignedDuration::from_secs(-3600)));
     }
 }

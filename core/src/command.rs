@@ -87,7 +87,7 @@ impl std::fmt::Display for Scope {
 }
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// One run out of schedule, of one check.
     RunNow,
@@ -107,10 +107,12 @@ pub enum Order {
         /// Of what.
         subject: Subject,
     },
+    /// The agent tests whether its cluster can run a check; what came of it is no answer, but follows by itself.
+    SelfTest,
 }
 
 /// A command to one cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// Drawn by the hub. The same one again is the same command: it changes nothing.
     pub id: String,
@@ -150,7 +152,7 @@ impl Layer {
 }
 
 /// Why a command is not obeyed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
     /// Who says so.
@@ -167,7 +169,7 @@ impl Refusal {
 }
 
 /// What became of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// Of the command.
     pub id: String,
@@ -184,11 +186,13 @@ pub enum Kind {
     Pause,
     /// [`Order::Pause`] of remedies.
     PauseRemedies,
+    /// [`Order::SelfTest`].
+    SelfTest,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::RunNow, Kind::Pause, Kind::PauseRemedies];
+    pub const ALL: [Kind; 4] = [Kind::RunNow, Kind::Pause, Kind::PauseRemedies, Kind::SelfTest];
 
     /// As in the agent's configuration.
     pub fn as_str(self) -> &'static str {
@@ -196,6 +200,7 @@ impl Kind {
             Kind::RunNow => "run-now",
             Kind::Pause => "pause",
             Kind::PauseRemedies => "pause-remedies",
+            Kind::SelfTest => "self-test",
         }
     }
 }
@@ -219,6 +224,7 @@ impl Obedience {
             Order::RunNow => Kind::RunNow,
             Order::Pause { subject: Subject::Checks, .. } => Kind::Pause,
             Order::Pause { subject: Subject::Remedies, .. } => Kind::PauseRemedies,
+            Order::SelfTest => Kind::SelfTest,
             Order::Resume { .. } => return Ok(()),
         };
         if !self.kinds.contains(&kind) {
@@ -233,7 +239,7 @@ impl Obedience {
                 let reason = format!("a pause of {seconds} s: this cluster takes 1 to {longest} s");
                 Err(Refusal::new(Layer::Policy, reason))
             }
-            Order::Pause { .. } | Order::RunNow | Order::Resume { .. } => Ok(()),
+            Order::Pause { .. } | Order::RunNow | Order::Resume { .. } | Order::SelfTest => Ok(()),
         }
     }
 }

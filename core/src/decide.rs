@@ -3,6 +3,8 @@
 //! The shell takes the step, observes again and asks again, until there is nothing to do but wait. Each step is
 //! idempotent, so a crash between any two of them is mended by asking again.
 
+mod asked;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use crate::status;
 use crate::status::conditions::{self, ARGO_READY, Argo, RBAC_READY, Rights, Scheduled};
 use crate::workflow::{Seen, WorkflowPhase};
 
+pub use self::asked::{RUN_NOW_ANNOTATION, run_now};
+
 /// What a run gets beyond its timeout before the agent calls it off: Argo enforces the same deadline, and its own words
 /// are better. Seconds.
 const DEADLINE_GRACE: Duration = Duration::from_secs(10);
@@ -25,11 +29,6 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(10);
 const LEAST_FRESH: Duration = Duration::from_secs(60);
 /// How far the clocks of the agent and of another writer of slots may be apart.
 const MAX_SKEW: Duration = Duration::from_secs(60);
-
-/// Annotation of a HealthCheck that asks for one run out of schedule, each time that its value changes.
-pub const RUN_NOW_ANNOTATION: &str = "activemonitor.keikoproj.io/run-now";
-/// Bytes of that annotation's value that are told apart.
-const MAX_RUN_NOW_BYTES: usize = 128;
 
 /// A run that the journal says was to be started, and whose end it does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,13 +74,6 @@ pub struct Observed {
     pub ran_now: Option<String>,
     /// Pauses in force that concern the check, by a command of the hub.
     pub pauses: Vec<Pause>,
-}
-
-/// The run out of schedule that a HealthCheck's annotations ask for.
-pub fn run_now(annotations: &BTreeMap<String, String>) -> Option<String> {
-    let token = annotations.get(RUN_NOW_ANNOTATION)?.trim();
-    let cut = token.floor_char_boundary(MAX_RUN_NOW_BYTES);
-    (!token.is_empty()).then(|| clean_message(&token[..cut]))
 }
 
 /// The next step.
@@ -267,13 +259,7 @@ fn write(now: Timestamp, check: &Check, observed: &Observed, next: HealthCheckSt
     };
     let argo = observed.argo.filter(|_| counted || !conditions::speaks_of(&observed.status, ARGO_READY));
     let mut next = conditions::with(next, check.generation, now, scheduled, rights(observed, counted), argo);
-    // As long as nothing was created for it, an intent may be withdrawn, and the request is obeyed later.
-    let may_come_to_nothing =
-        |token: &String| observed.intents.iter().any(|open| !open.created && open.run_now.as_ref() == Some(token));
-    let obeyed = observed.run_now.as_ref().filter(|token| is_obeyed(observed, token));
-    if let Some(token) = obeyed.filter(|token| !may_come_to_nothing(token)) {
-        next.last_run_now = Some(token.clone());
-    }
+    next.last_run_now = asked::obeyed(now, check, observed).or(next.last_run_now);
     Step::WriteStatus(Box::new(next))
 }
 
@@ -493,7 +479,7 @@ pub fn ended_without_workflow(
 fn next_run(now: Timestamp, check: &Check, observed: &Observed) -> Step {
     if let Some(why) = check.stopped_because() {
         let stopped = status::stopped(&observed.status, why, now);
-        return asked_for(now, check, observed)
+        return asked::next(now, check, observed)
             .or_else(|| settle(now, check, observed, stopped, false))
             .unwrap_or(Step::Wait(end_of_pause(observed)));
     }
@@ -504,7 +490,7 @@ fn next_run(now: Timestamp, check: &Check, observed: &Observed) -> Step {
     if let Some(slot) = owed_remedy(now, check, observed) {
         return Step::Start(RunKey { check_uid: check.uid.clone(), kind: RunKind::Remedy, slot });
     }
-    if let Some(step) = asked_for(now, check, observed) {
+    if let Some(step) = asked::next(now, check, observed) {
         return step;
     }
     let may_start = !is_paused(observed, RunKind::HealthCheck);
@@ -524,22 +510,6 @@ fn is_paused(observed: &Observed, kind: RunKind) -> bool {
 /// When the first of the pauses in force ends: then the check is looked at again.
 fn end_of_pause(observed: &Observed) -> Option<Timestamp> {
     observed.pauses.iter().map(|pause| pause.until).min()
-}
-
-/// A run out of schedule, which waits for the end of a pause. Its slot is this second, or the first that is not used up, so that no other run has it.
-fn asked_for(now: Timestamp, check: &Check, observed: &Observed) -> Option<Step> {
-    let wanted = observed.run_now.as_deref().filter(|_| !is_paused(observed, RunKind::HealthCheck));
-    let token = wanted.filter(|token| !is_obeyed(observed, token))?;
-    let slot = floor(observed).map_or(Some(now), following).map(|free| whole_seconds(now).max(whole_seconds(free)))?;
-    let key = RunKey { check_uid: check.uid.clone(), kind: RunKind::HealthCheck, slot };
-    Some(Step::RunNow { key, token: token.to_owned() })
-}
-
-/// Whether this request was obeyed: by the journal, by a workflow that another agent left behind, or by the status.
-fn is_obeyed(observed: &Observed, token: &str) -> bool {
-    let by_workflow = observed.workflows.iter().filter_map(|seen| seen.run_now.as_deref());
-    let known = [observed.ran_now.as_deref(), observed.status.last_run_now.as_deref()];
-    known.into_iter().flatten().chain(by_workflow).any(|obeyed| obeyed == token)
 }
 
 /// Writes `next` where that changes anything.

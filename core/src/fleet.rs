@@ -11,23 +11,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::care::{Acknowledgement, Window};
 use crate::health::Health;
+use crate::self_test::SelfTest;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::state::CheckState;
-use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary, Restore};
+use crate::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, Event, FleetSummary, PendingEnrolment, Restore};
 
 mod care;
 mod checks;
+mod elsewhere;
 mod link;
+mod publication;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
 use care::Windows;
+use checks::Voice;
 pub use checks::{OVERDUE_GRACE, due_at, overdue_seconds};
-use link::Link;
+use elsewhere::Replicas;
+pub use elsewhere::{Elsewhere, Followed, Own, ShownCheck, ShownLink};
+use link::{Link, moved};
+pub use publication::{Publication, Publisher};
 
 /// Checks of a cluster, by (namespace, name).
 pub type Checks = BTreeMap<(String, String), Arc<CheckView>>;
@@ -57,6 +66,8 @@ pub struct ClusterEntry {
     pub view: ClusterView,
     /// Its checks.
     pub checks: Arc<Checks>,
+    /// Its newest session, where this hub has it or had it; absent where another replica has.
+    pub own: Option<Own>,
 }
 
 /// What is known of a cluster without its agent.
@@ -70,6 +81,10 @@ pub struct KnownCluster {
     pub annotations: BTreeMap<String, String>,
     /// uid of its kube-system namespace; absent until it enrolled.
     pub cluster_uid: Option<String>,
+    /// The latest self-test since it enrolled.
+    pub self_test: Option<SelfTest>,
+    /// An agent that waits for a person's approval.
+    pub pending_enrolment: Option<PendingEnrolment>,
 }
 
 /// Something that changes the fleet.
@@ -108,6 +123,8 @@ pub enum Change {
         /// What it said.
         what: Said,
     },
+    /// What other replicas of the hub show.
+    Followed(Box<Followed>),
 }
 
 /// What an agent says in a session, as far as the fleet's state is concerned.
@@ -157,6 +174,12 @@ pub enum Refusal {
         /// The uid of the caller.
         given: String,
     },
+    /// A session with a higher epoch is open, at another replica.
+    #[error("a newer session of the cluster {name} is open")]
+    Overtaken {
+        /// The name.
+        name: String,
+    },
 }
 
 /// Something that happens by itself when its time comes.
@@ -170,6 +193,8 @@ enum Deadline {
     Acknowledged(String, String, String),
     /// A maintenance window begins or ends.
     Windows,
+    /// A replica may be silent or gone.
+    Replica(String),
 }
 
 /// The fleet's state.
@@ -178,6 +203,7 @@ pub struct Fleet {
     started_at: Timestamp,
     lease: Duration,
     links: BTreeMap<String, Link>,
+    replicas: Replicas,
     view: FleetView,
     deadlines: BTreeSet<(Timestamp, Deadline)>,
     events: Vec<Event>,
@@ -202,6 +228,7 @@ impl Fleet {
             started_at: now,
             lease,
             links: BTreeMap::new(),
+            replicas: Replicas::default(),
             view: FleetView { revision: 0, summary, clusters: BTreeMap::new() },
             deadlines: BTreeSet::new(),
             events: Vec::new(),
@@ -223,7 +250,7 @@ impl Fleet {
         self.refresh_cluster(now, &name);
         for (state, health) in checks {
             let key = (state.namespace.clone(), state.name.clone());
-            self.put_check(now, &name, state, CheckStatus::Stale, None);
+            self.put_check(now, &name, state, CheckStatus::Stale, Voice::Store);
             self.remember(&name, &key, health);
         }
         self.refresh_dependants(now);
@@ -246,6 +273,7 @@ impl Fleet {
                     self.said(now, &cluster, epoch, what);
                 }
             }
+            Change::Followed(followed) => self.follow(now, *followed),
         }
         self.take_events()
     }
@@ -255,7 +283,16 @@ impl Fleet {
     /// # Errors
     /// [`Refusal`]; one for another uid is also shown in the cluster's message.
     pub fn open(&mut self, now: Timestamp, hello: &Hello) -> (Result<u64, Refusal>, Vec<Event>) {
-        let opened = self.open_link(now, hello);
+        let opened = self.open_link(now, hello, None);
+        (opened, self.take_events())
+    }
+
+    /// The same under an epoch that the store gave out, for all replicas.
+    ///
+    /// # Errors
+    /// As [`Fleet::open`], and where a newer session is known.
+    pub fn open_as(&mut self, now: Timestamp, hello: &Hello, epoch: u64) -> (Result<u64, Refusal>, Vec<Event>) {
+        let opened = self.open_link(now, hello, Some(epoch));
         (opened, self.take_events())
     }
 
@@ -283,10 +320,24 @@ impl Fleet {
                     self.end_acknowledgement(now, &cluster, &(namespace, name));
                 }
                 Some((_, Deadline::Windows)) => self.refresh_windows(now),
+                Some((_, Deadline::Replica(id))) => self.replica_is_due(now, &id),
                 None => break,
             }
         }
         self.refresh_dependants(now);
+        self.take_events()
+    }
+
+    /// The hub's clock was set by `by` and says `now`. Leases and whatever else is counted from a moment of the hub's own
+    /// move along; windows and acknowledgements are told in dates and do not. A check is not overdue for it as long as the
+    /// clock of its cluster, which agreed with the hub's, goes on as before.
+    pub fn stepped(&mut self, now: Timestamp, by: SignedDuration) -> Vec<Event> {
+        self.started_at = moved(self.started_at, by);
+        let names: Vec<String> = self.links.keys().cloned().collect();
+        for name in names {
+            self.move_link(now, &name, by);
+        }
+        self.refresh_windows(now);
         self.take_events()
     }
 
@@ -340,7 +391,7 @@ impl Fleet {
     }
 
     fn put_cluster(&mut self, now: Timestamp, known: KnownCluster) {
-        let KnownCluster { name, labels, annotations, cluster_uid } = known;
+        let KnownCluster { name, labels, annotations, cluster_uid, self_test, pending_enrolment } = known;
         let link = self.links.entry(name.clone()).or_default();
         let rebound = link.uid != cluster_uid;
         link.uid = cluster_uid;
@@ -352,6 +403,8 @@ impl Fleet {
                 let view = &mut Arc::make_mut(entry).view;
                 view.labels = labels;
                 view.annotations = annotations;
+                view.self_test = self_test;
+                view.pending_enrolment = pending_enrolment;
                 self.events.push(Event::Cluster(Box::new(view.clone())));
                 // The windows pick clusters by their labels.
                 self.reshow(now, &name);
@@ -371,11 +424,15 @@ impl Fleet {
                     refused_checks: 0,
                     clock_skew_ms: 0,
                     certificate_ends_at: None,
+                    self_test,
+                    pending_enrolment,
                     checks: empty_counts(),
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);
                 self.events.push(Event::Cluster(Box::new(view.clone())));
-                self.view.clusters.insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default() }));
+                self.view
+                    .clusters
+                    .insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }));
             }
         }
         self.refresh_cluster(now, &name);

@@ -31,6 +31,7 @@ pub mod run;
 pub mod samples;
 pub mod schedule;
 pub mod scope;
+pub mod self_test;
 pub mod session;
 pub mod state;
 pub mod status;

@@ -1,5 +1,7 @@
 //! What a cluster lets the hub push to it: decided by the agent's own configuration, which the hub cannot change.
 
+mod pace;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -12,6 +14,8 @@ use crate::healthcheck::HealthCheck;
 use crate::names::{self, DEFINITION_LABEL, DEPENDS_ON_ANNOTATION};
 use crate::rbac;
 use crate::run::RunKind;
+
+pub use self::pace::Pace;
 
 /// The largest file of a policy, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -183,7 +187,7 @@ impl Policy {
     }
 
     fn rules(&self, field: &str, job: &Job) -> Result<(), String> {
-        let held: Vec<PolicyRule> = rbac::default_rules(job.kind).into_iter().chain(self.rules.clone()).collect();
+        let held: Vec<PolicyRule> = rbac::default_rules(job.kind).iter().chain(&self.rules).cloned().collect();
         let Some(beyond) = job.rules.iter().find(|rule| !rbac::covers(&held, rule)) else { return Ok(()) };
         let open = match job.kind {
             RunKind::HealthCheck => "the default rights of checks",

@@ -69,6 +69,10 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 /// The text, of the first 64 KiB, redacted and without control characters: `\n` is the only one left, and nothing in it
 /// turns the direction of writing.
 pub fn clean(text: &str) -> String {
+    if text.is_empty() {
+        // Most are, and the expressions take a megabyte once they are compiled.
+        return String::new();
+    }
     let text = &text[..text.floor_char_boundary(MAX_INPUT_BYTES)];
     let plain = match ESCAPES.as_ref() {
         Some(escapes) => escapes.replace_all(text, ""),

@@ -12,6 +12,7 @@
 //! | `DELETE /api/v1/clusters/{cluster}` | 204; its certificate is refused from then on | admin |
 //! | `POST /api/v1/clusters/{cluster}/token` | [`ClusterToken`]: a new token for a cluster that is there | admin |
 //! | `POST /api/v1/clusters/{cluster}/rebind` | [`ClusterToken`]: cuts its session, voids its certificates, frees its uid | admin |
+//! | `POST /api/v1/clusters/{cluster}/approve`, `/deny` | [`EnrolmentKey`] -> [`ClusterView`]: decides upon an agent that waits | admin |
 //! | `GET /api/v1/checks?cluster=&selector=&namespace=&name=&status=&limit=&after=` | `{items: [CheckView], next?}`, worst first; pages by name | viewer |
 //! | `GET /api/v1/clusters/{cluster}/checks/{namespace}/{name}` | [`CheckView`] | viewer |
 //! | `PUT`, `DELETE /api/v1/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement` | [`AcknowledgementAdd`] -> [`CheckView`]; 204 | operator |
@@ -56,6 +57,7 @@ mod authority;
 mod care;
 mod changes;
 mod commands;
+mod enrolment;
 mod incident;
 mod restore;
 mod silence;
@@ -67,6 +69,7 @@ pub use authority::{CaRoll, CaStage, CaView};
 pub use care::{AcknowledgementAdd, WindowView};
 pub use changes::{ChangeKind, ChangePage, ChangeSource, ChangeView, Placed, Position, merge};
 pub use commands::{Action, CommandOutcome, CommandReport, CommandRequest, CommandResult, in_words};
+pub use enrolment::{EnrolmentDecision, EnrolmentKey, PendingEnrolment};
 pub use incident::{
     Closed, Difference, Incident, IncidentCounts, IncidentKind, IncidentPage, LabelValue, MAX_SHOWN_MEMBERS, Member,
     Prior, PriorKind, SilencedBy,
@@ -79,6 +82,7 @@ pub use uptime::{UptimePage, UptimeView};
 use crate::care::Care;
 use crate::health::Health;
 use crate::run::Run;
+use crate::self_test::SelfTest;
 use crate::session::frame::DefinitionResult;
 use crate::state::CheckState;
 
@@ -127,9 +131,9 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Me {
-    /// Name of the token.
+    /// Name of the token; `oidc:` and a name for whom the OpenID provider vouched.
     pub name: String,
-    /// Its role.
+    /// Their role.
     pub role: Role,
 }
 
@@ -138,6 +142,14 @@ pub struct Me {
 pub struct Login {
     /// The token's text.
     pub token: String,
+}
+
+/// How people can log in, beside an API token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoginOptions {
+    /// The OpenID provider, where there is one: the login there begins at `/api/v1/oidc/login`.
+    pub issuer: Option<String>,
 }
 
 /// State of a cluster's link.
@@ -279,6 +291,12 @@ pub struct ClusterView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub certificate_ends_at: Option<Timestamp>,
+    /// The latest self-test since it enrolled; where it is absent, nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_test: Option<SelfTest>,
+    /// An agent that asks to enrol under this name and takes a person's approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_enrolment: Option<PendingEnrolment>,
     /// Checks by status; every status is there.
     pub checks: BTreeMap<String, u64>,
 }

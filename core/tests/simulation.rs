@@ -69,13 +69,16 @@ fn all_pass(run: fn(u64, bool) -> u64) {
 }
 
 /// Seeds that once failed, and why.
-const FAILED: [(u64, &str); 6] = [
+const FAILED: [(u64, &str); 9] = [
     (158, "a request obeyed by another replica was lost with an edit of generateName"),
     (291, "a run in flight of another replica ran twice after an edit of generateName"),
     (1730, "a watch that lagged showed a workflow that the API server said was gone"),
     (5251, "a remedy that was deleted before anybody was sure of it"),
     (5339, "a calendar's timeout was measured from now"),
     (7682, "a request was said to be obeyed before its run could be sure to come"),
+    (14202, "a look that was under way ran a check again that had been forgotten meanwhile"),
+    (16500, "a workflow that came too late to count stood for a request"),
+    (24306, "the same as 14202"),
 ];
 
 #[test]
@@ -86,11 +89,12 @@ fn seeds_that_once_failed_pass() {
 }
 
 /// Seeds of two replicas between which a lease moves.
-const FAILED_ELECTED: [(u64, &str); 4] = [
+const FAILED_ELECTED: [(u64, &str); 5] = [
     (150, "the oracle had no patience for a run in flight that had begun with an hour's time"),
     (2199, "the same"),
     (2821, "the same"),
     (5412, "a request that came late for an earlier slot used up the slot of the run in flight of another replica"),
+    (9315, "a forged workflow stood for the lost run of a request, which nobody obeyed any more"),
 ];
 
 #[test]

@@ -1,9 +1,8 @@
-//! Tells people of incidents: a task for each route of the file, which asks `active_monitor_core::alert` what is due and
+//! Tells people of incidents: a task for each route of the file ([`follow`]), which asks `active_monitor_core::alert` what is due and
 //! delivers it. There is no queue: what could not be delivered is due again, as it is then.
 //!
-//! [`start`] is called once in a fleet: two hubs that both told would call people twice.
+//! [`start`] is called by one replica at a time: two that both told would call people twice.
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +14,19 @@ use active_monitor_runtime::tasks::Tasks;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::{SignedDuration, Timestamp};
 use prometheus::core::Collector;
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio_util::sync::CancellationToken;
 
 use crate::incidents::OpenIncidents;
 use crate::owner::FleetHandle;
 use crate::store::{IncidentQuery, MAX_PAGE, Store, StoreError};
 
+mod follow;
 mod post;
 #[cfg(test)]
 mod tests;
 
+use follow::Follower;
 use post::Post;
 
 /// Time between two looks at what is due.
@@ -78,6 +79,7 @@ pub fn read(path: &Path) -> Result<Routes, RoutesError> {
 pub struct AlertMetrics {
     sent: IntCounterVec,
     failed: IntCounterVec,
+    routes_error: IntGauge,
 }
 
 impl AlertMetrics {
@@ -92,37 +94,58 @@ impl AlertMetrics {
             "Requests to a receiver of alerts that failed; what they said is said again.",
         );
         let (sent, failed) = (IntCounterVec::new(sent, &["route"])?, IntCounterVec::new(failed, &["route"])?);
-        Ok(AlertMetrics { sent, failed })
+        let help = "1 while the file of routes makes no sense; the routes before stay in force.";
+        Ok(AlertMetrics { sent, failed, routes_error: IntGauge::new("activemonitor_hub_routes_error", help)? })
     }
 
     /// To be registered where they shall be seen.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![Box::new(self.sent.clone()), Box::new(self.failed.clone())]
+        vec![Box::new(self.sent.clone()), Box::new(self.failed.clone()), Box::new(self.routes_error.clone())]
+    }
+
+    fn know(&self, route: &str) {
+        for counter in [&self.sent, &self.failed] {
+            counter.with_label_values(&[route]);
+        }
+    }
+
+    fn forget(&self, route: &str) {
+        for counter in [&self.sent, &self.failed] {
+            // It is there only where it was known.
+            let _ = counter.remove_label_values(&[route]);
+        }
     }
 }
 
-/// Starts a task for each route.
+/// What every route works with.
+#[derive(Clone)]
+pub struct Alerts {
+    /// The open incidents.
+    pub open: OpenIncidents,
+    /// Reads the fleet.
+    pub fleet: FleetHandle,
+    /// Where closed incidents are.
+    pub store: Arc<dyn Store>,
+    /// What is counted.
+    pub metrics: AlertMetrics,
+}
+
+impl Alerts {
+    async fn task(&self, route: Route, now: Timestamp) -> Result<Task, StoreError> {
+        let Alerts { open, fleet, store, metrics } = self.clone();
+        let now_open = open.borrow().clone();
+        let teller = teller(&route, &now_open, &fleet.view(), store.as_ref(), now).await?;
+        Ok(Task { route, teller, alive_at: None, open, fleet, metrics })
+    }
+}
+
+/// Tells of incidents by the routes of the file, which is followed; nobody without one.
 ///
 /// # Errors
-/// The store fails.
-pub async fn start(
-    routes: Routes,
-    open: OpenIncidents,
-    fleet: FleetHandle,
-    store: &dyn Store,
-    metrics: &AlertMetrics,
-    tasks: &Tasks,
-) -> Result<(), RoutesError> {
-    for route in routes.routes {
-        let now_open = open.borrow().clone();
-        let teller = teller(&route, &now_open, &fleet.view(), store, Timestamp::now()).await?;
-        for counter in [&metrics.sent, &metrics.failed] {
-            counter.with_label_values(&[&route.name]);
-        }
-        let task =
-            Task { route, teller, alive_at: None, open: open.clone(), fleet: fleet.clone(), metrics: metrics.clone() };
-        tasks.supervise("alerts", task.run(tasks.stop_token()));
-    }
+/// The file cannot be used, or the store fails.
+pub async fn start(file: Option<PathBuf>, alerts: Alerts, tasks: &Tasks) -> Result<(), RoutesError> {
+    let follower = Follower::start(alerts, file).await?;
+    tasks.supervise("alerts", follower.run(tasks.stop_token()));
     Ok(())
 }
 
@@ -165,7 +188,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+    async fn run(mut self, stop: CancellationToken) {
         let pauses =
             || ExponentialBuilder::new().with_jitter().with_max_delay(Duration::from_secs(60)).without_max_times();
         let mut failures = pauses().build();
@@ -182,7 +205,7 @@ impl Task {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
             }
         }
     }

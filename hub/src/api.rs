@@ -13,10 +13,12 @@ pub mod commands;
 pub mod definitions;
 pub mod discovery;
 mod document;
+pub mod enrolment;
 pub mod events;
 pub mod extract;
 pub mod feed;
 pub mod incidents;
+pub mod oidc;
 pub mod problem;
 pub mod restore;
 pub mod runs;
@@ -37,6 +39,7 @@ use axum::routing::{any, get};
 use axum::{Json, Router};
 use http::{HeaderValue, header};
 use jiff::Timestamp;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::trace::TraceLayer;
@@ -50,6 +53,7 @@ use crate::auth::limit::LoginLimit;
 use crate::auth::{Auth, COOKIE};
 use crate::metrics::{Exposition, HubMetrics, Wanted};
 use crate::store::AuditEntry;
+use crate::uptime::Recent;
 use problem::ApiError;
 
 /// The most bytes that a request's body may have.
@@ -69,6 +73,7 @@ pub struct Api {
     logins: Arc<LoginLimit>,
     feed: Arc<feed::Feed>,
     metrics: Arc<HubMetrics>,
+    uptime: Arc<Recent>,
     /// Held while windows or acknowledgements are changed.
     care: Arc<tokio::sync::Mutex<()>>,
 }
@@ -106,11 +111,13 @@ impl Api {
 /// Everything that people and their programs reach. Must be called inside a tokio runtime: one task follows the fleet's
 /// events and ends when the router is dropped.
 pub fn router(app: AppState) -> Router {
+    let overlap = if app.fleet.peers().is_some() { feed::OVERLAP } else { Duration::ZERO };
     let api = Api {
-        auth: Arc::new(Auth::new(app.store.clone(), app.secure_cookies, &app.registry)),
+        auth: Arc::new(Auth::new(app.store.clone(), app.oidc.clone(), app.secure_cookies, &app.registry)),
         logins: Arc::default(),
-        feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch())),
+        feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch(), overlap)),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
+        uptime: Arc::default(),
         care: Arc::default(),
         app,
     };
@@ -126,7 +133,8 @@ pub fn router(app: AppState) -> Router {
         .layer(middleware::from_fn(unchanged::unchanged))
         .layer(TraceLayer::new_for_http().make_span_with(span))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(CompressionLayer::new())
+        // Prometheus asks for gzip, and a large fleet's text is long: time counts for more than the last tenth of its size.
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(middleware::from_fn(protect))
         .with_state(api)
 }
@@ -145,13 +153,17 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn documented() -> OpenApiRouter<Api> {
     let mut router = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(session::me))
-        .routes(routes!(session::login))
+        .routes(routes!(oidc::options, session::login))
+        .routes(routes!(oidc::login))
+        .routes(routes!(oidc::callback))
         .routes(routes!(session::logout))
         .routes(routes!(clusters::fleet))
         .routes(routes!(clusters::list, clusters::add))
         .routes(routes!(clusters::read, clusters::patch, clusters::remove))
         .routes(routes!(clusters::token))
         .routes(routes!(clusters::rebind))
+        .routes(routes!(enrolment::approve))
+        .routes(routes!(enrolment::deny))
         .routes(routes!(checks::list))
         .routes(routes!(checks::read))
         .routes(routes!(care::acknowledge, care::unacknowledge))

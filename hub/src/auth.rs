@@ -1,10 +1,12 @@
 //! Who may do what: API tokens, roles, the dashboard's cookie, and the guard against forged requests.
 //!
-//! Reads tokens from the store; writes none. A handler says what it needs by its first argument: [`Viewer`],
+//! Reads tokens from the store; writes none. Where there is an OpenID provider, its people count too ([`oidc`]). A handler says what it needs by its first argument: [`Viewer`],
 //! [`Operator`] or [`Admin`]. A refused request never reaches the handler, and nothing says whether a path it asked for
 //! names something that exists.
 
 pub mod limit;
+pub mod oidc;
+pub mod sessions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +23,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use limit::CallLimit;
+use oidc::Oidc;
 
 use crate::api::problem::ApiError;
 use crate::store::{ApiToken, Store};
 
-/// Name of the dashboard's cookie. It carries the token itself.
+/// Name of the dashboard's cookie. It carries the token itself, or a session.
 pub const COOKIE: &str = "amf_token";
 /// How every token's text begins, so that a leaked one is recognized.
 const PREFIX: &str = "amf_";
@@ -53,6 +56,7 @@ pub fn hash(token: &str) -> [u8; 32] {
 /// Knows the tokens.
 pub struct Auth {
     store: Arc<dyn Store>,
+    oidc: Option<Arc<Oidc>>,
     known: ArcSwap<Known>,
     secure_cookies: bool,
     calls: CallLimit,
@@ -67,7 +71,7 @@ struct Known {
 impl Auth {
     /// Reads the tokens from `store` when they are first needed. The calls that are one too many
     /// are counted in `registry`.
-    pub fn new(store: Arc<dyn Store>, secure_cookies: bool, registry: &Registry) -> Auth {
+    pub fn new(store: Arc<dyn Store>, oidc: Option<Arc<Oidc>>, secure_cookies: bool, registry: &Registry) -> Auth {
         let help = "Calls of the API that were one too many for their token.";
         let limited = IntCounter::new("activemonitor_hub_calls_limited_total", help).ok();
         if let Some(limited) = &limited
@@ -76,11 +80,19 @@ impl Auth {
             tracing::debug!(%error, "a metric is registered already");
         }
         let known = ArcSwap::from_pointee(Known { tokens: Vec::new(), read_at: None });
-        Auth { store, known, secure_cookies, calls: CallLimit::default(), limited }
+        Auth { store, oidc, known, secure_cookies, calls: CallLimit::default(), limited }
     }
 
-    /// Whose token this is; `None` when nobody's.
+    /// Whose token or session this is; `None` when nobody's.
     pub async fn identify(&self, token: &str) -> Result<Option<Me>, ApiError> {
+        match &self.oidc {
+            Some(oidc) if !is_token(token) => Ok(oidc.identify(token).await),
+            Some(_) | None => self.identify_token(token).await,
+        }
+    }
+
+    /// Whose API token this is; `None` when nobody's.
+    pub async fn identify_token(&self, token: &str) -> Result<Option<Me>, ApiError> {
         let hash = hash(token);
         let known = self.known().await?;
         // No early end: the time taken says nothing of which token was nearly right.
@@ -237,7 +249,7 @@ mod tests {
     async fn a_token_that_is_deleted_while_the_tokens_are_read_is_not_known_afterwards() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(dir.path()).await.unwrap());
-        let auth = Auth::new(store, false, &Registry::new());
+        let auth = Auth::new(store, None, false, &Registry::new());
         let token = ApiToken { name: "ann".into(), role: Role::Admin, hash: hash("x"), created_at: Timestamp::now() };
         let read = || Arc::new(Known { tokens: vec![token.clone()], read_at: Some(Instant::now()) });
         let seen = auth.known.load_full();

@@ -10,6 +10,7 @@
 //! agent has, or when a person says that it is to be left all the same.
 
 mod files;
+mod shared;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use tokio::sync::watch;
 
 use crate::ca::{Ca, CaError};
 use crate::owner::{FleetHandle, Records};
+use crate::store::postgres::replicas::Replicas;
 use files::Files;
 
 /// Names of the files of a CA in the data directory. The optional ones are there while one CA takes another's place.
 pub use files::{NEXT_CERTIFICATE, NEXT_KEY, PREVIOUS_CERTIFICATE};
+pub use shared::SharedError;
 
 /// Why the CA's stage stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,9 @@ pub enum RollError {
     /// Files cannot be written.
     #[error("the CA's files cannot be changed")]
     Ca(#[from] CaError),
+    /// What the replicas share cannot be changed, or it is not known whether it is.
+    #[error("the CA that the replicas share cannot be changed")]
+    Shared(#[from] SharedError),
     /// The task that changes them was ended.
     #[error("the hub is stopping")]
     Stopping,
@@ -116,6 +122,8 @@ pub struct Authority {
     agent_life: Duration,
     trust: watch::Sender<Arc<Trust>>,
     changing: tokio::sync::Mutex<()>,
+    /// None where the hub is alone.
+    replicas: Option<Arc<Replicas>>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -133,7 +141,7 @@ impl Authority {
         let files = Files::new(data_dir);
         let trust = files.load_or_create(agent_life, now)?;
         let (trust, _) = watch::channel(Arc::new(trust));
-        Ok(Authority { files, agent_life, trust, changing: tokio::sync::Mutex::default() })
+        Ok(Authority { files, agent_life, trust, changing: tokio::sync::Mutex::default(), replicas: None })
     }
 
     /// The CAs as they are now.
@@ -152,7 +160,10 @@ impl Authority {
     /// See [`RollError`]; nothing has changed then.
     pub async fn roll(&self, from: CaStage, force: bool, fleet: &FleetHandle) -> Result<Arc<Trust>, RollError> {
         let _one_at_a_time = self.changing.lock().await;
-        let trust = self.trust();
+        if let Some(replicas) = &self.replicas {
+            self.take_over(replicas).await?;
+        }
+        let (trust, before) = (self.trust(), self.files.all()?);
         if trust.stage() != from {
             return Err(RollError::Stage { expected: from, now: trust.stage() });
         }
@@ -171,6 +182,12 @@ impl Authority {
             files.load_or_create(life, now)
         });
         let next = Arc::new(changed.await.map_err(|_| RollError::Stopping)??);
+        if let Some(replicas) = &self.replicas
+            && !replicas.put_files(&before, &self.files.all()?).await.map_err(SharedError::Store)?
+        {
+            self.take_over(replicas).await?;
+            return Err(RollError::Stage { expected: from, now: self.trust().stage() });
+        }
         self.trust.send_replace(Arc::clone(&next));
         tracing::info!(stage = next.stage().as_str(), fingerprint = next.ca.fingerprint(), "CA changed");
         Ok(next)

@@ -9,6 +9,7 @@ use active_monitor_runtime::logging::LogFormat;
 use active_monitor_runtime::tls::files::IdentityFiles;
 use clap::{Args, Parser, Subcommand};
 
+use crate::auth::oidc::{OidcArgs, OidcArgsError};
 use crate::remote_write::{RemoteWriteArgs, UrlError};
 use crate::retention::Retention;
 use crate::revocations;
@@ -162,6 +163,9 @@ pub struct ServeArgs {
     /// Where the data base is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Other replicas of this hub may run on the same data base, which must be on a PostgreSQL server.
+    #[arg(long, env = "ACTIVE_MONITOR_REPLICATED", conflicts_with = "git_folder")]
+    pub replicated: bool,
     /// Where agents connect (mTLS).
     #[arg(long, env = "ACTIVE_MONITOR_AGENTS_LISTEN", default_value = "0.0.0.0:7443")]
     pub agents_listen: SocketAddr,
@@ -203,6 +207,9 @@ pub struct ServeArgs {
     /// Silence after which a cluster is Unreachable.
     #[arg(long, env = "ACTIVE_MONITOR_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
+    /// Let a person approve each agent before it gets a certificate: fleetcheck cluster approve.
+    #[arg(long, env = "ACTIVE_MONITOR_REQUIRE_APPROVAL")]
+    pub require_approval: bool,
     /// Life of an agent's certificate, which is renewed at two thirds of it.
     #[arg(long, env = "ACTIVE_MONITOR_AGENT_CERTIFICATE_SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(4..=2_592_000))]
     pub agent_certificate_seconds: u64,
@@ -224,6 +231,9 @@ pub struct ServeArgs {
     /// Where the fleet's series go.
     #[command(flatten)]
     pub remote_write: RemoteWriteArgs,
+    /// How people log in at an OpenID provider.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
     /// text or json.
     #[arg(long, env = "ACTIVE_MONITOR_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -246,6 +256,9 @@ pub enum ConfigError {
     /// No address of a remote store.
     #[error("--remote-write-url {0}")]
     RemoteWrite(#[from] UrlError),
+    /// The login at a provider.
+    #[error(transparent)]
+    Oidc(#[from] OidcArgsError),
     /// Nobody can dial "all addresses of this machine".
     #[error("{flag} must be given as host:port that agents reach the hub at: nobody can dial {address}")]
     Undialable {
@@ -281,6 +294,7 @@ impl ServeArgs {
             return Err(ConfigError::Plaintext(self.people_listen));
         }
         self.remote_write.url()?;
+        self.oidc.check()?;
         dialable("--agents-advertise", self.agents_advertise.as_deref(), self.agents_listen)?;
         dialable("--enrolment-advertise", self.enrolment_advertise.as_deref(), self.enrolment_listen)
     }

@@ -13,7 +13,8 @@ use active_monitor_core::fleet::Change;
 use active_monitor_core::names;
 use active_monitor_core::session::frame::{DefinitionStatus, MAX_HUB_FRAME_BYTES};
 use active_monitor_core::view::{
-    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, Event, Restore,
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, EnrolmentDecision, Event, PendingEnrolment,
+    Restore,
 };
 use jiff::Timestamp;
 use prometheus::IntGauge;
@@ -22,15 +23,20 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
 use crate::revocations::Subject;
 use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
 use crate::trust;
 use rendered::Rendered;
 
+mod enrolment;
+mod reload;
 mod rendered;
 mod replace;
 
+pub(crate) use enrolment::{Asks, Tested};
+pub(crate) use reload::Stale;
 pub(crate) use replace::Replacement;
 
 /// Requests that share one round of storing statuses.
@@ -54,6 +60,8 @@ pub(crate) enum Request {
     Statuses(String, Vec<DefinitionStatus>),
     /// The definitions of a cluster.
     Subscribe(String, oneshot::Sender<watch::Receiver<Option<DefinitionSet>>>),
+    /// Another replica may have changed this.
+    Reload(Stale, Answer<()>),
     /// A cluster has enrolled.
     Bound {
         cluster: String,
@@ -61,6 +69,17 @@ pub(crate) enum Request {
         key: AgentKey,
         answer: oneshot::Sender<()>,
     },
+    /// A key asks to enrol where that takes a person's approval.
+    AskApproval(Asks, Answer<PendingEnrolment>),
+    /// A person decides upon the key with this fingerprint.
+    Decide {
+        cluster: String,
+        key_fingerprint: String,
+        decision: EnrolmentDecision,
+        answer: Answer<()>,
+    },
+    /// A self-test has ended.
+    SelfTested(Tested, Answer<()>),
     /// A certificate is about to be given out for this key.
     Issued {
         cluster: String,
@@ -120,8 +139,12 @@ pub(crate) async fn run(
             count = requests.recv_many(&mut batch, BATCH) => if count == 0 { return Ok(()) },
             () = stop.cancelled() => return Ok(()),
         }
+        let alone = desired.alone(&batch, &fleet).await;
         for request in batch.drain(..) {
             desired.handle(request, &fleet).await;
+        }
+        if let Some(alone) = alone {
+            alone.end().await;
         }
         desired.keep_statuses(&fleet).await;
     }
@@ -208,7 +231,7 @@ impl Desired {
         if self.restore.is_none() {
             return Err(ChangeError::Conflict("there is no restore to confirm".to_owned()));
         }
-        self.store.confirm_restore(Timestamp::now()).await.map_err(ChangeError::Store)?;
+        self.store.confirm_restore(clock::now()).await.map_err(ChangeError::Store)?;
         self.restore = None;
         self.publish_restore(fleet).await
     }
@@ -242,6 +265,7 @@ impl Desired {
                 drop(answer.send(self.put_definition(*definition, fleet).await));
             }
             Request::DeleteDefinition(name, answer) => drop(answer.send(self.delete_definition(&name, fleet).await)),
+            Request::Reload(stale, answer) => drop(answer.send(self.reload(stale, fleet).await)),
             Request::Replace(replacement, answer) => drop(answer.send(self.replace(replacement, fleet).await)),
             Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses),
             Request::Subscribe(cluster, answer) => {
@@ -255,11 +279,18 @@ impl Desired {
             Request::NewToken { name, rebind, answer } => {
                 drop(answer.send(self.new_token(&name, rebind, fleet).await));
             }
+            Request::AskApproval(asks, answer) => drop(answer.send(self.ask_approval(asks, fleet).await)),
+            Request::Decide { cluster, key_fingerprint, decision, answer } => {
+                drop(answer.send(self.decide(&cluster, &key_fingerprint, decision, fleet).await));
+            }
+            Request::SelfTested(tested, answer) => drop(answer.send(self.self_tested(tested, fleet).await)),
             Request::Bound { cluster, uid, key, answer } => {
                 if let Some(record) = self.records.get_mut(&cluster) {
                     record.cluster_uid = Some(uid);
                     record.valid_from = Some(key.issued_at);
                     record.agent_keys = vec![key];
+                    record.self_test = None;
+                    record.pending_enrolment = None;
                     let record = record.clone();
                     self.publish_record(&record, fleet).await;
                 }
@@ -271,7 +302,7 @@ impl Desired {
     async fn add_cluster(&mut self, add: ClusterAdd, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
         let ClusterAdd { name, labels, annotations } = add;
         names::dns_label(&name).map_err(|rule| ChangeError::Invalid(format!("name {rule}")))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut record = match self.records.get(&name) {
             None => {
                 let created_at = self.terms.revocations.addition(&name, now);
@@ -295,24 +326,30 @@ impl Desired {
         check_metadata(&record)?;
         self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
         let token = self.make_token(&name, now).await?;
+        record.pending_enrolment = None;
         self.set_record(record, fleet).await;
         Ok(token)
     }
 
     async fn new_token(&mut self, name: &str, rebind: bool, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
         let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         if rebind {
             let unbound = self.store.unbind_cluster(name, now);
             self.terms.revocations.revoke(Subject::Binding(name), now, unbound).await?;
             record.cluster_uid = None;
             record.agent_keys = Vec::new();
+            record.self_test = None;
             record.valid_from = Some(now);
             self.records.insert(name.to_owned(), record.clone());
             self.publish_record(&record, fleet).await;
             fleet.cut(name, "the cluster was bound anew").await?;
         }
-        self.make_token(name, now).await
+        let token = self.make_token(name, now).await?;
+        record.pending_enrolment = None;
+        self.records.insert(name.to_owned(), record.clone());
+        self.publish_record(&record, fleet).await;
+        Ok(token)
     }
 
     async fn make_token(&self, name: &str, now: Timestamp) -> Result<ClusterToken, ChangeError> {
@@ -357,13 +394,8 @@ impl Desired {
             return Err(not_found("cluster", name));
         }
         let removed = self.store.remove_cluster(name);
-        self.terms.revocations.revoke(Subject::Cluster(name), Timestamp::now(), removed).await?;
-        self.records.remove(name);
-        self.statuses.remove(name);
-        self.sets.remove(name);
-        self.rendered.remove_cluster(name);
-        self.published_records.send_replace(Arc::new(self.records.clone()));
-        let removed = fleet.change(Change::ClusterRemoved { name: name.to_owned() }).await;
+        self.terms.revocations.revoke(Subject::Cluster(name), clock::now(), removed).await?;
+        let removed = self.forget_cluster(name, fleet).await;
         self.republish(fleet).await;
         removed
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use active_monitor_core::names;
+use active_monitor_core::view::{EnrolmentDecision, PendingEnrolment};
 use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment, RenewRequest};
 use active_monitor_runtime::tls::Connection;
 use jiff::Timestamp;
@@ -18,6 +19,9 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::limit::LoginLimit;
 use crate::ca::{self, CaError, SigningRequest};
+use crate::clock;
+use crate::desired::Asks;
+use crate::owner::ChangeError;
 use crate::refusals::{Refusals, Refused};
 use crate::store::{AuditEntry, EnrolmentToken, Spend, Store};
 use crate::trust::{self, Distrust, Issuer};
@@ -43,6 +47,12 @@ enum EnrolError {
     Used,
     #[error("the name is bound to another cluster (its kube-system namespace has another uid)")]
     OtherUid,
+    #[error("a person has to approve this key: `fleetcheck cluster approve {0}`")]
+    Waiting(String),
+    #[error("another key waits for approval with this token; if you do not know it, deny it and make a new token")]
+    OtherWaits,
+    #[error("a person denied this enrolment; make a new token")]
+    Denied,
     #[error("no certificate of a cluster was shown")]
     NoCertificate,
     #[error(transparent)]
@@ -62,7 +72,9 @@ impl From<EnrolError> for Status {
             EnrolError::TooMany(_) => Status::resource_exhausted(text),
             EnrolError::BadRequest(_) => Status::invalid_argument(text),
             EnrolError::NoSuchToken | EnrolError::NoCertificate => Status::unauthenticated(text),
-            EnrolError::Expired | EnrolError::Used => Status::failed_precondition(text),
+            EnrolError::Expired | EnrolError::Used | EnrolError::OtherWaits => Status::failed_precondition(text),
+            EnrolError::Waiting(_) => Status::aborted(text),
+            EnrolError::Denied => Status::permission_denied(text),
             EnrolError::OtherUid | EnrolError::Distrusted(_) => Status::permission_denied(text),
             EnrolError::Certificate(CaError::Request(_)) => Status::invalid_argument(text),
             EnrolError::Certificate(_) | EnrolError::Store(_) => Status::internal(text),
@@ -77,12 +89,18 @@ pub struct EnrolmentService {
     store: Arc<dyn Store>,
     refusals: Refusals,
     limit: LoginLimit,
+    require_approval: bool,
 }
 
 impl EnrolmentService {
     /// The service over this CA and store.
-    pub(crate) fn new(issuer: Issuer, store: Arc<dyn Store>, refusals: Refusals) -> EnrolmentService {
-        EnrolmentService { issuer, store, refusals, limit: LoginLimit::default() }
+    pub(crate) fn new(
+        issuer: Issuer,
+        store: Arc<dyn Store>,
+        refusals: Refusals,
+        require_approval: bool,
+    ) -> EnrolmentService {
+        EnrolmentService { issuer, store, refusals, limit: LoginLimit::default(), require_approval }
     }
 
     async fn try_enrol(&self, request: EnrolRequest) -> Result<CertificateReply, EnrolError> {
@@ -91,12 +109,13 @@ impl EnrolmentService {
         if cluster_uid.is_empty() || cluster_uid.len() > MAX_UID_BYTES {
             return Err(EnrolError::BadRequest("cluster_uid must have 1 to 64 bytes"));
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let known = self.token(&cluster, &token).await?;
         if known.expires_at <= now {
             return Err(EnrolError::Expired);
         }
         let request = SigningRequest::parse(&csr).map_err(EnrolError::Certificate)?;
+        self.approved(&cluster, &known, request.key_hash(), &cluster_uid, now).await?;
         // Made before the token is spent: a token must not be lost to a name that no certificate takes.
         let trust = self.issuer.authority.trust();
         let certificate = trust.ca.issue_agent(&cluster, &request, now).map_err(EnrolError::Certificate)?;
@@ -112,6 +131,42 @@ impl EnrolmentService {
         let entry = AuditEntry { at: now, who: "enrolment".into(), action: "cluster.enrol".into(), object: cluster };
         self.store.audit(&entry).await.map_err(EnrolError::Store)?;
         Ok(CertificateReply { certificate, ca: trust.bundle() })
+    }
+
+    /// Whether the key may have a certificate, where that takes a person's approval. What has spent the token was approved.
+    async fn approved(
+        &self,
+        cluster: &str,
+        token: &EnrolmentToken,
+        key_hash: [u8; 32],
+        cluster_uid: &str,
+        now: Timestamp,
+    ) -> Result<(), EnrolError> {
+        if !self.require_approval || token.spent_by.is_some() {
+            return Ok(());
+        }
+        let asks = PendingEnrolment {
+            key_fingerprint: hex::encode(key_hash),
+            cluster_uid: cluster_uid.to_owned(),
+            since: now,
+            expires_at: token.expires_at,
+            decision: None,
+        };
+        let asked = self.issuer.fleet.ask_approval(Asks { cluster: cluster.to_owned(), pending: asks.clone() }).await;
+        let first = asked.map_err(|error| match error {
+            ChangeError::Store(error) => EnrolError::Store(error),
+            ChangeError::NotFound { .. } => EnrolError::NoSuchToken,
+            ChangeError::Conflict(_) | ChangeError::Invalid(_) | ChangeError::Revocation(_) | ChangeError::Stopping => {
+                EnrolError::Stopping
+            }
+        })?;
+        let is_same = (&first.key_fingerprint, &first.cluster_uid) == (&asks.key_fingerprint, &asks.cluster_uid);
+        match first.decision {
+            Some(EnrolmentDecision::Denied) => Err(EnrolError::Denied),
+            _ if !is_same => Err(EnrolError::OtherWaits),
+            Some(EnrolmentDecision::Approved) => Ok(()),
+            None => Err(EnrolError::Waiting(cluster.to_owned())),
+        }
     }
 
     /// The token of the cluster if the secret is its. Takes as long for a name that is not known.
@@ -137,6 +192,8 @@ impl Enrolment for EnrolmentService {
         let cluster = request.cluster.clone();
         match self.try_enrol(request).await {
             Ok(reply) => Ok(Response::new(reply)),
+            // Asked again and again, and no refusal.
+            Err(error @ EnrolError::Waiting(_)) => Err(error.into()),
             Err(error) => {
                 if let (EnrolError::NoSuchToken, Some(peer)) = (&error, peer) {
                     self.limit.failed(peer, now);
@@ -150,14 +207,17 @@ impl Enrolment for EnrolmentService {
     }
 
     async fn recover(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let certificates = request.extensions().get::<PeerInfo>().and_then(|info| info.peer_certs());
         let identity = certificates.as_ref().and_then(|chain| chain.first()).and_then(ca::identity);
-        let admitted = identity.ok_or(EnrolError::NoCertificate).and_then(|identity| {
-            let records = self.issuer.fleet.records();
-            let admitted = trust::admit_expired(records.get(&identity.cluster), &identity, now);
-            admitted.map(|()| identity).map_err(EnrolError::Distrusted)
-        });
+        let admitted = match identity {
+            None => Err(EnrolError::NoCertificate),
+            Some(identity) => {
+                let judge = |record: Option<&_>, identity: &_| trust::admit_expired(record, identity, now);
+                let admitted = trust::admitted(&self.issuer.fleet, &identity, judge).await;
+                admitted.map(|()| identity).map_err(EnrolError::Distrusted)
+            }
+        };
         let identity = admitted.map_err(|error| {
             self.refusals.count(Refused::Certificate);
             tracing::warn!(?error, "no new certificate");

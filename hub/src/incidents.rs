@@ -25,6 +25,8 @@ pub type OpenIncidents = watch::Receiver<Arc<Vec<Arc<Incident>>>>;
 
 /// Time between two evaluations.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Time between two looks at what another replica keeps.
+const FOLLOW: Duration = Duration::from_millis(500);
 /// Lines of the audit log that are looked through for what came before an incident.
 const AUDIT_LINES: u32 = 500;
 /// Incidents that may wait for a store that fails; the oldest ones go then.
@@ -54,6 +56,41 @@ pub async fn start(
     let (open, receiver) = watch::channel(Arc::new(incidents.open()));
     let keeper = Keeper { incidents, unsaved: BTreeMap::new(), store, fleet, open, metrics };
     tasks.supervise("incidents", keeper.run(tasks.stop_token()));
+    Ok(receiver)
+}
+
+/// Shows the open incidents that another replica, or this one, keeps in the store.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn follow(
+    store: Arc<dyn Store>,
+    fleet: FleetHandle,
+    mut metrics: IncidentMetrics,
+    tasks: &Tasks,
+) -> Result<OpenIncidents, StoreError> {
+    let (open, receiver) = watch::channel(Arc::new(Incidents::restore(store.open_incidents().await?).open()));
+    let stop = tasks.stop_token();
+    tasks.supervise("open incidents", async move {
+        loop {
+            match store.open_incidents().await.map(Incidents::restore) {
+                Ok(incidents) => {
+                    metrics.show(&incidents);
+                    let now = incidents.open();
+                    if *open.borrow().as_ref() != now {
+                        open.send_replace(Arc::new(now));
+                        // Err means that the hub stops.
+                        let _ = fleet.announce(Event::Incidents).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the open incidents are shown as they were"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW) => {}
+                () = stop.cancelled() => return Ok::<(), Infallible>(()),
+            }
+        }
+    });
     Ok(receiver)
 }
 

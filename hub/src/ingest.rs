@@ -27,6 +27,8 @@ use paces::Paces;
 mod figures;
 mod paces;
 mod session;
+#[cfg(test)]
+mod tests;
 
 /// Frames that may wait for a slow agent.
 const OUTGOING: usize = 64;
@@ -88,22 +90,48 @@ impl FleetService {
         }
     }
 
-    /// Who calls, if it is the agent of a cluster that is known, with a certificate made for this one and not for a
-    /// removed namesake.
+    /// Who calls, as the certificate says it.
     fn caller(&self, extensions: &tonic::Extensions) -> Result<AgentIdentity, Status> {
         let certificates = extensions.get::<PeerInfo>().and_then(|info| info.peer_certs());
         let leaf = certificates.as_ref().and_then(|chain| chain.first());
-        let Some(identity) = leaf.and_then(ca::identity) else {
+        leaf.and_then(ca::identity).ok_or_else(|| {
             self.shared.refusals.count(Refused::Certificate);
-            return Err(Status::unauthenticated("the client certificate is not one of an agent"));
-        };
-        let records = self.shared.fleet.records();
-        trust::admit(records.get(&identity.cluster), &identity).map_err(|distrust| {
+            Status::unauthenticated("the client certificate is not one of an agent")
+        })
+    }
+
+    /// Takes the agent of a cluster that is known, with a certificate made for this one and not for a removed namesake.
+    async fn admit(&self, identity: &AgentIdentity) -> Result<(), Status> {
+        let admitted = trust::admitted(&self.shared.fleet, identity, trust::admit).await;
+        admitted.map_err(|distrust| {
             self.shared.refusals.count(Refused::Certificate);
             tracing::warn!(cluster = identity.cluster, %distrust, "certificate refused");
             Status::permission_denied(distrust.to_string())
-        })?;
-        Ok(identity)
+        })
+    }
+
+    async fn open(
+        &self,
+        identity: AgentIdentity,
+        frames: Streaming<v1::AgentFrame>,
+    ) -> Result<Response<Outgoing>, Status> {
+        self.admit(&identity).await?;
+        if self.shared.stop.is_cancelled() {
+            return Err(Status::unavailable("the hub is stopping"));
+        }
+        let (outgoing, answers) = tokio::sync::mpsc::channel(OUTGOING);
+        let shared = Arc::clone(&self.shared);
+        let span = tracing::info_span!("session", cluster = identity.cluster);
+        self.tasks.spawn(session::run(shared, identity, frames, outgoing).instrument(span));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn issue(&self, identity: AgentIdentity, csr: &[u8]) -> Result<Response<CertificateReply>, Status> {
+        self.admit(&identity).await?;
+        let reply = self.issuer.next(&identity, csr).await?;
+        self.shared.show_certificate(&identity.cluster);
+        tracing::info!(cluster = identity.cluster, "certificate renewed");
+        Ok(Response::new(reply))
     }
 }
 
@@ -114,22 +142,10 @@ impl Fleet for FleetService {
     type SessionStream = Outgoing;
 
     async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Outgoing>, Status> {
-        let identity = self.caller(request.extensions())?;
-        if self.shared.stop.is_cancelled() {
-            return Err(Status::unavailable("the hub is stopping"));
-        }
-        let (outgoing, frames) = tokio::sync::mpsc::channel(OUTGOING);
-        let shared = Arc::clone(&self.shared);
-        let span = tracing::info_span!("session", cluster = identity.cluster);
-        self.tasks.spawn(session::run(shared, identity, request.into_inner(), outgoing).instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
+        self.open(self.caller(request.extensions())?, request.into_inner()).await
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        let identity = self.caller(request.extensions())?;
-        let reply = self.issuer.next(&identity, &request.into_inner().csr).await?;
-        self.shared.show_certificate(&identity.cluster);
-        tracing::info!(cluster = identity.cluster, "certificate renewed");
-        Ok(Response::new(reply))
+        self.issue(self.caller(request.extensions())?, &request.into_inner().csr).await
     }
 }

@@ -18,17 +18,22 @@ pub mod metrics;
 pub mod owner;
 pub mod refusals;
 pub mod remote_write;
+pub mod replicas;
 pub mod retention;
 pub mod revocations;
 pub mod serve;
+mod singletons;
 pub mod source;
 pub mod store;
 
+mod clock;
 mod desired;
 mod marks;
 mod recorder;
+mod rollup;
 mod saver;
 mod trust;
+mod uptime;
 
 use std::sync::Arc;
 
@@ -43,6 +48,8 @@ pub struct AppState {
     pub incidents: incidents::OpenIncidents,
     /// The hub's CA.
     pub authority: Arc<authority::Authority>,
+    /// The OpenID provider at which people log in, where there is one.
+    pub oidc: Option<Arc<auth::oidc::Oidc>>,
     /// The watched folder, and what is Git's.
     pub source: Arc<source::Source>,
     /// The hub's own metrics, which `/metrics` shows after those of the fleet.

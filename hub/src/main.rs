@@ -12,7 +12,8 @@ use active_monitor_hub::store::location::{Location, Opened};
 use active_monitor_hub::store::transfer;
 use active_monitor_hub::{authority, backup, ca, serve};
 use active_monitor_runtime::tasks::Tasks;
-use active_monitor_runtime::{logging, tls, traces};
+use active_monitor_runtime::traces::Collector;
+use active_monitor_runtime::{logging, tls};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -51,7 +52,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // To the end: what waits is sent when it is dropped.
-    let _traces = logging::init(args.log_format, "info", "active-monitor-hub", traces::collector());
+    let _traces = logging::init(args.log_format, "info", "active-monitor-hub", Collector::from_env());
     let tasks = Tasks::new();
     // Held to the end: the store closes when the last who knows it is gone.
     let _hub = serve::start(&args, &tasks).await?;

@@ -2,17 +2,16 @@
 //! series that are asked for.
 //!
 //! The text is written straight from the published view, a chunk at a time: a fleet of a million series is never one
-//! string in memory. The fleet's series have no registry, because what is published is the only truth there is.
+//! string in memory. The view is read as the text gets to it, so that the first bytes need not wait for the last cluster.
+//! The fleet's series have no registry, because what is published is the only truth there is.
 
 mod custom;
 mod families;
+mod rows;
 mod selection;
 mod text;
 
-use std::convert::Infallible;
-
 use active_monitor_core::fleet::{ClusterEntry, FleetView};
-use active_monitor_core::samples::is_built_in;
 use active_monitor_core::view::Problem;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -23,19 +22,21 @@ use jiff::Timestamp;
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde::Deserialize;
+use tokio::task::{JoinError, JoinHandle};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::Api;
 use crate::api::extract::{Query, Selector};
 use crate::api::problem::ApiError;
 use crate::auth::Viewer;
-use custom::Custom;
-use families::{FAMILIES, Rows};
+use custom::{Custom, CustomFamily};
+use families::FAMILIES;
+use rows::Rows;
 use selection::Selection;
 use text::Text;
 
 /// Bytes after which a chunk is sent.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Writes expositions.
 pub struct HubMetrics {
@@ -66,20 +67,18 @@ impl HubMetrics {
 
     /// The series of `view` at `now` that are wanted, as chunks.
     pub fn exposition(&self, view: &FleetView, now: Timestamp, wanted: Wanted) -> Exposition {
-        let own = self.registry.gather();
-        let is_taken = |name: &str| is_built_in(name) || own.iter().any(|family| family.name() == name);
-        let rows = Rows::new(view, now, |entry| wanted.clusters.picks(entry));
-        let custom = Custom::new(&rows, is_taken);
-        for (cluster, count) in rows.dropped.iter().chain(&custom.dropped) {
-            if let Some(dropped) = &self.dropped {
-                dropped.with_label_values(&[cluster]).inc_by(*count);
-            }
+        let Wanted { clusters, own, series } = wanted;
+        let families = FAMILIES.iter().filter(|family| series.picks_family(family.name));
+        let reserved = self.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let rows = Rows::new(view, now, families, Custom::new(reserved), |entry| clusters.picks(entry));
+        Exposition {
+            rows,
+            custom: Vec::new(),
+            own: own.then(|| self.registry.clone()),
+            dropped: self.dropped.clone(),
+            wanted: series,
+            position: Position::Family(0, 0),
         }
-        let Wanted { clusters: _, own: with_own, series } = wanted;
-        // Again: what was dropped is counted by now.
-        let mut own = self.registry.gather();
-        own.retain_mut(|family| with_own && pick_own(family, &series));
-        Exposition { rows, custom, own, wanted: series, position: Position::Family(0, 0) }
     }
 }
 
@@ -141,11 +140,14 @@ fn register(registry: &Registry, collector: Box<dyn prometheus::core::Collector>
     }
 }
 
-/// An exposition under way: an iterator over the chunks of its text.
+/// An exposition under way: an iterator over the chunks of its text. A chunk may be empty: it took time and is not the end.
 pub struct Exposition {
     rows: Rows,
-    custom: Custom,
-    own: Vec<MetricFamily>,
+    /// Empty until all clusters are read.
+    custom: Vec<(String, CustomFamily)>,
+    /// The metrics of the hub itself, where they are wanted.
+    own: Option<Registry>,
+    dropped: Option<IntCounterVec>,
     wanted: Selection,
     position: Position,
 }
@@ -154,6 +156,8 @@ pub struct Exposition {
 #[derive(Clone, Copy)]
 enum Position {
     Family(usize, usize),
+    /// The clusters that no family has come to.
+    Rest,
     Custom(usize, usize),
     Process,
     End,
@@ -167,52 +171,69 @@ impl Iterator for Exposition {
         while text.len() < CHUNK_BYTES {
             self.position = match self.position {
                 Position::Family(family, row) => self.family(&mut text, family, row),
+                Position::Rest if self.rows.read_cluster() => break,
+                Position::Rest => {
+                    self.custom = self.rows.custom.take();
+                    Position::Custom(0, 0)
+                }
                 Position::Custom(family, series) => self.custom(&mut text, family, series),
                 Position::Process => {
-                    text.process(&self.own);
+                    self.process(&mut text);
                     Position::End
                 }
+                Position::End if text.len() == 0 => return None,
                 Position::End => break,
             };
         }
-        (text.len() > 0).then(|| text.into_bytes())
+        Some(text.into_bytes())
     }
 }
 
 impl Exposition {
-    fn family(&self, text: &mut Text, index: usize, row: usize) -> Position {
-        let Some(family) = FAMILIES.get(index) else { return Position::Custom(0, 0) };
-        if !self.wanted.picks_family(family.name) {
-            return Position::Family(index + 1, 0);
-        }
+    fn family(&mut self, text: &mut Text, index: usize, row: usize) -> Position {
+        let Some((family, _)) = self.rows.families.get(index) else { return Position::Rest };
+        let family = *family;
         if row == 0 {
             text.head(family.name, family.help, family.kind);
         }
-        if family.write_row(&self.rows, row, &self.wanted, text) {
-            Position::Family(index, row + 1)
+        if family.is_of_checks() && self.rows.reach(row) {
+            let column = &self.rows.families[index].1;
+            family.write_check(&self.rows, row, column, &self.wanted, text);
+        } else if !family.is_of_checks() && row < self.rows.clusters.len() {
+            family.write_cluster(&self.rows, &self.rows.clusters[row], &self.wanted, text);
         } else {
-            Position::Family(index + 1, 0)
+            return Position::Family(index + 1, 0);
         }
+        Position::Family(index, row + 1)
     }
 
     fn custom(&self, text: &mut Text, index: usize, series: usize) -> Position {
-        let Some((name, family)) = self.custom.families.get(index) else { return Position::Process };
+        let Some((name, family)) = self.custom.get(index) else { return Position::Process };
         if !self.wanted.picks_family(name) {
             return Position::Custom(index + 1, 0);
         }
         if series == 0 {
             text.head(name, &family.help, "gauge");
         }
-        match family.series.get(series) {
-            Some(at) => {
-                let (labels, sample) = self.rows.sample(*at);
-                if self.wanted.picks(name, |label| self.rows.checks[at.check].label(label)) {
-                    text.series(name, labels, sample.value);
-                }
-                Position::Custom(index, series + 1)
-            }
-            None => Position::Custom(index + 1, 0),
+        let Some(number) = family.series.get(series) else { return Position::Custom(index + 1, 0) };
+        let sample = &self.rows.samples[*number as usize];
+        let check = &self.rows.checks[sample.check as usize];
+        if self.wanted.picks(name, |label| check.label(label)) {
+            text.series(name, self.rows.labels_of_check(check), sample.value);
         }
+        Position::Custom(index, series + 1)
+    }
+
+    /// What this exposition drops is counted by now, and in it.
+    fn process(&self, text: &mut Text) {
+        for (cluster, count) in &self.rows.dropped {
+            if let Some(dropped) = &self.dropped {
+                dropped.with_label_values(&[cluster]).inc_by(*count);
+            }
+        }
+        let mut own = self.own.as_ref().map(Registry::gather).unwrap_or_default();
+        own.retain_mut(|family| pick_own(family, &self.wanted));
+        text.process(&own);
     }
 }
 
@@ -261,7 +282,7 @@ pub async fn scrape(_: Viewer, State(api): State<Api>, Query(part): Query<Part>)
         (None, None, None) => Wanted::all(),
         (None, _, _) => Wanted { clusters: Clusters::Picked { name: cluster, selector }, own: false, ..Wanted::all() },
     };
-    answer(api, wanted).await
+    Ok(answer(&api, wanted))
 }
 
 /// The series that any `match[]`, a PromQL vector selector such as `{cluster="prod-eu-1"}`, picks, for the federation of
@@ -286,14 +307,24 @@ pub async fn federate(
     }
     let texts: Vec<String> = pairs.into_iter().map(|(_, text)| text).collect();
     let series = Selection::parse(&texts).map_err(refused)?;
-    answer(api, Wanted { series, ..Wanted::all() }).await
+    Ok(answer(&api, Wanted { series, ..Wanted::all() }))
 }
 
-async fn answer(api: Api, wanted: Wanted) -> Result<Response, ApiError> {
-    // Grouping the samples of a large fleet takes long enough to be in the way of other requests.
-    let exposition = tokio::task::spawn_blocking(move || api.exposition(wanted)).await;
-    let chunks = stream::iter(exposition.map_err(|_| ApiError::Internal)?.map(Ok::<Bytes, Infallible>));
-    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], Body::from_stream(chunks)).into_response())
+fn answer(api: &Api, wanted: Wanted) -> Response {
+    let chunks = stream::try_unfold(made(api.exposition(wanted)), async |chunk| {
+        let Some((chunk, rest)) = chunk.await? else { return Ok::<_, JoinError>(None) };
+        Ok(Some((chunk, made(rest))))
+    });
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], Body::from_stream(chunks)).into_response()
+}
+
+/// The next chunk, and what comes after it: made on another processor while the chunk before is sent. No thread waits for
+/// a slow reader.
+fn made(mut exposition: Exposition) -> JoinHandle<Option<(Bytes, Exposition)>> {
+    tokio::task::spawn_blocking(move || {
+        let chunk = exposition.find(|chunk| !chunk.is_empty())?;
+        Some((chunk, exposition))
+    })
 }
 
 #[cfg(test)]

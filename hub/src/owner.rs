@@ -13,17 +13,21 @@ use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::fleet::{Change, Fleet, FleetView, KnownCluster, Refusal, Said};
 use active_monitor_core::session::frame::{Definition, DefinitionStatus, Hello};
 use active_monitor_core::view::{
-    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, Event, Restore,
+    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, DefinitionView, EnrolmentDecision, Event,
+    PendingEnrolment, Restore,
 };
 use active_monitor_runtime::tasks::Tasks;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::authority::Authority;
-use crate::desired::{self, Desired, Replacement, Request};
+use crate::clock;
+use crate::desired::{self, Asks, Desired, Replacement, Request, Stale, Tested};
+use crate::replicas::{self, Peers};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
+use crate::saver;
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
-use crate::{recorder, saver};
 
 mod run;
 
@@ -33,6 +37,8 @@ const QUEUE: usize = 4096;
 const REQUESTS: usize = 64;
 /// Events that a slow receiver may lag behind before it must read the view again.
 const EVENTS: usize = 4096;
+/// How long an agent has for its answer to a command, however many replicas are between.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +92,8 @@ pub struct Terms {
     pub revocations: Arc<Revocations>,
     /// Shows whether the hub came back from the past and nobody has confirmed it.
     pub restore_unconfirmed: prometheus::IntGauge,
+    /// The other replicas; none where the hub is alone.
+    pub peers: Option<Arc<Peers>>,
 }
 
 #[cfg(test)]
@@ -101,6 +109,7 @@ impl Terms {
             enrolment_address: "hub:7444".to_owned(),
             restore_unconfirmed: prometheus::IntGauge::new("unconfirmed", "1 or 0").unwrap(),
             revocations: Arc::new(revocations),
+            peers: None,
         }
     }
 }
@@ -125,8 +134,19 @@ pub struct Given {
     pub answer: oneshot::Sender<Answer>,
 }
 
+/// Why a session is not opened.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    /// The agent is refused.
+    Refused(Refusal),
+    /// The store failed: no replica has the session.
+    Store(StoreError),
+    /// The hub is stopping.
+    Stopping,
+}
+
 /// Why an agent gave no answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Undelivered {
     /// There is no session: nothing was sent.
     #[error("its agent is not connected")]
@@ -134,10 +154,14 @@ pub enum Undelivered {
     /// The session ended first.
     #[error("the connection closed before the answer; it may be done all the same")]
     Closed,
+    /// It did not reach the replica of the hub that has the session.
+    #[error("it could not be passed on to the replica of the hub that its agent is connected to")]
+    NotPassedOn,
 }
 
 enum Message {
-    Open(Box<Hello>, oneshot::Sender<Result<Opened, Refusal>>),
+    /// Under the epoch that the store gave out, where it did.
+    Open(Box<Hello>, Option<u64>, oneshot::Sender<Result<Opened, Refusal>>),
     Change(Change),
     /// Hands a command to the open session of a cluster.
     Command(String, Given),
@@ -158,6 +182,7 @@ pub struct FleetHandle {
     records: watch::Receiver<Arc<Records>>,
     events: broadcast::Sender<Published>,
     revocations: Arc<Revocations>,
+    peers: Option<Arc<Peers>>,
 }
 
 /// Reads what is stored and starts the tasks that own the fleet from here on.
@@ -165,8 +190,8 @@ pub struct FleetHandle {
 /// # Errors
 /// The store cannot be read.
 pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result<FleetHandle, StoreError> {
-    let now = Timestamp::now();
-    let revocations = Arc::clone(&terms.revocations);
+    let now = clock::now();
+    let (revocations, peers, lease) = (Arc::clone(&terms.revocations), terms.peers.clone(), terms.lease);
     let mut fleet = Fleet::new(now, terms.lease, env!("CARGO_PKG_VERSION"));
     for record in store.clusters().await? {
         let checks = store.check_states(&record.name).await?;
@@ -194,11 +219,14 @@ pub async fn start(store: Arc<dyn Store>, terms: Terms, tasks: &Tasks) -> Result
         records,
         events: events.clone(),
         revocations,
+        peers: peers.clone(),
     };
     tasks.supervise("owner", run::run(fleet, queue, view_sender, events, tasks.stop_token()));
     tasks.supervise("desired", desired::run(desired, wanted, handle.clone(), tasks.stop_token()));
-    tasks.supervise("recorder", recorder::run(Arc::clone(&store), view.clone(), now, tasks.stop_token()));
-    tasks.supervise("saver", saver::run(store, view, tasks.stop_token()));
+    match peers {
+        Some(peers) => replicas::start(&peers, store, handle.clone(), lease, tasks).await?,
+        None => tasks.supervise("saver", saver::run(store, view, tasks.stop_token())),
+    }
     Ok(handle)
 }
 
@@ -213,9 +241,18 @@ pub(crate) async fn windows(store: &dyn Store) -> Result<Vec<Window>, StoreError
 
 /// What the fleet's state takes from a record.
 pub(crate) fn known(record: &ClusterRecord) -> KnownCluster {
-    let ClusterRecord { name, labels, annotations, cluster_uid, created_at: _, valid_from: _, agent_keys: _ } =
-        record.clone();
-    KnownCluster { name, labels, annotations, cluster_uid }
+    let ClusterRecord {
+        name,
+        labels,
+        annotations,
+        cluster_uid,
+        created_at: _,
+        valid_from: _,
+        agent_keys: _,
+        self_test,
+        pending_enrolment,
+    } = record.clone();
+    KnownCluster { name, labels, annotations, cluster_uid, self_test, pending_enrolment }
 }
 
 impl FleetHandle {
@@ -267,6 +304,11 @@ impl FleetHandle {
     pub async fn patch_cluster(&self, name: &str, patch: ClusterPatch) -> Result<ClusterView, ChangeError> {
         let () = self.request(|answer| Request::PatchCluster(name.to_owned(), patch, answer)).await??;
         self.settled().await?;
+        self.cluster(name)
+    }
+
+    /// A cluster as it is published.
+    fn cluster(&self, name: &str) -> Result<ClusterView, ChangeError> {
         match self.view().clusters.get(name) {
             Some(entry) => Ok(entry.view.clone()),
             None => Err(ChangeError::NotFound { kind: "cluster", name: name.to_owned() }),
@@ -316,11 +358,51 @@ impl FleetHandle {
     /// Opens a session; the one before it is cut.
     ///
     /// # Errors
-    /// The refusal, or None where the hub is stopping.
-    pub(crate) async fn open(&self, hello: Hello) -> Result<Opened, Option<Refusal>> {
+    /// See [`NotOpened`].
+    pub(crate) async fn open(&self, hello: Hello) -> Result<Opened, NotOpened> {
+        let epoch = match &self.peers {
+            Some(peers) => Some(self.epoch(peers, &hello).await?),
+            None => None,
+        };
         let (answer, answered) = oneshot::channel();
-        self.messages.send(Message::Open(Box::new(hello), answer)).await.map_err(|_| None)?;
-        answered.await.map_err(|_| None)?.map_err(Some)
+        let message = Message::Open(Box::new(hello), epoch, answer);
+        self.messages.send(message).await.map_err(|_| NotOpened::Stopping)?;
+        answered.await.map_err(|_| NotOpened::Stopping)?.map_err(NotOpened::Refused)
+    }
+
+    /// The epoch of a session that is at this replica from now on. Where the store refuses one, 0: the fleet, which then
+    /// knows what the store does, says why.
+    async fn epoch(&self, peers: &Peers, hello: &Hello) -> Result<u64, NotOpened> {
+        let (cluster, uid) = (&hello.cluster, &hello.cluster_uid);
+        let epoch = peers.store.open_session(cluster, uid).await.map_err(NotOpened::Store)?;
+        let records = self.records();
+        let is_known = records.get(cluster).is_some_and(|record| record.cluster_uid.as_ref() == Some(uid));
+        if epoch.is_none() || !is_known {
+            let reloaded = self.reload(Stale { clusters: true, ..Stale::default() }).await;
+            reloaded.map_err(|error| match error {
+                ChangeError::Store(error) => NotOpened::Store(error),
+                ChangeError::NotFound { .. }
+                | ChangeError::Conflict(_)
+                | ChangeError::Invalid(_)
+                | ChangeError::Revocation(_)
+                | ChangeError::Stopping => NotOpened::Stopping,
+            })?;
+        }
+        Ok(epoch.unwrap_or(0))
+    }
+
+    /// Reads again what another replica may have changed.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) async fn reload(&self, stale: Stale) -> Result<(), ChangeError> {
+        self.request(|answer| Request::Reload(stale, answer)).await??;
+        self.settled().await
+    }
+
+    /// The other replicas; none where the hub is alone.
+    pub fn peers(&self) -> Option<&Arc<Peers>> {
+        self.peers.as_ref()
     }
 
     /// Passes on what an agent said in a session.
@@ -383,6 +465,33 @@ impl FleetHandle {
         self.settled().await
     }
 
+    /// A key asks to enrol where that takes a person's approval: gives back who waits with this token, which may be
+    /// another one, and what was decided.
+    pub(crate) async fn ask_approval(&self, asks: Asks) -> Result<PendingEnrolment, ChangeError> {
+        self.request(|answer| Request::AskApproval(asks, answer)).await?
+    }
+
+    /// A person decides upon the agent that waits under this name.
+    ///
+    /// # Errors
+    /// There is no such cluster, none waits, it waits with another key, or it was denied before.
+    pub async fn decide_enrolment(
+        &self,
+        cluster: &str,
+        key_fingerprint: &str,
+        decision: EnrolmentDecision,
+    ) -> Result<ClusterView, ChangeError> {
+        let (name, key_fingerprint) = (cluster.to_owned(), key_fingerprint.to_owned());
+        self.request(|answer| Request::Decide { cluster: name, key_fingerprint, decision, answer }).await??;
+        self.settled().await?;
+        self.cluster(cluster)
+    }
+
+    /// Keeps what came of a self-test.
+    pub(crate) async fn self_tested(&self, tested: Tested) -> Result<(), ChangeError> {
+        self.request(|answer| Request::SelfTested(tested, answer)).await?
+    }
+
     /// Keeps the key of a certificate that is about to be given out.
     pub(crate) async fn issued(&self, cluster: &str, key: AgentKey) -> Result<(), ChangeError> {
         self.request(|answer| Request::Issued { cluster: cluster.to_owned(), key, answer }).await?
@@ -415,17 +524,25 @@ impl FleetHandle {
         self.revocations.revoke(Revoked::Token(hash), Timestamp::now(), deed).await
     }
 
-    /// Gives a command to the agent of a cluster and waits for its answer, however long that takes.
+    /// Gives a command to the agent of a cluster, whichever replica it is connected to, and waits for its answer, however
+    /// long that takes.
     ///
     /// # Errors
     /// No answer will come.
     pub async fn command(&self, cluster: &str, command: Command) -> Result<Answer, Undelivered> {
+        let view = self.view();
+        let entry = view.clusters.get(cluster).filter(|entry| entry.view.status == ClusterStatus::Connected);
+        match (entry, &self.peers) {
+            (None, _) => Err(Undelivered::NotConnected),
+            (Some(entry), Some(peers)) if entry.own.is_none() => peers.ask(cluster, &command).await,
+            (Some(_), _) => self.command_here(cluster, command).await,
+        }
+    }
+
+    /// Gives a command to the session that this replica has.
+    pub(crate) async fn command_here(&self, cluster: &str, command: Command) -> Result<Answer, Undelivered> {
         let (answer, answered) = oneshot::channel();
         let message = Message::Command(cluster.to_owned(), Given { command, answer });
-        let view = self.view();
-        if view.clusters.get(cluster).is_none_or(|entry| entry.view.status != ClusterStatus::Connected) {
-            return Err(Undelivered::NotConnected);
-        }
         self.messages.send(message).await.map_err(|_| Undelivered::NotConnected)?;
         answered.await.map_err(|_| Undelivered::Closed)
     }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::store::{AgentVersions, CheckKey, Store, StoreError};
 
 /// Time between two rounds.
@@ -21,27 +22,36 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Rounds after which the hub says that it is alive though nothing changed: so much is unknown after a crash.
 const ROUNDS: u32 = 10;
 
-/// Records what changed until `stop`, and once more then. The checks of the first view are those of an earlier life: what
-/// they are is not known before their agents speak.
+/// Records what is another than in the view that is `recorded`, until `stop`, and once more then. After the hub's start the
+/// checks in that view are those of an earlier life: what they are is not known before their agents speak.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     view: watch::Receiver<Arc<FleetView>>,
+    mut recorded: Arc<FleetView>,
     started_at: Timestamp,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let mut recorded = view.borrow().clone();
     let mut quiet = ROUNDS;
+    let mut watch = clock::Watch::new();
+    // What is new to the store: a life, and where the clock was set within one, what each check is from then on.
+    let (mut life_from, mut begins, mut was_set) = (started_at, true, false);
     loop {
-        let now = Timestamp::now();
+        let (now, step) = watch.look();
+        if step.is_some() {
+            (life_from, begins, was_set) = (now, true, true);
+        }
         let current = view.borrow().clone();
-        let transitions = difference(&recorded, &current, now);
+        let transitions = match was_set {
+            true => everything(&recorded, &current, now),
+            false => difference(&recorded, &current, now),
+        };
         let versions = new_versions(&recorded, &current);
         let is_last = stop.is_cancelled();
         quiet += 1;
-        if !transitions.is_empty() || !versions.is_empty() || quiet > ROUNDS || is_last {
+        if was_set || !transitions.is_empty() || !versions.is_empty() || quiet > ROUNDS || is_last {
             forget(store.as_ref(), &recorded, &current).await;
-            match record(store.as_ref(), Life { from: started_at, to: now }, transitions, versions).await {
-                Ok(()) => (recorded, quiet) = (current, 0),
+            match record(store.as_ref(), begins, Life { from: life_from, to: now }, transitions, versions).await {
+                Ok(()) => (recorded, quiet, begins, was_set) = (current, 0, false, false),
                 // The next round tries again.
                 Err(error) => tracing::warn!(%error, "transitions not recorded"),
             }
@@ -60,11 +70,15 @@ pub(crate) async fn run(
 
 async fn record(
     store: &dyn Store,
+    begins: bool,
     life: Life,
     transitions: Vec<(CheckKey, Transition)>,
     versions: Vec<AgentVersions>,
 ) -> Result<(), StoreError> {
-    // First, since it may be done twice.
+    if begins {
+        store.forget_after(life.from).await?;
+    }
+    // Before the transitions, since it may be done twice.
     if !versions.is_empty() {
         store.note_versions(life.to, versions).await?;
     }
@@ -121,6 +135,16 @@ fn difference(recorded: &FleetView, current: &FleetView, now: Timestamp) -> Vec<
     transitions
 }
 
+/// What each check is from `now` on: what was recorded before the clock was set says nothing of the time after.
+fn everything(recorded: &FleetView, current: &FleetView, now: Timestamp) -> Vec<(CheckKey, Transition)> {
+    let gone = difference(recorded, current, now).into_iter().filter(|(_, transition)| transition.status.is_none());
+    let checks = current.clusters.values().flat_map(|entry| entry.checks.values()).map(|check| {
+        let maintenance = check.care.maintenance.is_some();
+        (key(check), Transition { at: now, status: Some(check.status), maintenance })
+    });
+    gone.chain(checks).collect()
+}
+
 fn of_cluster(before: &Checks, after: &Checks, now: Timestamp, transitions: &mut Vec<(CheckKey, Transition)>) {
     for (key, check) in after {
         let maintenance = check.care.maintenance.is_some();
@@ -148,10 +172,13 @@ mod tests {
     use active_monitor_core::health::Health;
     use active_monitor_core::session::frame::Hello;
     use active_monitor_core::state::{CheckState, Phase, Totals};
+    use active_monitor_core::uptime::Walk;
     use active_monitor_core::view::CheckStatus;
+    use jiff::SignedDuration;
 
     use super::*;
     use crate::store::TransitionQuery;
+    use crate::store::frozen::{Frozen, frozen};
     use crate::store::sqlite::SqliteStore;
 
     fn at(second: i64) -> Timestamp {
@@ -210,10 +237,11 @@ mod tests {
 
     /// The loop sees `before` when it starts and `after` when it is asked to stop.
     async fn live(store: &Arc<SqliteStore>, before: Arc<FleetView>, after: Arc<FleetView>, started_at: Timestamp) {
-        let (sender, view) = watch::channel(before);
+        let (sender, view) = watch::channel(before.clone());
         let stop = CancellationToken::new();
         let store: Arc<dyn Store> = store.clone();
-        let task = tokio::spawn(run(store, view, started_at, stop.clone()));
+        clock::virtual_time::begin(started_at + Duration::from_secs(50));
+        let task = tokio::spawn(run(store, view, before, started_at, stop.clone()));
         tokio::task::yield_now().await;
         sender.send_replace(after);
         stop.cancel();
@@ -238,7 +266,7 @@ mod tests {
         let first = first.map(|(name, at, status)| (name.to_owned(), at, Some(status)));
         assert_eq!(all(&store).await, first);
         let lives = store.lives().await.unwrap();
-        assert!(lives.len() == 1 && lives[0].from == at(0) && lives[0].to > at(1000), "{lives:?}");
+        assert!(lives.len() == 1 && lives[0].from == at(0) && lives[0].to >= at(50), "{lives:?}");
 
         // The next life: the same checks are Stale, which the gap between the lives says already.
         let mut fleet = Fleet::new(at(100), Duration::from_secs(15), "");
@@ -257,8 +285,57 @@ mod tests {
 
         // A cluster that is removed takes its checks with it.
         fleet.apply(at(110), Change::ClusterRemoved { name: "east".into() });
-        live(&store, after, fleet.publish(), at(100)).await;
+        live(&store, after, fleet.publish(), at(200)).await;
         let gone = all(&store).await;
         assert_eq!((gone.len(), gone[2].0.as_str(), gone[2].2), (5, "dns", None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_clock_is_set_a_life_ends_and_what_a_clock_ahead_recorded_is_void() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Frozen(frozen(SqliteStore::open(dir.path())).await.unwrap()));
+        let sleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        clock::virtual_time::begin(at(0));
+        let known = KnownCluster { name: "east".into(), cluster_uid: Some("u".into()), ..KnownCluster::default() };
+        let mut fleet = Fleet::new(at(0), Duration::from_secs(15), "");
+        fleet.apply(at(0), Change::Cluster(known));
+        let (sender, view) = watch::channel(fleet.publish());
+        let (stop, shared) = (CancellationToken::new(), Arc::clone(&store) as Arc<dyn Store>);
+        let recorded = view.borrow().clone();
+        let task = tokio::spawn(run(shared, view, recorded, at(0), stop.clone()));
+        // It has seen a fleet without the check.
+        tokio::task::yield_now().await;
+        let epoch = fleet.open(at(1), &hello(at(1))).0.unwrap();
+        let mut show = |second, phase| {
+            let what = Said::Upsert(Box::new(CheckState { next_slot: None, ..check("dns", phase) }));
+            fleet.apply(at(second), Change::Said { cluster: "east".into(), epoch, what });
+            sender.send_replace(fleet.publish());
+        };
+        show(1, Phase::Succeeded);
+        sleep(100).await;
+        // It is an hour ahead for 100 s, in which the check fails.
+        clock::virtual_time::step(SignedDuration::from_hours(1));
+        sleep(20).await;
+        show(3720, Phase::Failed);
+        sleep(80).await;
+        clock::virtual_time::step(SignedDuration::from_hours(-1));
+        sleep(50).await;
+        show(250, Phase::Succeeded);
+        sleep(50).await;
+        stop.cancel();
+        task.await.unwrap().unwrap();
+
+        let lives = store.lives().await.unwrap();
+        let ends: Vec<_> =
+            lives.iter().map(|life| [life.from, life.to].map(|end| end.duration_since(at(0)).as_secs())).collect();
+        assert!(matches!(ends[..], [[0, 89..=100], [200..=201, 300]]), "{ends:?}");
+        let mut walk = Walk::new(&lives, Vec::new(), at(0), at(300));
+        let query = TransitionQuery { cluster: None, namespace: None, name: None, from: at(0), to: at(9999) };
+        store.transitions(&query, &mut |_, transition| walk.step(transition)).await.unwrap();
+        let (sum, _) = walk.end();
+        // Of the time that the clock was ahead nothing is known.
+        assert!((130.0..=150.0).contains(&sum.up_seconds), "{sum:?}");
+        assert!((48.0..=50.0).contains(&sum.down_seconds), "{sum:?}");
+        assert!((99.0..=112.0).contains(&sum.unknown_seconds), "{sum:?}");
     }
 }

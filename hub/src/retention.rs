@@ -12,6 +12,8 @@ use prometheus::core::Collector;
 use prometheus::{Gauge, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio_util::sync::CancellationToken;
 
+use crate::owner::FleetHandle;
+use crate::rollup;
 use crate::store::{Expired, Store, StoreError};
 
 /// Time between two passes.
@@ -21,8 +23,8 @@ const BATCH: u32 = 500;
 /// Time between two batches.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Days that a transition or a closed incident is kept: a year.
-const TRANSITION_DAYS: u16 = 366;
+/// Days that transitions, sums of days and closed incidents are kept: a year.
+const YEAR_DAYS: u16 = 366;
 
 /// How long what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,17 +38,19 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// What goes, and from which time on it stays. Runs go first: then their log tails need no write of their own.
-    fn limits(self, now: Timestamp) -> [(Expired, Timestamp); 5] {
-        let Retention { run_days, log_tail_days, audit_days } = self;
-        let ago = |days: u16| now.saturating_sub(SignedDuration::from_hours(i64::from(days) * 24)).unwrap_or(now);
-        [
-            (Expired::Runs, ago(run_days)),
-            (Expired::LogTails, ago(log_tail_days)),
-            (Expired::Transitions, ago(TRANSITION_DAYS)),
-            (Expired::Incidents, ago(TRANSITION_DAYS)),
-            (Expired::Audit, ago(audit_days)),
-        ]
+    /// From which time on it stays.
+    fn limit(self, what: Expired, now: Timestamp) -> Timestamp {
+        let days = match what {
+            Expired::Runs => self.run_days,
+            Expired::LogTails => self.log_tail_days,
+            Expired::Audit => self.audit_days,
+            Expired::Transitions
+            | Expired::LateResults
+            | Expired::CheckDays
+            | Expired::ClusterDays
+            | Expired::Incidents => YEAR_DAYS,
+        };
+        now.saturating_sub(SignedDuration::from_hours(i64::from(days) * 24)).unwrap_or(now)
     }
 }
 
@@ -68,7 +72,7 @@ impl Pruning {
     pub fn new() -> Result<Pruning, prometheus::Error> {
         let pruned = Opts::new("activemonitor_hub_pruned_rows_total", "Rows deleted, or emptied, for their age.");
         let pruned = IntCounterVec::new(pruned, &["what"])?;
-        for what in [Expired::Runs, Expired::LogTails, Expired::Transitions, Expired::Incidents, Expired::Audit] {
+        for what in Expired::ALL {
             pruned.with_label_values(&[what.as_str()]);
         }
         let rows = Opts::new("activemonitor_hub_store_rows", "Rows of the store after the last pruning.");
@@ -94,18 +98,19 @@ impl Pruning {
     }
 }
 
-/// Prunes now and then until `stop`.
+/// Rolls up and prunes now and then until `stop`. What cannot be rolled up is not pruned either: it may be needed for that.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
+    fleet: FleetHandle,
     retention: Retention,
     counts: Pruning,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     loop {
         tokio::select! {
-            result = pass(store.as_ref(), retention, Timestamp::now(), &counts) => {
+            result = round(store.as_ref(), &fleet, retention, &counts) => {
                 if let Err(error) = result {
-                    tracing::error!(%error, "not pruned");
+                    tracing::error!(%error, "not rolled up and pruned");
                 }
             }
             () = stop.cancelled() => return Ok(()),
@@ -117,9 +122,20 @@ pub(crate) async fn run(
     }
 }
 
+async fn round(
+    store: &dyn Store,
+    fleet: &FleetHandle,
+    retention: Retention,
+    counts: &Pruning,
+) -> Result<(), StoreError> {
+    rollup::pass(store, &fleet.view(), Timestamp::now()).await?;
+    pass(store, retention, Timestamp::now(), counts).await
+}
+
 /// Deletes all that is too old at `now`, and looks how much is left.
 async fn pass(store: &dyn Store, retention: Retention, now: Timestamp, counts: &Pruning) -> Result<(), StoreError> {
-    for (what, before) in retention.limits(now) {
+    for what in Expired::ALL {
+        let before = retention.limit(what, now);
         loop {
             let rows = store.prune(what, before, BATCH).await?;
             counts.pruned.with_label_values(&[what.as_str()]).inc_by(rows);

@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::alerts::{self, AlertMetrics, RoutesError};
-use crate::authority::{Authority, Trust};
+use crate::auth::oidc::{Oidc, OidcSetupError};
+use crate::authority::{Authority, SharedError, Trust};
 use crate::ca::{self, CaError};
+use crate::clock;
 use crate::config::{ConfigError, ServeArgs};
 use crate::enrolment::EnrolmentService;
 use crate::incidents::{self, IncidentMetrics, OpenIncidents};
@@ -36,9 +38,11 @@ use crate::ingest::{Figures, FleetService};
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
 use crate::refusals::Refusals;
-use crate::remote_write::{RemoteWrite, RemoteWriteMetrics, SenderError};
-use crate::retention::{self, Pruning};
+use crate::remote_write::{RemoteWriteMetrics, SenderError};
+use crate::replicas::Peers;
+use crate::retention::Pruning;
 use crate::revocations::{RevocationError, Revocations};
+use crate::singletons::{self, Duties};
 use crate::source::{self, Source};
 use crate::store::location::{LocationError, Opened};
 use crate::store::{ApiToken, Store, StoreError};
@@ -72,6 +76,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const PEOPLE_ALPN: [&[u8]; 2] = [ALPN_H2, ALPN_HTTP_1];
 /// How often the files of people's certificate are looked at.
 const FILES_EVERY: Duration = Duration::from_secs(5);
+/// Name and life of the lease under which a replica starts.
+const START: &str = "start";
+const START_LIFE: Duration = Duration::from_secs(15);
 /// Between two pings; at least so long a peer may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -108,12 +115,18 @@ pub enum ServeError {
     /// The CA cannot be used.
     #[error("the CA cannot be used")]
     Ca(#[from] CaError),
+    /// The CA that the replicas share cannot be used.
+    #[error("the CA that the replicas share cannot be used")]
+    SharedCa(#[from] SharedError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
     /// The certificate for people cannot be used.
     #[error("--tls-cert-file, --tls-key-file: the certificate for people cannot be used")]
     People(#[from] FilesError),
+    /// The login at the OpenID provider cannot be set up.
+    #[error("the login at the OpenID provider cannot be set up")]
+    Oidc(#[from] OidcSetupError),
     /// Remote write cannot be set up.
     #[error("remote write cannot be set up")]
     RemoteWrite(#[from] SenderError),
@@ -167,11 +180,14 @@ struct Listeners {
 /// See [`ServeError`]; nothing is left running that `tasks` does not hold.
 pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     args.check()?;
-    let routes = args.routes_file.as_deref().map(alerts::read).transpose()?.unwrap_or_default();
+    // Of replicas only one tells; each refuses a file that makes no sense.
+    args.routes_file.as_deref().map(alerts::read).transpose()?;
     let readiness = Readiness::default();
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&args.data_dir);
     made.map_err(ServeError::DataDir)?;
-    let Opened { store, collectors, claim } = args.store.location(&args.data_dir)?.open().await?;
+    let location = args.store.location(&args.data_dir)?;
+    let opened = if args.replicated { location.share().await? } else { location.open().await? };
+    let Opened { store, replicas, collectors, claim } = opened;
     if let Some(hold) = claim {
         tasks.supervise("store", hold(tasks.stop_token()));
     }
@@ -185,20 +201,34 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
     let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?);
     let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
-    for collector in collectors.into_iter().chain(own).chain(pruning.collectors()) {
+    // Of replicas the one that prunes shows it.
+    let pruned = if replicas.is_none() { pruning.collectors() } else { Vec::new() };
+    for collector in collectors.into_iter().chain(own).chain(pruned) {
         if let Err(error) = prometheus::default_registry().register(collector) {
             tracing::debug!(%error, "metric not registered");
         }
     }
     let revocations = Arc::new(Revocations::load(&args.revocations.path(&args.data_dir))?);
+    // One replica after the other, so that of two that are the first ones only one makes a token.
+    let turn = match &replicas {
+        Some(replicas) => Some(replicas.wait_for_lease(START, START_LIFE).await?),
+        None => None,
+    };
     // First of all: where no admin's token is left, the first start makes one.
     revocations.enforce(store.as_ref()).await?;
     match &args.admin_token_file {
         Some(path) => given_token(path, store.as_ref()).await?,
         None => first_token(&args.data_dir, store.as_ref()).await?,
     }
-    let authority = Authority::load(&args.data_dir, args.agent_certificate_life(), Timestamp::now())?;
-    let authority = Arc::new(authority);
+    let (life, now) = (args.agent_certificate_life(), Timestamp::now());
+    let authority = Arc::new(match &replicas {
+        Some(replicas) => Authority::share(Arc::clone(replicas), &args.data_dir, life, now).await?,
+        None => Authority::load(&args.data_dir, life, now)?,
+    });
+    if let (Some(replicas), Some(turn)) = (&replicas, turn) {
+        replicas.end_lease(&turn).await?;
+        tasks.supervise("shared CA", Arc::clone(&authority).follow(tasks.stop_token()));
+    }
 
     let (agents, agents_address) = listen(args.agents_listen).await?;
     let (enrolment, enrolment_address) = listen(args.enrolment_listen).await?;
@@ -214,15 +244,39 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let terms = Terms {
         revocations,
         restore_unconfirmed,
+        peers: replicas.clone().map(|replicas| Arc::new(Peers::new(replicas))),
         lease: args.lease(),
         authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),
         enrolment_address: args.enrolment_advertise.clone().unwrap_or_else(|| enrolment_address.to_string()),
     };
     let fleet = owner::start(Arc::clone(&store), terms, tasks).await?;
-    let open_incidents = incidents::start(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?;
-    alerts::start(routes, open_incidents.clone(), fleet.clone(), store.as_ref(), &alert_metrics, tasks).await?;
-    tasks.supervise("retention", retention::run(Arc::clone(&store), args.retention(), pruning, tasks.stop_token()));
+    let remote_write_metrics = RemoteWriteMetrics::new().map_err(metrics_error)?;
+    if args.remote_write.url().map_err(ConfigError::from)?.is_some() {
+        for collector in remote_write_metrics.collectors() {
+            if let Err(error) = prometheus::default_registry().register(collector) {
+                tracing::debug!(%error, "metric not registered");
+            }
+        }
+    }
+    let duties = Duties {
+        fleet: fleet.clone(),
+        retention: args.retention(),
+        pruning,
+        incidents: incident_metrics.clone(),
+        routes_file: args.routes_file.clone(),
+        alerts: alert_metrics,
+        remote_write: args.remote_write.clone(),
+        remote_write_metrics,
+        registry: prometheus::default_registry().clone(),
+    };
+    let open_incidents = match replicas {
+        None => duties.start(Arc::clone(&store), fleet.view(), tasks).await?,
+        Some(replicas) => {
+            tasks.supervise("singletons", singletons::run(replicas, duties, tasks.stop_token()));
+            incidents::follow(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?
+        }
+    };
     if args.git.git_folder.is_some() {
         let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
         tasks.supervise("source", run);
@@ -250,7 +304,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let served = served.serve_with_incoming_shutdown(incoming, tasks.stop_token().cancelled_owned());
     tasks.supervise("agents", drained(served, tasks.stop_token()));
 
-    let enrolment_service = EnrolmentService::new(issuer, Arc::clone(&store), refusals.clone());
+    let enrolment_service = EnrolmentService::new(issuer, Arc::clone(&store), refusals.clone(), args.require_approval);
     let incoming =
         accept(enrolment, &listeners.enrolment, ("enrolment", ENROLMENT), &turned, tasks, args.enrolment_listen)?;
     let enrolment_service = EnrolmentServer::new(enrolment_service).max_decoding_message_size(MAX_ENROLMENT_BYTES);
@@ -264,21 +318,12 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         store: Arc::clone(&store),
         incidents: open_incidents.clone(),
         authority: Arc::clone(&authority),
+        oidc: Oidc::load(&args.oidc, store.as_ref()).await?.map(Arc::new),
         source,
         registry: prometheus::default_registry().clone(),
         secure_cookies: !args.people_plaintext,
     };
     let router = api::router(app);
-    let remote = RemoteWriteMetrics::new().map_err(|error| StoreError::Metrics(error.to_string()))?;
-    let registry = prometheus::default_registry();
-    if let Some(writer) = RemoteWrite::new(&args.remote_write, remote.clone(), registry.clone())? {
-        for collector in remote.collectors() {
-            if let Err(error) = registry.register(collector) {
-                tracing::debug!(%error, "metric not registered");
-            }
-        }
-        tasks.supervise("remote-write", writer.run(fleet.clone(), tasks.stop_token()));
-    }
     if args.people_plaintext {
         tasks.supervise("people", http::serve_plain(people, router, tasks.stop_token()));
     } else {
@@ -376,7 +421,7 @@ fn accept(
 }
 
 /// Runs a server; once asked to stop, its connections have [`DRAIN`] to end. A silent peer would else keep it for ever.
-async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: CancellationToken) -> Result<(), E> {
+pub(crate) async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: CancellationToken) -> Result<(), E> {
     let cut = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -388,7 +433,7 @@ async fn drained<E>(server: impl Future<Output = Result<(), E>>, stop: Cancellat
 }
 
 /// A peer may leave a ping unanswered for as long as it may be silent: a pause within the lease ends no session.
-fn grpc(lease: Duration) -> Server {
+pub(crate) fn grpc(lease: Duration) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE.max(lease)))
@@ -442,7 +487,7 @@ impl Listeners {
         })
     }
 
-    /// Replaces the certificates at two thirds of their life, and when the CA changes.
+    /// Replaces the certificates at two thirds of their life, and when the CA changes or the clock is set back.
     async fn renew(
         self,
         authority: Arc<Authority>,
@@ -453,6 +498,8 @@ impl Listeners {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(ca::SERVER_LIFE * 2 / 3) => {}
+                // Those that were made by a clock that was ahead are not good yet.
+                () = clock::set_back() => {}
                 changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 () = stop.cancelled() => return Ok(()),
             }

@@ -12,21 +12,27 @@ use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::{Outcome, Run, RunKind};
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
-use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{ChangeSource, Incident, IncidentKind, IncidentPage, Placed, Restore, Role, RunPage};
+use active_monitor_core::uptime::{Day, Life, Transition};
+use active_monitor_core::view::{
+    ChangeSource, Incident, IncidentKind, IncidentPage, PendingEnrolment, Placed, Restore, Role, RunPage,
+};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod changes;
+#[cfg(test)]
+pub(crate) mod frozen;
 mod incidents;
 pub mod location;
 mod metrics;
 pub mod postgres;
 mod queries;
+pub mod rollups;
 mod rows;
 pub mod sqlite;
 pub mod transfer;
@@ -68,6 +74,12 @@ pub enum StoreError {
     /// Another hub has claimed the data base on its server.
     #[error("the data base is in use by another hub")]
     InUse,
+    /// Replicas cannot share what is in a file.
+    #[error("replicas of the hub share a data base on a PostgreSQL server, no other")]
+    NotShared,
+    /// Another replica does what this one did: the lease of this name is another's.
+    #[error("another replica has taken over: {0}")]
+    Fenced(&'static str),
     /// The data base did not answer in time; whether it did what was asked is not known.
     #[error("the data base did not answer within {} s", .0.as_secs())]
     Late(Duration),
@@ -92,6 +104,8 @@ impl StoreError {
             | StoreError::Commit(_)
             | StoreError::Locked { .. }
             | StoreError::InUse
+            | StoreError::Fenced(_)
+            | StoreError::NotShared
             | StoreError::Metrics(_)
             | StoreError::Closed => true,
         }
@@ -115,6 +129,10 @@ pub struct ClusterRecord {
     pub valid_from: Option<Timestamp>,
     /// The keys of the newest certificate, of the one before it and of the enrolment, the newest last.
     pub agent_keys: Vec<AgentKey>,
+    /// The latest self-test since it enrolled.
+    pub self_test: Option<SelfTest>,
+    /// The agent that has shown the present token and takes a person's approval.
+    pub pending_enrolment: Option<PendingEnrolment>,
 }
 
 /// A key that a certificate was issued for.
@@ -316,9 +334,40 @@ pub enum Expired {
     Audit,
     /// Incidents, by when they were closed.
     Incidents,
+    /// Late results.
+    LateResults,
+    /// Sums of the days of checks.
+    CheckDays,
+    /// Sums of the days of clusters.
+    ClusterDays,
 }
 
 impl Expired {
+    /// All of it, in the order in which it is deleted. Runs go first: then their log tails need no write of their own.
+    pub const ALL: [Expired; 8] = [
+        Expired::Runs,
+        Expired::LogTails,
+        Expired::Transitions,
+        Expired::LateResults,
+        Expired::CheckDays,
+        Expired::ClusterDays,
+        Expired::Incidents,
+        Expired::Audit,
+    ];
+
+    /// The time as the table has it.
+    pub(crate) fn key(self, before: Timestamp) -> i64 {
+        match self {
+            Expired::CheckDays | Expired::ClusterDays => Day::of(before).0,
+            Expired::Runs
+            | Expired::LogTails
+            | Expired::Transitions
+            | Expired::LateResults
+            | Expired::Incidents
+            | Expired::Audit => rows::micros(before),
+        }
+    }
+
     /// As a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -327,6 +376,9 @@ impl Expired {
             Expired::Transitions => "transitions",
             Expired::Audit => "audit",
             Expired::Incidents => "incidents",
+            Expired::LateResults => "late_results",
+            Expired::CheckDays => "check_days",
+            Expired::ClusterDays => "cluster_days",
         }
     }
 }
@@ -345,7 +397,7 @@ pub struct Sizes {
 
 /// The hub's durable state. Every method that changes something returns after the commit.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: rollups::Rollups + Send + Sync + 'static {
     /// Every cluster that was added and not removed.
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError>;
     /// Adds a cluster or replaces its labels and annotations; the rest of an existing one stays.
@@ -353,12 +405,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a cluster, its token, its checks' states, its pauses and its definitions' statuses. Its history stays.
     async fn remove_cluster(&self, name: &str) -> Result<(), StoreError>;
 
-    /// Replaces the token of a cluster.
+    /// Replaces the token of a cluster; who waited for approval with the one before waits no more.
     async fn put_enrolment_token(&self, cluster: &str, token: &EnrolmentToken) -> Result<(), StoreError>;
     /// The token of a cluster, spent or not.
     async fn enrolment_token(&self, cluster: &str) -> Result<Option<EnrolmentToken>, StoreError>;
     /// Spends the token with this hash for a public key and binds the cluster to its uid, both or neither. The key is
-    /// then the only one of the cluster, and what was issued before is void.
+    /// then the only one of the cluster, and what was issued before is void; no self-test is known, and nobody waits for
+    /// approval.
     async fn spend_enrolment_token(
         &self,
         cluster: &str,
@@ -366,9 +419,13 @@ pub trait Store: Send + Sync + 'static {
         key: &AgentKey,
         cluster_uid: &str,
     ) -> Result<Spend, StoreError>;
+    /// Keeps who waits for approval, or what was decided, with the token that ends when this does; with another one nothing.
+    async fn put_pending_enrolment(&self, cluster: &str, pending: &PendingEnrolment) -> Result<(), StoreError>;
+    /// Keeps what came of the latest self-test of a cluster.
+    async fn put_self_test(&self, cluster: &str, self_test: &SelfTest) -> Result<(), StoreError>;
     /// Replaces the keys of a cluster.
     async fn put_agent_keys(&self, cluster: &str, keys: &[AgentKey]) -> Result<(), StoreError>;
-    /// Unbinds a cluster from its uid and its keys; what was issued before `valid_from` is void.
+    /// Unbinds a cluster from its uid, its keys and its self-test; what was issued before `valid_from` is void.
     async fn unbind_cluster(&self, cluster: &str, valid_from: Timestamp) -> Result<(), StoreError>;
 
     /// Records runs; one that the history has already is left as it is.
@@ -450,6 +507,10 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// When a hub was there, oldest first.
     async fn lives(&self) -> Result<Vec<Life>, StoreError>;
+
+    /// Forgets transitions and lives that begin after `now`, and ends there a life that goes on over it: they were recorded
+    /// by a clock that was ahead.
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError>;
 
     /// Keeps incidents as they are now; one with the same id and beginning is replaced.
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError>;

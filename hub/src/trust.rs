@@ -3,7 +3,6 @@
 //! A certificate of the hub's CA is not enough: it must be the newest that the cluster has, or the one before it, since
 //! the answer that carried a newer one may be lost. What a removal, a new token or a rebind has replaced is refused.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use active_monitor_proto::CertificateReply;
@@ -12,6 +11,8 @@ use tonic::Status;
 
 use crate::authority::{Authority, Trust};
 use crate::ca::{AgentIdentity, SigningRequest};
+use crate::clock;
+use crate::desired::Stale;
 use crate::owner::FleetHandle;
 use crate::store::{AgentKey, ClusterRecord};
 
@@ -33,12 +34,27 @@ pub(crate) enum Distrust {
 /// may outlive it.
 pub(crate) fn admit(record: Option<&ClusterRecord>, identity: &AgentIdentity) -> Result<(), Distrust> {
     let record = record.ok_or(Distrust::Unknown)?;
-    // Certificates count whole seconds: within the second itself the key must be known.
-    match identity.issued_at.as_second().cmp(&valid_from(record)) {
-        Ordering::Less => Err(Distrust::Replaced),
-        Ordering::Equal if !has_key(&record.agent_keys, identity) => Err(Distrust::Replaced),
-        Ordering::Equal | Ordering::Greater => Ok(()),
+    // Which keys are the cluster's is known, whatever the clock said when their certificates were made. A hub that was
+    // restored from a backup knows the older ones only: a later certificate is of the same cluster.
+    let is_later = identity.issued_at.as_second() > valid_from(record);
+    if is_later || has_key(&record.agent_keys, identity) { Ok(()) } else { Err(Distrust::Replaced) }
+}
+
+/// Whether `judge` admits a certificate. Another replica may have bound the cluster a moment ago: before this one refuses,
+/// it reads the records again.
+pub(crate) async fn admitted(
+    fleet: &FleetHandle,
+    identity: &AgentIdentity,
+    judge: impl Fn(Option<&ClusterRecord>, &AgentIdentity) -> Result<(), Distrust>,
+) -> Result<(), Distrust> {
+    let admitted = judge(fleet.records().get(&identity.cluster), identity);
+    if admitted.is_ok() || fleet.peers().is_none() {
+        return admitted;
     }
+    if let Err(error) = fleet.reload(Stale { clusters: true, ..Stale::default() }).await {
+        tracing::warn!(%error, "the records of clusters are not read again");
+    }
+    judge(fleet.records().get(&identity.cluster), identity)
 }
 
 /// The second before which no certificate of the cluster counts.
@@ -50,10 +66,10 @@ fn valid_from(record: &ClusterRecord) -> i64 {
 /// carries it may be lost; and that of the enrolment, which the session that it opened goes by for as long as it lasts.
 /// The same key again is the same answer asked for again.
 pub(crate) fn keys_with(record: &ClusterRecord, key: AgentKey) -> Vec<AgentKey> {
-    let enrolled = valid_from(record);
+    let enrolled = record.valid_from.map(Timestamp::as_second);
     let mut keys: Vec<AgentKey> = record.agent_keys.iter().filter(|known| known.hash != key.hash).cloned().collect();
     let before = keys.pop();
-    keys.retain(|known| known.issued_at.as_second() == enrolled);
+    keys.retain(|known| Some(known.issued_at.as_second()) == enrolled);
     keys.extend(before);
     keys.push(key);
     keys
@@ -94,7 +110,7 @@ impl Issuer {
     pub(crate) async fn next(&self, identity: &AgentIdentity, csr: &[u8]) -> Result<CertificateReply, Status> {
         let cluster = &identity.cluster;
         let request = SigningRequest::parse(csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let trust = self.authority.trust();
         let certificate = trust.ca.issue_agent(cluster, &request, now).map_err(|error| {
             tracing::error!(cluster, ?error, "certificate not made");
@@ -141,7 +157,9 @@ mod tests {
             (certificate(1, 10), late, Err(Distrust::Superseded)),
             // Issued after the backup that this hub was restored from.
             (certificate(9, 500), late, Ok(())),
-            (certificate(3, -1), at(5), Err(Distrust::Replaced)),
+            (certificate(9, -1), at(5), Err(Distrust::Replaced)),
+            // The clock was set back in between.
+            (certificate(3, -1), at(5), Ok(())),
             (certificate(9, 0), at(5), Err(Distrust::Replaced)),
         ] {
             assert_eq!(admit_expired(Some(&record), &certificate, now), expected, "{certificate:?}");
@@ -164,6 +182,22 @@ mod tests {
         let late = admit_expired(Some(&record), &certificate(1, 0), at(1_000_000));
         assert_eq!(late, Err(Distrust::Superseded), "but a new connection needs a newer key");
         assert_eq!(keys_with(&record, key(8, 480)).len(), 3, "asked for again");
+    }
+
+    #[test]
+    fn a_cluster_that_enrols_after_the_clock_was_set_back_is_admitted_and_its_first_session_renews() {
+        let mut record = ClusterRecord {
+            created_at: at(3600),
+            valid_from: Some(at(5)),
+            agent_keys: vec![key(1, 5)],
+            ..ClusterRecord::default()
+        };
+        for id in 2..5 {
+            assert_eq!(admit(Some(&record), &certificate(1, 5)), Ok(()), "before renewal {id}");
+            record.agent_keys = keys_with(&record, key(id, i64::from(id) * 10));
+            assert_eq!(admit(Some(&record), &certificate(id, i64::from(id) * 10)), Ok(()), "renewal {id}");
+        }
+        assert_eq!(admit(Some(&record), &certificate(9, 5)), Err(Distrust::Replaced), "a removed namesake's");
     }
 
     #[test]

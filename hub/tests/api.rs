@@ -9,14 +9,14 @@ use active_monitor_core::health::Health;
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::state::{CheckState, DefinitionRef, Phase, Sample, Totals};
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{CheckStatus, Restore, Role};
+use active_monitor_core::view::{CheckStatus, PendingEnrolment, Restore, Role};
 use active_monitor_hub::authority::Authority;
 use active_monitor_hub::incidents::{self, IncidentMetrics};
 use active_monitor_hub::owner::{self, Terms};
 use active_monitor_hub::revocations::Revocations;
 use active_monitor_hub::source::{GitArgs, Source};
 use active_monitor_hub::store::sqlite::SqliteStore;
-use active_monitor_hub::store::{ApiToken, CheckKey, ClusterRecord, Store};
+use active_monitor_hub::store::{ApiToken, CheckKey, ClusterRecord, EnrolmentToken, Store};
 use active_monitor_hub::{AppState, api, auth, ca};
 use active_monitor_runtime::tasks::Tasks;
 use axum::Router;
@@ -98,6 +98,7 @@ impl Hub {
             authority: authority.clone(),
             agent_address: "hub:7443".to_owned(),
             enrolment_address: "hub:7444".to_owned(),
+            peers: None,
             restore_unconfirmed: prometheus::IntGauge::new("unconfirmed", "1 or 0").unwrap(),
             revocations: Arc::new(Revocations::load(&directory.path().join("revoked.json")).unwrap()),
         };
@@ -106,8 +107,16 @@ impl Hub {
         let metrics = IncidentMetrics::new().unwrap();
         let incidents = incidents::start(store.clone(), fleet.clone(), metrics, &tasks).await.unwrap();
         let source = Arc::new(Source::load(git, store.as_ref()).await.unwrap());
-        let app =
-            AppState { fleet, store: store.clone(), incidents, authority, source, registry, secure_cookies: true };
+        let app = AppState {
+            fleet,
+            store: store.clone(),
+            incidents,
+            authority,
+            oidc: None,
+            source,
+            registry,
+            secure_cookies: true,
+        };
         Hub { router: api::router(app), store, tasks, directory: Some(directory) }
     }
 
@@ -285,6 +294,46 @@ async fn each_call_needs_its_role() {
     for token in ["", "amf_wrong"] {
         assert_eq!(hub.call(Method::GET, "/api/v1/events", token, None).await.status, StatusCode::UNAUTHORIZED);
     }
+}
+
+#[tokio::test]
+async fn an_admin_decides_upon_the_key_that_waits_and_upon_no_other() {
+    let hub = Hub::start().await;
+    let approve = async |token: &str, path: &str, key: &str| {
+        let path = format!("/api/v1/clusters/{path}");
+        hub.call(Method::POST, &path, token, Some(json!({"keyFingerprint": key}))).await
+    };
+    for path in ["east/approve", "east/deny"] {
+        assert_eq!(approve(OPERATOR, path, "ab").await.status, StatusCode::FORBIDDEN);
+        let none = approve(ADMIN, path, "ab").await;
+        assert_eq!(
+            (none.status, none.problem().as_str()),
+            (StatusCode::CONFLICT, "no agent waits for approval as east")
+        );
+    }
+    assert_eq!(approve(ADMIN, "none/approve", "ab").await.status, StatusCode::NOT_FOUND);
+    let pending = PendingEnrolment {
+        key_fingerprint: "ab".into(),
+        cluster_uid: "uid-east".into(),
+        since: time(0),
+        expires_at: Timestamp::from_microsecond(Timestamp::now().as_microsecond() + 60_000_000).unwrap(),
+        decision: None,
+    };
+    let token = EnrolmentToken { hash: [1; 32], expires_at: pending.expires_at, spent_by: None };
+    hub.store.put_enrolment_token("east", &token).await.unwrap();
+    hub.store.put_pending_enrolment("east", &pending).await.unwrap();
+    let hub = hub.restart().await;
+    let answer =
+        hub.call(Method::POST, "/api/v1/clusters/east/approve", ADMIN, Some(json!({"keyFingerprint": "cd"}))).await;
+    assert_eq!(answer.problem(), "keyFingerprint: the key that waits as east is ab");
+    let answer =
+        hub.call(Method::POST, "/api/v1/clusters/east/approve", ADMIN, Some(json!({"keyFingerprint": "ab"}))).await;
+    assert_eq!(answer.json()["pendingEnrolment"]["decision"], "Approved", "{}", answer.text);
+    let log = hub.call(Method::GET, "/api/v1/audit", ADMIN, None).await.json();
+    assert_eq!(
+        (&log["items"][0]["action"], &log["items"][0]["object"]),
+        (&json!("cluster.approve"), &json!("east: the key ab"))
+    );
 }
 
 #[tokio::test]

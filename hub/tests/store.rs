@@ -12,6 +12,8 @@ mod migrations;
 mod postgres;
 #[path = "store/readers.rs"]
 mod readers;
+#[path = "store/replicas.rs"]
+mod replicas;
 #[path = "store/samples.rs"]
 mod samples;
 #[path = "store/sizes.rs"]

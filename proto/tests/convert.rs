@@ -4,6 +4,7 @@
 
 use active_monitor_core::command::{Answer, Command, Layer, Order, Pause, Refusal, Scope, Subject};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::{
     AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Report, Welcome,
 };
@@ -79,7 +80,8 @@ fn command() -> impl Strategy<Value = Command> {
         reason,
         by,
     });
-    let order = prop_oneof![Just(Order::RunNow), pause, subject().prop_map(|subject| Order::Resume { subject })];
+    let resume = subject().prop_map(|subject| Order::Resume { subject });
+    let order = prop_oneof![Just(Order::RunNow), Just(Order::SelfTest), pause, resume];
     (id(), scope(), order).prop_map(|(id, scope, order)| Command { id, scope, order })
 }
 
@@ -87,6 +89,17 @@ fn answer() -> impl Strategy<Value = Answer> {
     let refusal = (proptest::sample::select(Layer::ALL.to_vec()), text())
         .prop_map(|(layer, reason)| Err(Refusal { layer, reason }));
     (id(), prop_oneof![text().prop_map(Ok), refusal]).prop_map(|(id, verdict)| Answer { id, verdict })
+}
+
+/// One that was run: what was not is the answer to a command.
+fn self_test() -> impl Strategy<Value = SelfTest> {
+    let ended =
+        [SelfTestOutcome::Succeeded, SelfTestOutcome::Failed, SelfTestOutcome::TimedOut, SelfTestOutcome::Unknown];
+    (proptest::sample::select(ended.to_vec()), text(), time()).prop_map(|(outcome, message, at)| SelfTest {
+        outcome,
+        message,
+        at,
+    })
 }
 
 fn check() -> impl Strategy<Value = CheckState> {
@@ -195,6 +208,7 @@ fn agent_frame() -> impl Strategy<Value = AgentFrame> {
         (any::<u64>(), vec(status(), 0..4))
             .prop_map(|(nonce, statuses)| AgentFrame::DefinitionsStatus { nonce, statuses }),
         answer().prop_map(AgentFrame::CommandAnswer),
+        self_test().prop_map(AgentFrame::SelfTest),
     ]
 }
 

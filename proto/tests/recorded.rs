@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use active_monitor_core::command::{Answer, Command, Layer, Order, Pause, Refusal, Scope, Subject};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::{
     AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Report, Welcome,
 };
@@ -226,6 +227,12 @@ fn a_number_that_is_unknown_in_an_enum_costs_what_it_stands_in_and_no_more() {
     state.pauses[0].subject = 99;
     let read = CheckState::try_from(state).unwrap();
     assert_eq!((read.running, read.pauses.len()), (None, 1));
+    let passed = v1::SelfTest { outcome: 99, message: String::new(), at: Some(Default::default()) };
+    assert_eq!(
+        SelfTest::try_from(passed).unwrap().outcome,
+        SelfTestOutcome::Unknown,
+        "what is not known has not passed"
+    );
     let status = v1::DefinitionStatus { name: "d".into(), generation: 1, result: 99, message: "m".into() };
     assert_eq!(DefinitionStatus::try_from(status).unwrap().result, DefinitionResult::Failed);
     let mut reports = vec![v1::Report::from(Report { seq: 1, run: run() }); 3];

@@ -5,7 +5,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-use crate::traces::{self, Traces};
+use crate::traces::{self, Collector, Traces};
 
 /// Shape of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl std::str::FromStr for LogFormat {
 
 /// Starts logging; `default_filter` counts where `RUST_LOG` is not set. Spans go to the collector, where there is one, as
 /// those of `service`. A second call changes nothing, so that tests may call it each. Must be called inside a tokio runtime.
-pub fn init(format: LogFormat, default_filter: &str, service: &'static str, collector: Option<String>) -> Traces {
+pub fn init(format: LogFormat, default_filter: &str, service: &'static str, collector: Option<Collector>) -> Traces {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     // Spans are the collector's: a line has all its fields itself.
     let filter = filter.and(filter_fn(|metadata| metadata.is_event()));
@@ -40,7 +40,7 @@ pub fn init(format: LogFormat, default_filter: &str, service: &'static str, coll
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let spans = collector.map(|collector| traces::layer(service, collector)).transpose();
+    let spans = collector.map(|collector| traces::layer(service, &collector)).transpose();
     let (spans, traces, failure) = match spans {
         Ok(Some((spans, traces))) => (Some(spans), traces, None),
         Ok(None) => (None, Traces::default(), None),
@@ -51,7 +51,7 @@ pub fn init(format: LogFormat, default_filter: &str, service: &'static str, coll
         tracing::debug!(%error, "logging was started before");
     }
     if let Some(error) = failure {
-        tracing::error!(%error, "no spans are sent: OTEL_EXPORTER_OTLP_ENDPOINT must be http://host:port");
+        tracing::error!(%error, "no spans are sent");
     }
     traces
 }

@@ -30,6 +30,8 @@ pub use self::admission::{Connection, Limits, MAX_HANDSHAKES, Refusals, Refused}
 use self::admission::{Gate, Handshake};
 
 mod admission;
+#[cfg(test)]
+mod tests;
 
 /// Time a caller has for its handshake, and again for its first bytes behind it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,23 +79,27 @@ pub struct Identity {
 pub enum Clients<'a> {
     /// None.
     Anonymous,
-    /// One of these CAs, within its time.
+    /// One of these CAs, before its time is over.
     Certified(&'a [CertificateDer<'static>]),
     /// None, or one of these CAs, also when its time is over: who asks for a new one proves his key by the old one.
     Expired(&'a [CertificateDer<'static>]),
 }
 
-/// Takes certificates whose time is over, and none that was never good.
+/// Takes certificates whose time has not begun: they were made by a clock that was ahead. Where none has to be shown, also
+/// those whose time is over. None is taken that was never good.
 #[derive(Debug)]
-struct AnyAge(Arc<dyn ClientCertVerifier>);
+struct AnyAge {
+    verifier: Arc<dyn ClientCertVerifier>,
+    is_mandatory: bool,
+}
 
 impl ClientCertVerifier for AnyAge {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -102,13 +108,17 @@ impl ClientCertVerifier for AnyAge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match self.0.verify_client_cert(end_entity, intermediates, now) {
-            // Judged as of its last second: everything but its age has to be right.
-            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-                self.0.verify_client_cert(end_entity, intermediates, not_after)
+        // Judged as of its first second or its last: everything but its age has to be right.
+        let then = match self.verifier.verify_client_cert(end_entity, intermediates, now) {
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => not_before,
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }))
+                if !self.is_mandatory =>
+            {
+                not_after
             }
-            other => other,
-        }
+            other => return other,
+        };
+        self.verifier.verify_client_cert(end_entity, intermediates, then)
     }
 
     fn verify_tls12_signature(
@@ -117,7 +127,7 @@ impl ClientCertVerifier for AnyAge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        self.verifier.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -126,20 +136,24 @@ impl ClientCertVerifier for AnyAge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        self.verifier.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
-fn verifier(certificates: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+fn verifier(
+    certificates: &[CertificateDer<'static>],
+    is_mandatory: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots.add(certificate.clone()).map_err(TlsError::ClientCa)?;
     }
-    WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(TlsError::Verifier)
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(TlsError::Verifier)?;
+    Ok(Arc::new(AnyAge { verifier, is_mandatory }))
 }
 
 /// A server's configuration: TLS 1.3 only, no resumption, so that each connection is judged by today's certificates.
@@ -150,8 +164,8 @@ pub fn server_config(identity: Identity, clients: Clients<'_>, alpn: &[&[u8]]) -
     let builder = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13]);
     let builder = match clients {
         Clients::Anonymous => builder.with_no_client_auth(),
-        Clients::Certified(ca) => builder.with_client_cert_verifier(verifier(ca)?),
-        Clients::Expired(ca) => builder.with_client_cert_verifier(Arc::new(AnyAge(verifier(ca)?))),
+        Clients::Certified(ca) => builder.with_client_cert_verifier(verifier(ca, true)?),
+        Clients::Expired(ca) => builder.with_client_cert_verifier(verifier(ca, false)?),
     };
     let mut config = builder.with_single_cert(identity.chain, identity.key).map_err(TlsError::Identity)?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

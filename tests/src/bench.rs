@@ -6,15 +6,21 @@
 
 mod agent;
 mod calibration;
+mod events;
+mod federate;
 mod figures;
+mod flood;
+mod history;
 mod hub;
 mod metrics;
+mod postgres;
 mod proc;
 mod progress;
 mod report;
 mod sim;
 mod stats;
 mod stub;
+mod visible;
 
 use std::path::PathBuf;
 
@@ -42,6 +48,10 @@ pub enum Part {
     Crons,
     /// 50 checks with Argo's own controller, and the same with the stub that the others use
     Argo,
+    /// 90 days of a fleet on SQLite and on PostgreSQL: a check's history, uptime of the fleet
+    History,
+    /// The end of a workflow, until a hub shows its run
+    Visible,
     /// A hub with 1,000 clusters of 100 checks: its memory
     Rest,
     /// That hub's /metrics, beside the same bytes as a file
@@ -50,6 +60,8 @@ pub enum Part {
     Push,
     /// Reports from all agents, until they are on the hub's disk
     Reports,
+    /// An agent that floods and one that does harm, beside all others
+    Flood,
     /// The hub is killed and started again, until all agents are back and all is as they say
     Storm,
 }
@@ -61,10 +73,13 @@ impl Part {
             Part::Agent => "agent",
             Part::Crons => "crons",
             Part::Argo => "argo",
+            Part::History => "history",
+            Part::Visible => "visible",
             Part::Rest => "rest",
             Part::Metrics => "metrics",
             Part::Push => "push",
             Part::Reports => "reports",
+            Part::Flood => "flood",
             Part::Storm => "storm",
         }
     }
@@ -109,8 +124,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     };
     progress.say("calibration");
     let before = calibrate().await?;
-    for part in [Part::Agent, Part::Crons, Part::Argo].into_iter().filter(|part| options.wants(*part)) {
-        for _ in 0..options.repeat {
+    let single = [Part::Agent, Part::Crons, Part::Argo, Part::Visible, Part::History];
+    for part in single.into_iter().filter(|part| options.wants(*part)) {
+        // The history is filled once.
+        for _ in 0..if part == Part::History { 1 } else { options.repeat } {
             if let Err(error) = measure(part, options, &progress, &mut rows).await {
                 failed(part.as_str(), error);
             }
@@ -146,7 +163,9 @@ async fn measure(part: Part, options: &Options, progress: &Progress, rows: &mut 
         Part::Agent => agent::spread(options, progress, rows).await,
         Part::Crons => agent::bursts(options, progress, rows).await,
         Part::Argo => agent::beside_argo(options, progress, rows).await,
-        Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Storm => Ok(()),
+        Part::Visible => visible::measure(options, progress, rows).await,
+        Part::History => history::measure(options, progress, rows).await,
+        Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Flood | Part::Storm => Ok(()),
     }
 }
 

@@ -39,6 +39,14 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not built: run `cargo build --workspace --bins`"))
 }
 
+/// A process that is started by another program, where there is one, which becomes it.
+fn launched(launcher: &[String], run: &Arc<RunDir>, dir: &Path, log: &str, binary: PathBuf) -> Process {
+    match launcher {
+        [] => Process::new(run, dir, log, binary),
+        [program, options @ ..] => Process::new(run, dir, log, program).args(options).args([binary]),
+    }
+}
+
 fn data_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     let data = dir.join("hub");
     std::fs::create_dir_all(&data)?;
@@ -88,11 +96,19 @@ impl Hub {
     /// # Errors
     /// As [`Hub::start`].
     pub async fn start_with(run: &Arc<RunDir>, dir: &Path, more: &[&str]) -> anyhow::Result<Hub> {
+        Hub::start_by(&[], run, dir, more).await
+    }
+
+    /// As [`Hub::start_with`], by a program that becomes the hub after it has changed what it runs under, such as `env`.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_by(launcher: &[String], run: &Arc<RunDir>, dir: &Path, more: &[&str]) -> anyhow::Result<Hub> {
         crate::init();
         let ports = [PortLease::take()?, PortLease::take()?, PortLease::take()?];
         let addresses = [0, 1, 2].map(|i: usize| format!("127.0.0.1:{}", ports[i].number()));
         let data = data_dir(dir)?;
-        let process = Process::new(run, dir, "hub", binary("active-monitor-hub")?)
+        let process = launched(launcher, run, dir, "hub", binary("active-monitor-hub")?)
             .args(args(&data, &addresses, more))
             .args(["--people-plaintext"]);
         let client = http_client();
@@ -332,7 +348,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::spawn`].
     pub fn spawn_by(
-        launcher: &[&str],
+        launcher: &[String],
         run: &Arc<RunDir>,
         dir: &Path,
         kubeconfig: &Path,
@@ -362,11 +378,7 @@ impl Agent {
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let binary = binary("active-monitor-agent")?;
         let log = format!("agent-{name}");
-        let process = match launcher {
-            [] => Process::new(run, dir, &log, binary),
-            [program, options @ ..] => Process::new(run, dir, &log, program).args(options).args([binary]),
-        };
-        let process = process.args(args);
+        let process = launched(launcher, run, dir, &log, binary).args(args);
         process.start()?;
         let metrics_url = format!("http://127.0.0.1:{}/metrics", ports[0].number());
         let ready_url = format!("http://127.0.0.1:{}/readyz", ports[1].number());

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod demo;
 mod docs;
+pub mod faketime;
 pub mod fleet;
 pub mod netns;
 pub mod node;

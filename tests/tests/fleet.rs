@@ -17,6 +17,8 @@ mod capacity;
 mod clock;
 #[path = "fleet/day.rs"]
 mod day;
+#[path = "fleet/enrolment.rs"]
+mod enrolment;
 #[path = "fleet/events.rs"]
 mod events;
 #[path = "fleet/examples.rs"]
@@ -29,6 +31,8 @@ mod failures;
 mod faults;
 #[path = "fleet/hub.rs"]
 mod hub;
+#[path = "fleet/hub_clock.rs"]
+mod hub_clock;
 #[path = "fleet/install.rs"]
 mod install;
 #[path = "fleet/limits.rs"]
@@ -52,6 +56,7 @@ mod upstream;
 
 use std::time::Duration;
 
+use active_monitor_core::self_test;
 use active_monitor_tests::{Cluster, wait};
 use jiff::Timestamp;
 
@@ -69,9 +74,10 @@ fn waiting_check(name: &str, timing: &str) -> String {
     check(name, timing, &[r#"entrypoint: wait"#, "templates:", "- name: wait", r#"  suspend: {duration: "1s"}"#])
 }
 
-/// The same check with more time for a run than its interval: a busy machine must not look like a failure.
+/// The same check with more time for a run than its interval: a busy machine, or an outage, must not look like a failure.
 fn patient(check: String) -> String {
-    check.replacen("  workflow:\n", "  workflow:\n    workflowtimeout: 60\n", 1)
+    let seconds = 60 + outage().as_secs();
+    check.replacen("  workflow:\n", &format!("  workflow:\n    workflowtimeout: {seconds}\n"), 1)
 }
 
 /// A HealthCheck whose workflow never ends by itself, and fails by its deadline after a second.
@@ -123,14 +129,14 @@ async fn takes_creates(cluster: &Cluster) {
     .expect("the API server takes HealthChecks");
 }
 
-/// Every successful create of a Workflow by the agent.
+/// Every successful create of a check's Workflow by the agent; self-tests are not among them.
 fn created_workflows(cluster: &Cluster) -> Vec<Created> {
     let events = cluster.audit().expect("audit log");
     let by_agent = events.iter().filter(|event| event.is("create", "workflows") && event.code() == Some(201));
     by_agent
         .filter(|event| event.user.username == "system:serviceaccount:active-monitor:active-monitor-agent")
         .filter_map(|event| {
-            let object = event.object_ref.as_ref()?;
+            let object = event.object_ref.as_ref().filter(|object| !object.name.starts_with(self_test::NAME_PREFIX))?;
             let workflow = format!("{}/{}", object.namespace, object.name);
             Some(Created { workflow, at: event.request_received_timestamp })
         })

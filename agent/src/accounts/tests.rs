@@ -39,7 +39,7 @@ async fn run(accounts: &Accounts, check: &Check) -> Result<(), AccountError> {
 
 #[tokio::test]
 async fn a_check_that_asks_too_much_fails_alone_and_passes_once_the_ceiling_is_widened() {
-    let fake = Fake::new(default_rules(RunKind::HealthCheck));
+    let fake = Fake::new(&default_rules(RunKind::HealthCheck));
     let accounts = Accounts::new(fake.client(), Scope::Cluster);
     let (modest, greedy) = (check("modest", "probe", "", json!([])), check("greedy", "probe", "", secrets()));
     accounts.enter(&modest, RunKind::HealthCheck);
@@ -61,7 +61,7 @@ async fn a_check_that_asks_too_much_fails_alone_and_passes_once_the_ceiling_is_w
 
 #[tokio::test]
 async fn one_name_in_two_namespaces_gets_a_qualified_role_and_each_is_taken_back_alone() {
-    let fake = Fake::new(default_rules(RunKind::HealthCheck));
+    let fake = Fake::new(&default_rules(RunKind::HealthCheck));
     let before = fake.all();
     let accounts = Accounts::new(fake.client(), Scope::Cluster);
     let (a, b) = (check("a.x", "probe", "cluster", json!([])), check("b.x", "probe", "cluster", json!([])));
@@ -80,7 +80,7 @@ async fn one_name_in_two_namespaces_gets_a_qualified_role_and_each_is_taken_back
 
 #[tokio::test]
 async fn what_a_user_made_is_used_and_never_changed() {
-    let fake = Fake::new(default_rules(RunKind::HealthCheck));
+    let fake = Fake::new(&default_rules(RunKind::HealthCheck));
     let subjects = |name: &str| json!([{"kind": "ServiceAccount", "name": name, "namespace": "health"}]);
     let binding = |name: &str, role: &str, to: &str| {
         json!({"metadata": {"name": name}, "subjects": subjects(to),
@@ -112,7 +112,7 @@ async fn what_a_user_made_is_used_and_never_changed() {
 
 #[tokio::test]
 async fn a_binding_of_ours_that_somebody_changed_is_put_right() {
-    let fake = Fake::new(default_rules(RunKind::HealthCheck));
+    let fake = Fake::new(&default_rules(RunKind::HealthCheck));
     let accounts = Accounts::new(fake.client(), Scope::Cluster);
     let probe = check("probe", "probe", "", json!([]));
     run(&accounts, &probe).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_binding_of_ours_that_somebody_changed_is_put_right() {
 
 #[tokio::test]
 async fn a_change_is_found_by_kind_and_name_and_put_right_with_one_write() {
-    let fake = Fake::new(default_rules(RunKind::HealthCheck));
+    let fake = Fake::new(&default_rules(RunKind::HealthCheck));
     let accounts = Accounts::new(fake.client(), Scope::Cluster);
     let probe = check("probe", "probe", "", json!([]));
     let account = Account::of(&probe, &probe.workflow);

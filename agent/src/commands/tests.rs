@@ -60,6 +60,7 @@ struct Agent {
     woken: mpsc::Receiver<ObjectRef<HealthCheck>>,
     commands: mpsc::Sender<Command>,
     answers: mpsc::Receiver<Answer>,
+    self_tests: mpsc::Receiver<SelfTest>,
     ids: u32,
 }
 
@@ -73,11 +74,13 @@ impl Agent {
         let paused = Paused::open(dir.path());
         let obedience = Obedience { kinds: kinds.to_vec(), longest_pause: Duration::from_secs(3600) };
         let client = client(asked.clone());
-        let all = Commands { client, obedience, paused: paused.clone(), states, wake };
+        let tester = Tester { client: client.clone(), namespace: "health".into() };
+        let all = Commands { client, obedience, paused: paused.clone(), states, wake, tester };
         let (commands, receiver) = mpsc::channel(16);
         let (sender, answers) = mpsc::channel(16);
-        tokio::spawn(all.run(receiver, sender));
-        Agent { dir, asked, paused, woken, commands, answers, ids: 0 }
+        let (tested, self_tests) = mpsc::channel(1);
+        tokio::spawn(all.run(receiver, sender, tested));
+        Agent { dir, asked, paused, woken, commands, answers, self_tests, ids: 0 }
     }
 
     async fn ask(&mut self, scope: (&str, &str), order: Order) -> Result<String, (Layer, String)> {
@@ -180,4 +183,17 @@ async fn an_agent_that_only_observes_refuses_everything() {
     commands.send(Command { id: "1".into(), scope: Scope::default(), order: Order::RunNow }).await.unwrap();
     let refused = answers.recv().await.unwrap().verdict.unwrap_err();
     assert_eq!(refused, Refusal::new(Layer::Policy, "it only observes"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_self_test_is_answered_at_once_runs_alone_and_says_later_what_came_of_it() {
+    let mut agent = Agent::start(&[Kind::SelfTest]);
+    assert_eq!(agent.ask(("", ""), Order::SelfTest).await.unwrap(), "the self-test has begun in namespace health");
+    let (layer, reason) = agent.ask(("", ""), Order::SelfTest).await.unwrap_err();
+    assert_eq!((layer, reason.as_str()), (Layer::Agent, "a self-test is under way already"));
+    let ended = agent.self_tests.recv().await.unwrap();
+    assert!(!ended.passed(), "what this API server answers is no workflow that Argo ended: {ended:?}");
+    agent.ask(("", ""), Order::SelfTest).await.unwrap();
+    let mut closed = Agent::start(&[Kind::RunNow]);
+    assert_eq!(closed.ask(("", ""), Order::SelfTest).await.unwrap_err().0, Layer::Policy);
 }

@@ -11,7 +11,6 @@ use active_monitor_core::scope::Scope;
 use active_monitor_core::state::Phase;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 
 use super::*;
@@ -20,7 +19,9 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::counters::PANICS;
+use crate::events::Events;
 use crate::journal::{DEFAULT_MAX_BYTES, Intent, Journal};
+use crate::looks::Looks;
 use crate::metrics::Counters;
 use crate::ownership::Contested;
 use crate::schema::StatusFields;
@@ -61,15 +62,17 @@ async fn context(client: kube::Client) -> (tempfile::TempDir, Arc<Context>) {
 async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u64) -> Context {
     let journal = Journal::open(&dir.join("journal"), journal_max).await.unwrap();
     let (_, ready) = watch::channel(true);
+    let (_, answers) = watch::channel(true);
     let (wake, _) = mpsc::channel(1);
     let no_limits = Limits { cluster: None, namespace: None };
     Context {
         accounts: Accounts::new(client.clone(), Scope::Cluster),
-        recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
+        events: Events::new(client.clone()),
         sources: Sources::new(SourceConfig::default()).await.unwrap(),
         fields: StatusFields::of(&<HealthCheck as kube::CustomResourceExt>::crd()),
         capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),
         client,
+        answers,
         journal,
         states: States::new(),
         workflows: Workflows::default(),
@@ -84,6 +87,7 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
         paused: Paused::open(dir),
         ready,
         unknown_rights: parking_lot::Mutex::default(),
+        looks: Looks::default(),
         memory: parking_lot::Mutex::default(),
     }
 }
@@ -304,4 +308,34 @@ async fn rights_that_nobody_uses_go_when_the_run_of_an_invalid_check_ends_that_w
     reconcile(invalid, context.clone()).await.unwrap();
     assert!(context.journal.intents("edited").is_empty());
     assert!(looked_for());
+}
+
+#[tokio::test]
+async fn each_look_at_a_check_is_a_span() {
+    let spans = crate::traced::Spans::watch();
+    let asked = Asked::default();
+    let (_dir, context) = context(client(asked.clone(), |_, _| accepted("seen"))).await;
+    let seen = guarded(object("seen", 1, spec("galaxy")));
+    let span = format!("check check={}", ObjectRef::from_obj(&*seen));
+    reconcile(seen, context.clone()).await.unwrap();
+    assert_eq!((spans.begun(&span), spans.ended(&span)), (1, 1));
+}
+
+#[tokio::test]
+async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_are_short_again() {
+    let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
+    let (store, mut writer) = reflector::store::<Guarded>();
+    let checks = ["failed", "well"].map(|name| guarded(object(name, 1, spec("namespace"))));
+    writer.apply_watcher_event(&watcher::Event::Init);
+    checks.iter().for_each(|check| writer.apply_watcher_event(&watcher::Event::InitApply((**check).clone())));
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    for _ in 0..9 {
+        let error = StepError::Request(RequestError::Timeout);
+        let _again: Action = retry(checks[0].clone(), &error, context.clone());
+    }
+    context.remember("well", |memory| memory.failures = 0);
+    let waiting = || crate::recovery::backing_off(&context, &store).into_iter().map(|check| check.name);
+    // Asked twice, as after an outage that came back before they were looked at.
+    assert_eq!((waiting().collect::<Vec<_>>(), waiting().count()), (vec!["failed".to_owned()], 1));
+    assert_eq!(context.remember("failed", |memory| memory.failures), 1);
 }

@@ -126,7 +126,15 @@ fn other(name: &str, change: impl Fn(&mut Value)) -> Definition {
 }
 
 async fn results(server: &ApiServer, policy: &Policy, definitions: &[Definition]) -> Vec<(DefinitionResult, String)> {
-    let statuses = apply_all(&server.client(), &Scope::Cluster, policy, definitions).await;
+    results_within(server, &mut Allowed::by(policy.clone()), definitions).await
+}
+
+async fn results_within(
+    server: &ApiServer,
+    allowed: &mut Allowed,
+    definitions: &[Definition],
+) -> Vec<(DefinitionResult, String)> {
+    let statuses = apply_all(&server.client(), &Scope::Cluster, allowed, definitions).await;
     statuses.into_iter().map(|status| (status.result, status.message)).collect()
 }
 
@@ -192,4 +200,43 @@ async fn a_hub_gets_no_more_checks_than_the_policy_takes_however_it_pushes_them(
     assert!(results(&server, &policy, &third).await.iter().all(|(result, _)| *result == DefinitionResult::Applied));
     let kept: Vec<String> = server.kept.lock().keys().map(|path| path.rsplit('/').next().unwrap().to_owned()).collect();
     assert_eq!(kept, ["d", "elsewhere"]);
+}
+
+/// A new name, or another schedule, is a run at once.
+#[tokio::test]
+async fn a_hostile_hub_gets_no_more_runs_by_renaming_and_rescheduling_its_checks() {
+    let server = ApiServer::default();
+    let mut allowed = Allowed::by(Policy { max_checks: 4, min_period_seconds: 3600, ..health() });
+    let set = |names: [&str; 4], period: u32| {
+        names.map(|name| other(name, |pushed| pushed["spec"]["repeatAfterSec"] = period.into()))
+    };
+    let (first, renamed) = (["a", "b", "c", "d"], ["e", "f", "g", "h"]);
+    let all_are = |answers: &[(DefinitionResult, String)], result| answers.iter().all(|(given, _)| *given == result);
+    let answers = results_within(&server, &mut allowed, &set(first, 3600)).await;
+    assert!(all_are(&answers, DefinitionResult::Applied), "a whole set comes at once: {answers:?}");
+    let writes = || server.writes.lock().iter().filter(|write| !write.starts_with("DELETE")).count();
+    assert_eq!(writes(), 4);
+
+    let paced = PACED.as_ref().unwrap().get();
+    let answers = results_within(&server, &mut allowed, &set(first, 3601)).await;
+    assert!(all_are(&answers, DefinitionResult::Failed), "{answers:?}");
+    assert!(answers[0].1.contains("takes 4 in 3600 s") && answers[0].1.contains("minPeriodSeconds"), "{answers:?}");
+    assert_eq!(PACED.as_ref().unwrap().get(), paced + 4);
+    // What runs no sooner for it is applied at once.
+    let described = set(first, 3600).map(|definition| {
+        let mut pushed: Value = serde_json::from_str(&definition.health_check).unwrap();
+        pushed["spec"]["description"] = "another text".into();
+        Definition { health_check: pushed.to_string(), ..definition }
+    });
+    let answers = results_within(&server, &mut allowed, &described).await;
+    assert!(all_are(&answers, DefinitionResult::Applied), "{answers:?}");
+    assert_eq!(writes(), 8);
+
+    let answers = results_within(&server, &mut allowed, &set(renamed, 3600)).await;
+    assert!(all_are(&answers, DefinitionResult::Failed), "{answers:?}");
+    assert_eq!((writes(), server.kept.lock().len()), (8, 0), "the old names go, the new ones wait");
+    // An hour later they come.
+    allowed.since -= Duration::from_secs(3600);
+    let answers = results_within(&server, &mut allowed, &set(renamed, 3600)).await;
+    assert!(all_are(&answers, DefinitionResult::Applied), "{answers:?}");
 }

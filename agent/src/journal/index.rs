@@ -51,10 +51,11 @@ const MAX_UNSAVED: u64 = 4096;
 /// About what a run takes on disk beside its texts.
 const RUN_BYTES: usize = 512;
 
+/// What is in boxes is one or two where a tree makes room for eleven.
 #[derive(Default)]
 struct Check {
-    intents: BTreeMap<(RunKind, Timestamp), OpenIntent>,
-    last: BTreeMap<RunKind, Last>,
+    intents: BTreeMap<(RunKind, Timestamp), Box<OpenIntent>>,
+    last: BTreeMap<RunKind, Box<Last>>,
     /// The last request for a run out of schedule that was obeyed.
     ran_now: Option<String>,
 }
@@ -88,7 +89,7 @@ impl Index {
             }
             Record::Last { run, slots } => {
                 let last = Last { slots: slots.into_iter().collect(), run: *run };
-                self.check(&last.run.key.check_uid.clone()).last.insert(last.run.key.kind, last);
+                self.check(&last.run.key.check_uid.clone()).last.insert(last.run.key.kind, Box::new(last));
             }
             Record::Intended { intent, created } => {
                 let slot = (intent.key.kind, intent.key.slot);
@@ -96,7 +97,7 @@ impl Index {
                 if intent.run_now.is_some() {
                     check.ran_now = intent.run_now.clone();
                 }
-                check.intents.entry(slot).or_insert(OpenIntent { intent, created });
+                check.intents.entry(slot).or_insert_with(|| Box::new(OpenIntent { intent, created }));
             }
             Record::RanNow { check_uid, token } => self.check(&check_uid).ran_now = Some(token),
             Record::Created { key } => {
@@ -152,7 +153,10 @@ impl Index {
     }
 
     pub(super) fn intents(&self, check_uid: &str) -> Vec<OpenIntent> {
-        self.checks.get(check_uid).map(|check| check.intents.values().cloned().collect()).unwrap_or_default()
+        self.checks
+            .get(check_uid)
+            .map(|check| check.intents.values().map(|open| OpenIntent::clone(open)).collect())
+            .unwrap_or_default()
     }
 
     pub(super) fn in_flight(&self, more: &BTreeMap<RunKey, String>) -> BTreeMap<String, usize> {
@@ -307,7 +311,8 @@ impl Index {
         check.intents.remove(&(kind, slot));
         // The report carries the log's tail; no decision needs it, and this copy stays as long as the check.
         let kept = Run { log_tail: String::new(), ..run.clone() };
-        let last = check.last.entry(kind).or_insert_with(|| Last { run: kept.clone(), slots: BTreeSet::new() });
+        let last =
+            check.last.entry(kind).or_insert_with(|| Box::new(Last { run: kept.clone(), slots: BTreeSet::new() }));
         if slot >= last.run.key.slot {
             last.run = kept;
         }

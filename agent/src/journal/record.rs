@@ -74,30 +74,31 @@ pub(super) enum Item {
     Torn(usize),
 }
 
-/// Splits a file's bytes into items.
-pub(super) fn scan(bytes: &[u8]) -> Vec<Item> {
-    let mut items = Vec::new();
+/// Splits a file's bytes into items, one at a time: all records of a file are many times its size in memory.
+pub(super) fn scan(bytes: &[u8]) -> impl Iterator<Item = Item> {
     let mut at = 0;
-    while at < bytes.len() {
-        if let Some((record, next)) = decode(bytes, at) {
-            items.push(Item::Record(Box::new(record), at));
-            at = next;
-            continue;
-        }
-        let sound =
-            (at + 1..bytes.len()).find(|&later| bytes[later..].starts_with(MARKER) && decode(bytes, later).is_some());
-        match sound {
-            Some(later) => {
-                items.push(Item::Corrupt(at..later));
-                at = later;
-            }
-            None => {
-                items.push(if is_cut_off(&bytes[at..]) { Item::Torn(at) } else { Item::Corrupt(at..bytes.len()) });
-                break;
-            }
-        }
+    std::iter::from_fn(move || {
+        let (item, next) = next_item(bytes, at)?;
+        at = next;
+        Some(item)
+    })
+}
+
+/// The item that begins at `at`, and where the next one does; `None` at the end.
+fn next_item(bytes: &[u8], at: usize) -> Option<(Item, usize)> {
+    if at >= bytes.len() {
+        return None;
     }
-    items
+    if let Some((record, next)) = decode(bytes, at) {
+        return Some((Item::Record(Box::new(record), at), next));
+    }
+    let sound =
+        (at + 1..bytes.len()).find(|&later| bytes[later..].starts_with(MARKER) && decode(bytes, later).is_some());
+    Some(match sound {
+        Some(later) => (Item::Corrupt(at..later), later),
+        None if is_cut_off(&bytes[at..]) => (Item::Torn(at), bytes.len()),
+        None => (Item::Corrupt(at..bytes.len()), bytes.len()),
+    })
 }
 
 /// Reads the record that begins at `offset` of a file; `None` where none does, an error where the disk does not say.

@@ -148,12 +148,15 @@ impl Segments {
     /// says the rest again. `None` where there is none, or where it is damaged: that is left for the next start.
     pub(super) fn thin(&self, acked: u64) -> io::Result<Option<Thinned>> {
         let Some(segment) = self.files.len().checked_sub(2).and_then(|at| self.files.get(at)) else { return Ok(None) };
-        let mut records = Vec::new();
+        let (mut bytes, mut reports) = (Vec::new(), Vec::new());
         for item in scan(&fs::read(&segment.path)?) {
             match item {
                 Item::Record(record, _) => match *record {
                     Record::Settled { seq, .. } if seq <= acked => {}
-                    Record::Settled { .. } => records.push(*record),
+                    Record::Settled { seq, .. } => {
+                        reports.push((seq, bytes.len()));
+                        record.encode(&mut bytes)?;
+                    }
                     Record::Checkpoint { .. }
                     | Record::Last { .. }
                     | Record::Intended { .. }
@@ -167,7 +170,6 @@ impl Segments {
                 Item::Corrupt(_) | Item::Torn(_) => return Ok(None),
             }
         }
-        let (bytes, reports) = encode(&records)?;
         let path = segment.path.with_extension("tmp");
         write_synced(&path, &bytes)?;
         Ok(Some(Thinned { number: segment.number, path, bytes: bytes.len() as u64, reports }))

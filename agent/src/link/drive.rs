@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::command::{Answer, Layer, Refusal};
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::agent::{
     AgentSession, CloseReason, Identity as SessionIdentity, Input, JournalState, Now, Output,
 };
@@ -115,6 +116,7 @@ enum Event {
     Appended,
     Statuses(u64, Vec<DefinitionStatus>),
     Obeyed(Answer),
+    SelfTested(SelfTest),
     Dialled(Result<Channel, SessionFailure>),
     Incoming(Option<Result<v1::HubFrame, Status>>),
     Room(mpsc::OwnedPermit<v1::AgentFrame>),
@@ -228,6 +230,7 @@ impl Driver {
             Ok(()) = self.appended.changed() => Event::Appended,
             Some((nonce, statuses)) = self.ends.statuses.recv() => Event::Statuses(nonce, statuses),
             Some(answer) = self.ends.answers.recv() => Event::Obeyed(answer),
+            Some(ended) = self.ends.self_tests.recv() => Event::SelfTested(ended),
             result = renewal => Event::Renewed(result),
             () = checks_known => Event::ChecksKnown,
             () = tokio::time::sleep_until(deadline) => Event::Timer,
@@ -247,6 +250,7 @@ impl Driver {
             Event::Appended => self.feed(Input::Journal(journal_state(&self.journal))),
             Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
             Event::Obeyed(answer) => self.feed(Input::Obeyed(answer)),
+            Event::SelfTested(ended) => self.feed(Input::SelfTested(ended)),
             Event::Dialled(Ok(channel)) => self.open_stream(channel),
             Event::Dialled(Err(failure)) => self.end_session(&failure),
             Event::Incoming(Some(Ok(frame))) => self.on_wire_frame(frame),

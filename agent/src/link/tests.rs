@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use active_monitor_core::command::{Layer, Order, Refusal, Scope};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
+use active_monitor_core::self_test::SelfTestOutcome;
 use active_monitor_core::session::frame::{AgentFrame, DefinitionResult, HubFrame, Welcome};
 use active_monitor_core::session::hub::{HubSession, Input, Output};
 use active_monitor_core::state::{CheckState, Phase, Totals};
@@ -32,7 +33,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 
 mod certificates;
+mod delivery;
 mod partition;
+mod spans;
+mod tokens;
+mod traffic;
 
 const SECRET: &str = "5ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e75ec5e7aaaa";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +73,9 @@ struct HubState {
     statuses: Vec<DefinitionStatus>,
     commands: Vec<Command>,
     answers: Vec<Answer>,
+    self_tests: Vec<SelfTest>,
+    /// Nobody has approved the key yet.
+    waits_for_approval: bool,
     heartbeats: u32,
 }
 
@@ -199,6 +207,9 @@ impl Enrolment for Service {
             return Err(Status::permission_denied("the token is spent"));
         }
         state.token_spent_by = Some(key);
+        if state.waits_for_approval {
+            return Err(Status::aborted("a person has to approve it"));
+        }
         if state.lose_answers > 0 {
             state.lose_answers -= 1;
             return Err(Status::unavailable("the answer got lost"));
@@ -286,6 +297,7 @@ impl Hub {
             Output::Heartbeat(_) => state.heartbeats += 1,
             Output::DefinitionsStatus(statuses) => state.statuses = statuses,
             Output::Answered(answer) => state.answers.push(answer),
+            Output::SelfTested(self_test) => state.self_tests.push(self_test),
             Output::Send(_) | Output::DefinitionsTooLarge { .. } => {}
             Output::End(error) => panic!("the hub ended the session: {error:?}"),
         }
@@ -372,6 +384,12 @@ impl Agent {
         self.cancel.cancel();
         self.task.await.unwrap();
     }
+
+    async fn stop_when_connected(mut self) {
+        let connected = self.link.connected.wait_for(|connected| *connected);
+        assert!(*tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
+        self.stop().await;
+    }
 }
 
 /// Waits until the hub's state is as it should be.
@@ -381,181 +399,4 @@ async fn until(hub: &Hub, what: &str, condition: impl Fn(&HubState) -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test]
-async fn nothing_is_lost_when_the_hub_dies_and_when_the_agent_does() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let process = Process::start(&hub, None);
-    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
-    agent.states.upsert(check("a", "1"));
-    for minute in 1..=20 {
-        agent.journal.settle(run_at(minute)).await.unwrap();
-    }
-    until(&hub, "first runs", |state| state.recorded.len() == 20 && state.view.len() == 1).await;
-    until(&hub, "heartbeats", |state| state.heartbeats >= 2).await;
-    assert!(*agent.link.connected.wait_for(|connected| *connected).await.unwrap());
-    assert_eq!(agent.link.cluster.borrow().as_deref(), Some("c1"));
-    let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("identity"), mode("identity/identity.json")), (0o700, 0o600));
-
-    let ports = process.ports();
-    drop(process);
-    agent.link.connected.wait_for(|connected| !*connected).await.unwrap();
-    for minute in 21..=40 {
-        agent.journal.settle(run_at(minute)).await.unwrap();
-    }
-    agent.states.upsert(check("b", "1"));
-    agent.states.remove("a");
-    let process = Process::start(&hub, Some(ports));
-    until(&hub, "runs made without a hub", |state| state.recorded.len() == 40).await;
-    until(&hub, "state made without a hub", |state| state.view.keys().eq(["b"])).await;
-
-    agent.states.upsert(check("b", "2"));
-    until(&hub, "a live change", |state| state.view["b"].message == "2").await;
-    agent.stop().await;
-
-    // The identity is stored: the spent token is not needed, and not asked for either.
-    for token in [None, Some(hub.token())] {
-        let sessions = hub.state.lock().sessions;
-        let agent = Agent::start(dir.path(), &process, token).await;
-        until(&hub, "a session of the next process", |state| state.sessions > sessions).await;
-        assert_eq!(agent.journal.next_seq(), 41);
-        agent.stop().await;
-    }
-    let state = hub.state.lock();
-    assert_eq!(state.enrolments, 1);
-    assert!(state.recorded.values().all(|&times| times <= 2));
-}
-
-#[tokio::test]
-async fn a_restart_of_the_agent_does_not_empty_the_hubs_view() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    hub.state.lock().view = ["gone", "kept"].map(|uid| (uid.to_owned(), check(uid, "old"))).into();
-    let process = Process::start(&hub, None);
-    let agent = Agent::start_with(States::incomplete(), dir.path(), &process, Some(hub.token())).await;
-    until(&hub, "signs of life", |state| state.heartbeats >= 2).await;
-    assert_eq!(hub.state.lock().view.len(), 2);
-    agent.states.expect(["kept".into(), "new".into()]);
-    agent.states.upsert(check("kept", "fresh"));
-    agent.states.upsert(check("new", "fresh"));
-    until(&hub, "the snapshot", |state| state.view.contains_key("new")).await;
-    let state = hub.state.lock().view.clone();
-    assert!(state.keys().eq(["kept", "new"]) && state.values().all(|state| state.message == "fresh"));
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn acks_empty_the_journal() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let process = Process::start(&hub, None);
-    let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
-    for minute in 1..=50 {
-        agent.journal.settle(run_at(minute)).await.unwrap();
-    }
-    until(&hub, "runs", |state| state.recorded.len() == 50).await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while agent.journal.backlog() > 0 {
-        assert!(tokio::time::Instant::now() < deadline, "{} reports without an ack", agent.journal.backlog());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(hub.state.lock().recorded.values().all(|&times| times == 1));
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn a_hub_that_is_not_the_tokens_never_sees_the_secret() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let process = Process::start(&hub, None);
-    let token = Token::parse(&Hub::new().token()).unwrap();
-    let address = format!("localhost:{}", process.enrolment.port());
-    let refused = enrol::enrol(&address, &token, "uid", dir.path()).await;
-    let error = refused.err().unwrap();
-    assert!(matches!(error, EnrolError::Dial { .. }), "{error:?}");
-    assert!(failure::chain(&error).contains("UnknownIssuer"), "{}", failure::chain(&error));
-    // Nor does one whose name is not the one dialled.
-    let token = Token::parse(&hub.token()).unwrap();
-    let address = format!("127.0.0.1:{}", process.enrolment.port());
-    let refused = enrol::enrol(&address, &token, "uid", dir.path()).await;
-    assert!(matches!(refused, Err(EnrolError::Dial { .. })));
-    assert_eq!(hub.state.lock().enrolments, 0);
-}
-
-#[tokio::test]
-async fn a_new_token_that_is_refused_leaves_the_identity_in_use() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let process = Process::start(&hub, None);
-    Agent::start(dir.path(), &process, Some(hub.token())).await.stop_when_connected().await;
-    let other = hub.token().replace("aaaa", "bbbb");
-    Agent::start(dir.path(), &process, Some(other)).await.stop_when_connected().await;
-    assert_eq!(hub.state.lock().enrolments, 2);
-}
-
-#[tokio::test]
-async fn a_new_token_whose_listener_is_away_keeps_no_session_from_the_hub_and_is_used_when_it_is_there() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let process = Process::start(&hub, None);
-    Agent::start(dir.path(), &process, Some(hub.token())).await.stop_when_connected().await;
-    hub.state.lock().token_spent_by = None;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let token = hub.token().replace("aaaa", "cccc");
-    let ports = (process.agents.port(), closed.port());
-    let mut agent = Agent::start_at(States::new(), dir.path(), ports, Some(token)).await;
-    let connected = agent.link.connected.wait_for(|connected| *connected);
-    assert!(*tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
-    let sessions = hub.state.lock().sessions;
-    assert_eq!((hub.state.lock().enrolments, sessions), (1, 2));
-
-    let _back = Process::start(&hub, Some((([127, 0, 0, 1], 0).into(), closed)));
-    until(&hub, "a session under the new certificate", |state| state.enrolments == 2 && state.sessions > sessions)
-        .await;
-    agent.stop().await;
-    let identity = Identity::load(&dir.path().join("identity")).unwrap().unwrap();
-    let token = Token::parse(&hub.token().replace("aaaa", "cccc")).unwrap();
-    assert_eq!(identity.token_digest(), token.digest());
-}
-
-impl Agent {
-    async fn stop_when_connected(mut self) {
-        let connected = self.link.connected.wait_for(|connected| *connected);
-        assert!(*tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
-        self.stop().await;
-    }
-}
-
-#[tokio::test]
-async fn commands_come_and_their_answers_go_back() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let scope = Scope { namespace: Some("health".into()), name: Some("dns".into()) };
-    let command = Command { id: "1".into(), scope, order: Order::RunNow };
-    hub.state.lock().commands = vec![command.clone()];
-    let process = Process::start(&hub, None);
-    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
-    let came = tokio::time::timeout(PATIENCE, agent.link.commands.recv()).await.unwrap();
-    assert_eq!(came, Some(command));
-    let refused = Answer { id: "1".into(), verdict: Err(Refusal::new(Layer::Policy, "not here")) };
-    agent.link.answers.send(refused.clone()).await.unwrap();
-    until(&hub, "the answer", |state| state.answers == [refused.clone()]).await;
-    agent.stop().await;
-}
-
-#[tokio::test]
-async fn definitions_come_and_their_statuses_go_back() {
-    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
-    let definition = Definition { name: "dns".into(), generation: 3, health_check: "{}".into() };
-    hub.state.lock().definitions = vec![definition.clone()];
-    let process = Process::start(&hub, None);
-    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
-    let pushed = tokio::time::timeout(PATIENCE, agent.link.definitions.wait_for(Option::is_some)).await.unwrap();
-    let pushed = pushed.unwrap().clone().unwrap();
-    assert_eq!(pushed.definitions, [definition]);
-    let status = DefinitionStatus {
-        name: "dns".into(),
-        generation: 3,
-        result: DefinitionResult::Applied,
-        message: String::new(),
-    };
-    agent.link.statuses.send((pushed.nonce, vec![status.clone()])).await.unwrap();
-    until(&hub, "the status", |state| state.statuses == [status.clone()]).await;
-    agent.stop().await;
 }

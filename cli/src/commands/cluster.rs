@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use active_monitor_core::view::{
-    CheckStatus, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, List,
+    CheckStatus, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, EnrolmentDecision, List,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::enrolment;
 use crate::args::{ChangeArgs, ClusterCommand, Format};
 use crate::client::Client;
 use crate::documents;
@@ -23,7 +24,17 @@ pub(super) async fn run(
     streams: &mut Streams<'_>,
 ) -> Result<Exit, Error> {
     match command {
-        ClusterCommand::Add { file: Some(file), .. } => add_all(hub, &file, format, world, streams).await?,
+        ClusterCommand::Add { file: Some(file), wait, .. } => {
+            let names = add_all(hub, &file, format, world, streams).await?;
+            return wait_for(hub, names, wait, streams).await;
+        }
+        ClusterCommand::Approve(args) => {
+            return enrolment::decide(hub, args, EnrolmentDecision::Approved, format, world, streams).await;
+        }
+        ClusterCommand::Deny(args) => {
+            return enrolment::decide(hub, args, EnrolmentDecision::Denied, format, world, streams).await;
+        }
+        ClusterCommand::Test { name } => return enrolment::test(hub, &name, streams).await,
         ClusterCommand::Token { name } => {
             let token = hub.new_cluster_token(&name).await?;
             invite(format, world, streams, &token, "has a new token")?;
@@ -32,11 +43,12 @@ pub(super) async fn run(
             let token = hub.rebind_cluster(&name).await?;
             invite(format, world, streams, &token, "is free for a rebuilt cluster")?;
         }
-        ClusterCommand::Add { name, labels, annotations, file: None } => {
+        ClusterCommand::Add { name, labels, annotations, file: None, wait } => {
             let name = name.unwrap_or_default();
             let (labels, annotations) = (labels.into_iter().collect(), annotations.into_iter().collect());
             let token = hub.add_cluster(&ClusterAdd { name, labels, annotations }).await?;
             invite(format, world, streams, &token, "added")?;
+            return wait_for(hub, vec![token.cluster], wait, streams).await;
         }
         ClusterCommand::List => {
             let list = List { items: hub.clusters().await? };
@@ -47,7 +59,8 @@ pub(super) async fn run(
                         "there are no clusters; add one with `fleetcheck cluster add NAME`"
                     )?);
                 }
-                rows(&list.items, (world.now)(), world.colour).write(streams.out)
+                rows(&list.items, (world.now)(), world.colour).write(streams.out)?;
+                enrolment::notes(&list.items, (world.now)(), streams)
             })?;
         }
         ClusterCommand::Label(ChangeArgs { name, changes }) => {
@@ -75,19 +88,32 @@ struct ClustersFile {
     clusters: Vec<ClusterAdd>,
 }
 
-/// Adds the clusters of a file. Those that are there get their labels and annotations and keep their tokens.
+async fn wait_for(
+    hub: &Client,
+    names: Vec<String>,
+    seconds: Option<u64>,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Error> {
+    match seconds {
+        Some(seconds) => enrolment::wait(hub, &names, None, seconds, streams).await,
+        None => Ok(Exit::Fine),
+    }
+}
+
+/// Adds the clusters of a file and gives their names. Those that are there get their labels and annotations and keep their tokens.
 async fn add_all(
     hub: &Client,
     file: &Path,
     format: Format,
     world: &World,
     streams: &mut Streams<'_>,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let wanted = documents::all::<ClustersFile>(&[file.to_owned()], streams)?;
     let there: BTreeMap<String, ClusterView> =
         hub.clusters().await?.into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect();
-    let mut tokens = Vec::new();
+    let (mut tokens, mut names) = (Vec::new(), Vec::new());
     for add in wanted.into_iter().flat_map(|file| file.clusters) {
+        names.push(add.name.clone());
         let Some(known) = there.get(&add.name) else {
             let token = hub.add_cluster(&add).await?;
             if format == Format::Table {
@@ -103,7 +129,8 @@ async fn add_all(
         }
         writeln!(streams.err, "cluster {name} is there ({}), {changed}", known.status.as_str())?;
     }
-    output::show(format, world, streams, &List { items: tokens }, |_, _| Ok(()))
+    output::show(format, world, streams, &List { items: tokens }, |_, _| Ok(()))?;
+    Ok(names)
 }
 
 /// The labels and annotations that the cluster does not have.
@@ -166,7 +193,8 @@ fn changed(
 }
 
 fn rows(clusters: &[ClusterView], now: Timestamp, colour: bool) -> Rows {
-    let headers = ["NAME", "STATUS", "LAST HEARD", "CHECKS", "WRONG", "BACKLOG", "AGENT", "KUBERNETES", "LABELS"];
+    let headers =
+        ["NAME", "STATUS", "SELF-TEST", "LAST HEARD", "CHECKS", "WRONG", "BACKLOG", "AGENT", "KUBERNETES", "LABELS"];
     let mut rows = Rows::new(headers, colour);
     for cluster in clusters {
         let wrong = CheckStatus::ALL.into_iter().filter(|status| status.is_wrong());
@@ -175,6 +203,7 @@ fn rows(clusters: &[ClusterView], now: Timestamp, colour: bool) -> Rows {
         rows.add([
             Text::from(&cluster.name),
             Text::toned(cluster.status.as_str(), self::tone(cluster.status)),
+            enrolment::cell(cluster),
             output::age(now, cluster.last_heard_at).into(),
             cluster.checks.values().sum::<u64>().to_string().into(),
             Text::toned(&wrong.to_string(), tone),

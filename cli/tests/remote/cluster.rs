@@ -1,8 +1,23 @@
 //! cluster add, label, annotate, remove.
 
 use active_monitor_cli::Exit;
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
+use active_monitor_core::view::PendingEnrolment;
 
-use crate::hub::{Fleet, Hub, fleet};
+use crate::hub::{Fleet, Hub, ago, fleet, now};
+
+/// An agent of the cluster `new` waits for approval.
+fn waiting() -> Fleet {
+    let mut fleet = fleet();
+    fleet.clusters.get_mut("new").unwrap().pending_enrolment = Some(PendingEnrolment {
+        key_fingerprint: "ab12".to_owned(),
+        cluster_uid: "uid".to_owned(),
+        since: ago(60),
+        expires_at: now() + jiff::SignedDuration::from_mins(59),
+        decision: None,
+    });
+    fleet
+}
 
 #[test]
 fn adding_prints_one_command_to_copy() {
@@ -80,4 +95,59 @@ fn a_name_stays_one_segment_of_the_path() {
     let hub = Hub::start(fleet());
     hub.run(&["cluster", "remove", "../definitions/dns"]);
     assert_eq!(hub.requests(), ["DELETE /api/v1/clusters/..%2Fdefinitions%2Fdns"]);
+}
+
+#[test]
+fn who_waits_and_what_did_not_pass_is_said_below_the_clusters_with_what_to_do() {
+    let mut fleet = waiting();
+    let why = "no Argo controller took it up";
+    fleet.clusters.get_mut("east").unwrap().self_test = Some(SelfTest::new(SelfTestOutcome::TimedOut, why, ago(60)));
+    let ran = Hub::start(fleet).run(&["cluster", "list"]);
+    let (_, notes) = ran.out.split_once("\n\n").unwrap();
+    insta::assert_snapshot!(notes, @r"
+    east, 60s ago: enrolled, and its self-test timed out: no Argo controller took it up
+    To test it again: fleetcheck cluster test east
+
+    new waits for approval since 60s; its token ends in 59m. The key of its agent:
+      ab12
+    Compare it with the agent's log, then: fleetcheck cluster approve new
+    ");
+    assert!(ran.out.contains("timed out"), "{}", ran.out);
+}
+
+#[test]
+fn the_key_that_waits_is_approved_or_denied_and_no_other() {
+    let hub = Hub::start(waiting());
+    let ran = hub.run(&["cluster", "approve", "new"]);
+    assert!(ran.out.starts_with("cluster new: the key ab12 is approved"), "{}{}", ran.out, ran.err);
+    let ran = hub.run(&["cluster", "deny", "new", "--key", "ab12"]);
+    assert!(ran.out.contains("fleetcheck cluster token new"), "{}{}", ran.out, ran.err);
+    for args in [["cluster", "approve", "new", "--key", "cd34"].as_slice(), &["cluster", "approve", "east"]] {
+        let refused = hub.run(args);
+        assert_eq!(refused.exit, Exit::Error);
+        assert!(refused.err.contains("no agent waits for approval"), "{}", refused.err);
+    }
+}
+
+#[test]
+fn a_self_test_is_waited_for_and_one_that_is_refused_is_not() {
+    let hub = Hub::start(fleet());
+    let ran = hub.run(&["cluster", "test", "east"]);
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Fine, "cluster east: enrolled, and its self-test passed: ran\n"));
+    let ran = hub.run(&["cluster", "test", "west"]);
+    assert_eq!(ran.exit, Exit::Found);
+    assert_eq!(ran.err, "cluster west: Unreachable: its agent is not connected\n");
+}
+
+#[test]
+fn adding_can_wait_and_says_how_far_it_is_and_that_not_all_came_through() {
+    let hub = Hub::start(Fleet::default());
+    let ran = hub.run(&["cluster", "add", "north", "--wait=0"]);
+    assert_eq!(ran.exit, Exit::Found);
+    assert_eq!(ran.err, "cluster north: waits for its agent\nnot all have tested themselves within 0 s\n");
+    let mut there = fleet();
+    there.clusters.get_mut("east").unwrap().self_test = Some(SelfTest::new(SelfTestOutcome::Succeeded, "ran", now()));
+    let ran = Hub::start(there).run_with(&["cluster", "add", "-f", "-", "--wait"], "clusters:\n- name: east\n");
+    assert_eq!(ran.exit, Exit::Fine, "{}", ran.err);
+    assert!(ran.err.ends_with("its self-test passed: ran\n"), "{}", ran.err);
 }

@@ -10,14 +10,15 @@ use active_monitor_core::care::{Acknowledgement, Care, Window, WindowSpec};
 use active_monitor_core::command::Layer;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::DefinitionResult;
 use active_monitor_core::state::{CheckState, Phase, Totals};
 use active_monitor_core::uptime::Uptime;
 use active_monitor_core::view::{
-    AcknowledgementAdd, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
+    AcknowledgementAdd, Action, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
     ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
-    FleetSummary, GapView, Incident, IncidentPage, List, Preview, PreviewCluster, Problem, Restore, RestoreDifference,
-    RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
+    EnrolmentKey, FleetSummary, GapView, Incident, IncidentPage, List, Preview, PreviewCluster, Problem, Restore,
+    RestoreDifference, RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
 };
 use axum::body::Body;
 use axum::extract::{Path as Segments, Query, Request, State};
@@ -139,6 +140,8 @@ fn router(fleet: Shared) -> Router {
         .route("/commands", post(command))
         .route("/clusters/{name}/token", post(token))
         .route("/clusters/{name}/rebind", post(token))
+        .route("/clusters/{name}/approve", post(decide))
+        .route("/clusters/{name}/deny", post(decide))
         .route("/checks", get(checks))
         .route("/runs", get(runs))
         .route("/uptime", get(uptime))
@@ -229,6 +232,20 @@ async fn token(Segments(name): Segments<String>) -> Response {
     (StatusCode::CREATED, Json(token)).into_response()
 }
 
+/// The key that waits is to be named.
+async fn decide(
+    State(fleet): State<Shared>,
+    Segments(name): Segments<String>,
+    Json(body): Json<EnrolmentKey>,
+) -> Response {
+    let fleet = fleet.lock().unwrap();
+    let waits = fleet.clusters[&name].pending_enrolment.as_ref().map(|pending| &pending.key_fingerprint);
+    match waits {
+        Some(key) if *key == body.key_fingerprint => Json(fleet.clusters[&name].clone()).into_response(),
+        _ => problem(StatusCode::CONFLICT, &format!("no agent waits for approval as {name}")),
+    }
+}
+
 async fn change(
     State(fleet): State<Shared>,
     Segments(name): Segments<String>,
@@ -289,6 +306,11 @@ async fn command(State(fleet): State<Shared>, Json(body): Json<CommandRequest>) 
     };
     let is_meant = |view: &&ClusterView| body.clusters.is_empty() || body.clusters.contains(&view.name);
     let results = fleet.clusters.values().filter(is_meant).map(result).collect();
+    if body.action == Action::Test
+        && let Some(east) = fleet.clusters.get_mut("east")
+    {
+        east.self_test = Some(SelfTest::new(SelfTestOutcome::Succeeded, "ran", now()));
+    }
     let (scope, order) = body.order("ann").unwrap();
     let command = in_words(&scope, &order);
     fleet.commands.push(body);
@@ -488,6 +510,8 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus) -> ClusterView {
         refused_checks: 0,
         clock_skew_ms: 0,
         certificate_ends_at: None,
+        self_test: None,
+        pending_enrolment: None,
         checks: BTreeMap::new(),
     }
 }

@@ -224,10 +224,10 @@ fn a_gap_stands_between_the_runs_where_it_is() {
 fn clusters_are_listed() {
     let ran = Hub::start(fleet()).run(&["cluster", "list"]);
     insta::assert_snapshot!(ran.out, @r"
-    NAME   STATUS        LAST HEARD   CHECKS   WRONG   BACKLOG   AGENT   KUBERNETES   LABELS
-    east   Connected     2s           3        2       0         0.1.0   v1.36.1      env=prod,region=eu
-    new    Pending       -            0        0       0         -       -            -
-    west   Unreachable   66m          2        2       7         -       -            -
+    NAME   STATUS        SELF-TEST   LAST HEARD   CHECKS   WRONG   BACKLOG   AGENT   KUBERNETES   LABELS
+    east   Connected     unknown     2s           3        2       0         0.1.0   v1.36.1      env=prod,region=eu
+    new    Pending       -           -            0        0       0         -       -            -
+    west   Unreachable   unknown     66m          2        2       7         -       -            -
     ");
     assert_eq!(ran.exit, Exit::Fine);
 }

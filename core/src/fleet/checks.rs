@@ -47,13 +47,25 @@ fn status_of(state: &CheckState, now: Timestamp) -> CheckStatus {
     }
 }
 
+/// Who says what a check is.
+pub(super) enum Voice {
+    /// The store, of an earlier life.
+    Store,
+    /// Its agent, in the session with this epoch.
+    Agent(u64),
+    /// Another replica, which shows it like this.
+    Replica(CheckStatus, Health),
+}
+
 /// Bookkeeping of a check.
 #[derive(Debug)]
 pub(super) struct Known {
     /// Namespace and name.
     key: (String, String),
-    /// Session in which the agent spoke of it last; absent when only the store did.
+    /// Session in which the agent spoke of it last at this replica; absent when it did not.
     epoch: Option<u64>,
+    /// What the replica that had the session says of it, if another one spoke of it last.
+    said: Option<(CheckStatus, Health)>,
     /// When it may become overdue.
     pub(super) armed: Option<Timestamp>,
 }
@@ -61,8 +73,9 @@ pub(super) struct Known {
 impl Fleet {
     /// Takes a check as the agent said it in the open session.
     pub(super) fn put_said(&mut self, now: Timestamp, cluster: &str, epoch: u64, state: CheckState) {
-        let status = status_of(&state, now);
-        self.put_check(now, cluster, state, status, Some(epoch));
+        let theirs = self.links.get(cluster).map_or(now, |link| link.their_time(now));
+        let status = status_of(&state, theirs);
+        self.put_check(now, cluster, state, status, Voice::Agent(epoch));
     }
 
     /// Puts a check into the view with the given status.
@@ -72,8 +85,13 @@ impl Fleet {
         cluster: &str,
         state: CheckState,
         status: CheckStatus,
-        epoch: Option<u64>,
+        voice: Voice,
     ) {
+        let (epoch, said) = match voice {
+            Voice::Store => (None, None),
+            Voice::Agent(epoch) => (Some(epoch), None),
+            Voice::Replica(said, health) => (None, Some((said, health))),
+        };
         let key = (state.namespace.clone(), state.name.clone());
         let uid = state.uid.clone();
         // The same name under another uid: the check was deleted and made again. A uid under another name cannot be.
@@ -98,7 +116,7 @@ impl Fleet {
         }
         let Some(link) = self.links.get_mut(cluster) else { return };
         let armed = link.checks.get(&uid).and_then(|known| known.armed);
-        let due = due_at(&state).filter(|due| *due > now && epoch.is_some());
+        let due = due_at(&state).map(|due| link.our_time(due)).filter(|due| *due > now && epoch.is_some());
         if armed != due {
             if let Some(at) = armed {
                 self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.clone())));
@@ -108,8 +126,8 @@ impl Fleet {
             }
         }
         link.has_dependencies |= !state.depends_on.is_empty();
-        link.checks.insert(uid, Known { key: key.clone(), epoch, armed: due });
-        self.show(now, cluster, key, state, status);
+        link.checks.insert(uid, Known { key: key.clone(), epoch, said: said.clone(), armed: due });
+        self.show(now, cluster, key, state, status, said);
     }
 
     /// Gives a check that is shown the memory of it that was saved.
@@ -146,6 +164,11 @@ impl Fleet {
     pub(super) fn end_snapshot(&mut self, cluster: &str, epoch: u64) {
         let Some(link) = self.links.get_mut(cluster) else { return };
         link.snapshot_done();
+        if let Some(entry) = self.view.clusters.get_mut(cluster)
+            && let Some(own) = &mut Arc::make_mut(entry).own
+        {
+            own.snapshot_due = None;
+        }
         let unnamed = |known: &Known| known.epoch != Some(epoch);
         let gone: Vec<String> =
             link.checks.iter().filter(|(_, known)| unnamed(known)).map(|(uid, _)| uid.clone()).collect();
@@ -163,27 +186,42 @@ impl Fleet {
         }
     }
 
+    /// Sets the deadlines of a cluster's checks anew, after a clock was set.
+    pub(super) fn arm_checks(&mut self, now: Timestamp, cluster: &str) {
+        let Some(link) = self.links.get_mut(cluster) else { return };
+        for (uid, known) in &mut link.checks {
+            if let Some(at) = known.armed.take() {
+                self.deadlines.remove(&(at, Deadline::Check(cluster.to_owned(), uid.clone())));
+            }
+        }
+        self.refresh_checks(now, cluster);
+    }
+
     /// Derives the status of a check again, after time passed or the link changed.
     pub(super) fn refresh_check(&mut self, now: Timestamp, cluster: &str, uid: &str) {
         let (Some(link), Some(entry)) = (self.links.get_mut(cluster), self.view.clusters.get(cluster)) else { return };
-        let (open_epoch, late) = (link.open_epoch(), link.snapshot_late(now));
+        let (open_epoch, late, theirs) = (link.open_epoch(), link.snapshot_late(now), link.their_time(now));
+        let Some(key) = link.checks.get(uid).map(|known| known.key.clone()) else { return };
+        let Some(old) = entry.checks.get(&key) else { return };
+        let due = due_at(&old.state).map(|due| link.our_time(due)).filter(|due| *due > now);
         let Some(known) = link.checks.get_mut(uid) else { return };
-        let Some(old) = entry.checks.get(&known.key) else { return };
         let spoken = known.epoch.is_some() && known.epoch == open_epoch;
-        let status = match entry.view.status {
-            ClusterStatus::Unreachable => CheckStatus::Stale,
-            ClusterStatus::Connected if spoken => status_of(&old.state, now),
-            ClusterStatus::Connected if late => CheckStatus::Stale,
+        let said = known.said.clone().filter(|_| link.elsewhere.is_some());
+        let status = match (entry.view.status, &said) {
+            (ClusterStatus::Unreachable, _) => CheckStatus::Stale,
+            (ClusterStatus::Connected | ClusterStatus::Reconnecting | ClusterStatus::Pending, Some((said, _))) => *said,
+            (ClusterStatus::Connected, None) if spoken => status_of(&old.state, theirs),
+            (ClusterStatus::Connected, None) if late => CheckStatus::Stale,
             // Nothing newer is known: what was shown stays, green only as long as the lease lasts.
-            ClusterStatus::Connected | ClusterStatus::Reconnecting | ClusterStatus::Pending => old.status,
+            (ClusterStatus::Connected | ClusterStatus::Reconnecting | ClusterStatus::Pending, None) => old.status,
         };
-        if let Some(due) = due_at(&old.state).filter(|due| *due > now && known.armed.is_none() && spoken) {
+        if let Some(due) = due.filter(|_| known.armed.is_none() && spoken) {
             known.armed = Some(due);
             self.deadlines.insert((due, Deadline::Check(cluster.to_owned(), uid.to_owned())));
         }
         if status != old.status {
-            let (key, state) = (known.key.clone(), old.state.clone());
-            self.show(now, cluster, key, state, status);
+            let state = old.state.clone();
+            self.show(now, cluster, key, state, status, said);
         }
     }
 
@@ -194,16 +232,31 @@ impl Fleet {
         }
     }
 
-    /// Puts a check into the view if it differs from what is there, and keeps the counts.
-    fn show(&mut self, now: Timestamp, cluster: &str, key: (String, String), state: CheckState, status: CheckStatus) {
+    /// Puts a check into the view if it differs from what is there, and keeps the counts. What another replica said of it
+    /// brings that one's memory with it.
+    fn show(
+        &mut self,
+        now: Timestamp,
+        cluster: &str,
+        key: (String, String),
+        state: CheckState,
+        status: CheckStatus,
+        said: Option<(CheckStatus, Health)>,
+    ) {
         let Some(entry) = self.view.clusters.get(cluster) else { return };
         let shown = entry.checks.get(&key).map(|shown| &**shown);
-        if shown.is_some_and(|shown| shown.status == status && shown.state == state) {
+        let same_status = shown.filter(|shown| shown.status == status);
+        let health = said.map(|(said, health)| match said == status {
+            true => health,
+            false => Health { since: same_status.map_or(Some(now), |shown| shown.health.since), ..health },
+        });
+        let knows = |shown: &CheckView| health.as_ref().is_none_or(|health| shown.health == *health);
+        if same_status.is_some_and(|shown| shown.state == state && knows(shown)) {
             return;
         }
         let is_stirring =
             shown.is_none_or(|shown| shown.status != status || shown.state.depends_on != state.depends_on);
-        let health = Health::next(now, shown, status, &state);
+        let health = health.unwrap_or_else(|| Health::next(now, shown, status, &state));
         let care = shown.map(|shown| shown.care.clone()).unwrap_or_default();
         let mut view = CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, health, care, state };
         view.overdue_seconds = overdue_seconds(&view, now);

@@ -5,19 +5,22 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::checks::Known;
+use super::elsewhere::{Own, Place};
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
+use crate::self_test::SelfTest;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::session::hub::MAX_CHECKS;
 use crate::version;
-use crate::view::{ClusterStatus, ClusterView, Event};
+use crate::view::{ClusterStatus, ClusterView, Event, PendingEnrolment};
 
 /// How long something odd stays in a cluster's message after it was seen last.
 const ODDITY_SHOWN: Duration = Duration::from_secs(10 * 60);
 /// A clock that is off by more is worth a message: slots are counted by it.
 const CLOCK_TOLERANCE_MS: i64 = 5_000;
+const TOLERANCE: Duration = Duration::from_millis(CLOCK_TOLERANCE_MS.unsigned_abs());
 /// Incarnations that are remembered as replaced.
 const MAX_REPLACED: usize = 8;
 
@@ -42,12 +45,19 @@ pub(super) struct Link {
     /// Epoch of the newest session, open or not.
     epoch: u64,
     session: Option<Session>,
+    /// The newest session is, or was, at this replica of the hub.
+    is_here: bool,
+    /// What is shown is the word of another replica.
+    pub(super) elsewhere: Option<Place>,
     /// When the last chunk of a snapshot must be here, absent once it is. A session takes over the deadline of the one
     /// before: an agent that connects again and again must not keep old statuses alive.
     snapshot_due: Option<Timestamp>,
     /// The checks have been told that the snapshot is late.
     lateness_shown: bool,
     heard_at: Option<Timestamp>,
+    /// The cluster's clock minus the hub's, where the hub's was set and the cluster's goes on as before: the hub's is the wrong
+    /// one then, and slots are judged by the cluster's.
+    offset: SignedDuration,
     /// Incarnations whose session another one took over while it was alive.
     replaced: VecDeque<String>,
 }
@@ -61,6 +71,43 @@ impl Link {
     /// Epoch of the open session.
     pub(super) fn open_epoch(&self) -> Option<u64> {
         self.session.as_ref().map(|_| self.epoch)
+    }
+
+    /// Takes note that the newest session has this epoch and is at another replica: one that was here is over. False where
+    /// a newer one is known.
+    pub(super) fn moves(&mut self, epoch: u64) -> bool {
+        if epoch < self.epoch || (epoch == self.epoch && self.is_here) {
+            return false;
+        }
+        if std::mem::take(&mut self.is_here) {
+            self.session = None;
+            self.refused.clear();
+        }
+        self.epoch = epoch;
+        true
+    }
+
+    /// The incarnation whose session is alive, here or elsewhere.
+    pub(super) fn live_incarnation(&self, now: Timestamp, lease: Duration) -> Option<String> {
+        let is_alive = self.heard_at.is_some_and(|heard| later(heard, lease) > now);
+        let here = self.session.as_ref().filter(|_| is_alive).map(|session| session.incarnation.clone());
+        here.or_else(|| self.elsewhere.as_ref().and_then(Place::live_incarnation))
+    }
+
+    /// The session of `old`, which was alive, is over by that of `new`. Says whether the two take turns.
+    pub(super) fn replace(&mut self, old: Option<String>, new: &str) -> bool {
+        let Some(old) = old.filter(|old| old != new) else { return false };
+        let takes_turns = self.replaced.iter().any(|replaced| replaced == new);
+        self.replaced.push_back(old);
+        if self.replaced.len() > MAX_REPLACED {
+            self.replaced.pop_front();
+        }
+        takes_turns
+    }
+
+    /// When the snapshot of the session at another replica must be complete.
+    pub(super) fn expect_snapshot(&mut self, due: Option<Timestamp>) {
+        self.snapshot_due = due;
     }
 
     /// Whether this check is one too many.
@@ -89,6 +136,39 @@ impl Link {
         self.lateness_shown = false;
     }
 
+    /// What the cluster's clock says at `now`, as far as that is to be believed.
+    pub(super) fn their_time(&self, now: Timestamp) -> Timestamp {
+        moved(now, self.offset)
+    }
+
+    /// When the cluster's clock will say this.
+    pub(super) fn our_time(&self, theirs: Timestamp) -> Timestamp {
+        moved(theirs, -self.offset)
+    }
+
+    /// The hub's clock was set by `by` while the cluster's was `skew` ahead of it.
+    fn stepped(&mut self, by: SignedDuration, skew: SignedDuration) {
+        let agreed = (skew - self.offset).unsigned_abs() <= TOLERANCE;
+        self.offset = if agreed { self.offset - by } else { SignedDuration::ZERO };
+        if self.offset.unsigned_abs() <= TOLERANCE {
+            self.offset = SignedDuration::ZERO;
+        }
+        self.heard_at = self.heard_at.map(|at| moved(at, by));
+        self.snapshot_due = self.snapshot_due.map(|at| moved(at, by));
+        if let Some((_, seen)) = &mut self.oddity {
+            *seen = moved(*seen, by);
+        }
+    }
+
+    /// The cluster's clock is `skew` ahead of the hub's. True where it no longer goes on as it did when the hub's was set.
+    fn contradicts(&mut self, skew: SignedDuration) -> bool {
+        let is_other = !self.offset.is_zero() && (skew - self.offset).unsigned_abs() > TOLERANCE;
+        if is_other {
+            self.offset = SignedDuration::ZERO;
+        }
+        is_other
+    }
+
     /// When silence becomes Unreachable, as far as it is not so already.
     fn lease_end(&self, started_at: Timestamp, lease: Duration) -> Option<Timestamp> {
         match self.heard_at {
@@ -111,6 +191,10 @@ impl Link {
         if let Some((text, _)) = &self.oddity {
             return text.clone();
         }
+        if let Some(waits) = view.pending_enrolment.as_ref().filter(|waits| waits.is_undecided()) {
+            let PendingEnrolment { key_fingerprint, .. } = waits;
+            return format!("an agent waits for approval; the fingerprint of its key is {key_fingerprint}");
+        }
         match status {
             ClusterStatus::Pending if self.uid.is_some() => "enrolled; its agent has not connected yet".to_owned(),
             ClusterStatus::Pending => "waiting for its agent to enrol".to_owned(),
@@ -125,13 +209,17 @@ impl Link {
                 let side = if clock_skew_ms > 0 { "ahead of" } else { "behind" };
                 format!("the agent's clock is {} s {side} the hub's", clock_skew_ms.abs() / 1000)
             }
+            ClusterStatus::Connected if view.self_test.as_ref().is_some_and(SelfTest::failed) => {
+                let why = view.self_test.as_ref().map(|test| test.message.as_str()).unwrap_or_default();
+                format!("enrolled, and its self-test failed: {why}")
+            }
             ClusterStatus::Connected => version::warning(&view.agent_version, hub_version).unwrap_or_default(),
         }
     }
 }
 
 impl Fleet {
-    pub(super) fn open_link(&mut self, now: Timestamp, hello: &Hello) -> Result<u64, Refusal> {
+    pub(super) fn open_link(&mut self, now: Timestamp, hello: &Hello, epoch: Option<u64>) -> Result<u64, Refusal> {
         let name = hello.cluster.clone();
         let lease = self.lease;
         let Some(link) = self.links.get_mut(&name) else { return Err(Refusal::UnknownCluster { name }) };
@@ -143,29 +231,27 @@ impl Fleet {
             self.refresh_cluster(now, &name);
             return Err(Refusal::OtherUid { name, bound, given });
         }
-        let alive = link.heard_at.is_some_and(|heard| later(heard, lease) > now);
-        if let Some(old) = link.session.take()
-            && alive
-            && old.incarnation != hello.incarnation
-        {
-            if link.replaced.contains(&hello.incarnation) {
-                let text = "two live agents take turns under this identity: is the cluster cloned?";
-                link.oddity = Some((text.to_owned(), now));
-            }
-            link.replaced.push_back(old.incarnation);
-            if link.replaced.len() > MAX_REPLACED {
-                link.replaced.pop_front();
-            }
-        }
         // Larger than any epoch before it, also than those of an earlier life of the hub.
         let clock = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        link.epoch = clock.max(link.epoch + 1);
+        let epoch = epoch.unwrap_or_else(|| clock.max(link.epoch + 1));
+        let is_said = link.is_here || link.elsewhere.as_ref().is_some_and(Place::is_current);
+        if epoch < link.epoch || (epoch == link.epoch && is_said) {
+            return Err(Refusal::Overtaken { name });
+        }
+        if link.replace(link.live_incarnation(now, lease), &hello.incarnation) {
+            let text = "two live agents take turns under this identity: is the cluster cloned?";
+            link.oddity = Some((text.to_owned(), now));
+        }
+        link.epoch = epoch;
+        link.is_here = true;
+        link.elsewhere = None;
         link.session = Some(Session { incarnation: hello.incarnation.clone() });
         link.snapshot_due.get_or_insert(later(now, lease));
         link.lateness_shown = false;
         link.heard_at = Some(now);
         link.refused.clear();
-        let epoch = link.epoch;
+        let own = Own { epoch, incarnation: hello.incarnation.clone(), snapshot_due: link.snapshot_due };
+        self.own(&name, Some(own));
         self.edit_cluster(&name, |view| {
             view.last_heard_at = Some(now);
             view.agent_version = crate::run::clean_message(&hello.agent_version);
@@ -177,7 +263,34 @@ impl Fleet {
         });
         self.announce(&name);
         self.refresh_cluster(now, &name);
+        self.compare_clocks(now, &name);
         Ok(epoch)
+    }
+
+    /// The hub's clock was set by `by` and says `now`: what is counted from a moment of the hub's own moves along.
+    pub(super) fn move_link(&mut self, now: Timestamp, name: &str, by: SignedDuration) {
+        let Some(link) = self.links.get_mut(name) else { return };
+        let skew_ms = self.view.clusters.get(name).map_or(0, |entry| entry.view.clock_skew_ms);
+        link.stepped(by, SignedDuration::from_millis(skew_ms));
+        let heard_at = link.heard_at;
+        if let Some(armed) = link.armed.take() {
+            self.deadlines.remove(&(armed, Deadline::Cluster(name.to_owned())));
+        }
+        self.edit_cluster(name, |view| {
+            view.last_heard_at = heard_at;
+            view.clock_skew_ms = skew_ms.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(0));
+        });
+        self.refresh_cluster(now, name);
+        self.arm_checks(now, name);
+        self.recounted.insert(name.to_owned());
+    }
+
+    fn compare_clocks(&mut self, now: Timestamp, name: &str) {
+        let Some(skew_ms) = self.view.clusters.get(name).map(|entry| entry.view.clock_skew_ms) else { return };
+        let skew = SignedDuration::from_millis(skew_ms);
+        if self.links.get_mut(name).is_some_and(|link| link.contradicts(skew)) {
+            self.arm_checks(now, name);
+        }
     }
 
     pub(super) fn heard(&mut self, now: Timestamp, name: &str) {
@@ -204,6 +317,7 @@ impl Fleet {
             self.announce(name);
         }
         self.refresh_cluster(now, name);
+        self.compare_clocks(now, name);
     }
 
     pub(super) fn close_link(&mut self, now: Timestamp, name: &str) {
@@ -228,10 +342,22 @@ impl Fleet {
         if link.oddity.as_ref().is_some_and(|(_, seen)| later(*seen, ODDITY_SHOWN) <= now) {
             link.oddity = None;
         }
-        let status = link.status(now, started_at, lease);
-        let message = link.message(status, &entry.view, &self.view.summary.hub_version);
+        let expired = entry.view.pending_enrolment.as_ref().is_some_and(|waits| waits.expires_at <= now);
+        if expired {
+            Arc::make_mut(entry).view.pending_enrolment = None;
+        }
+        let (status, message) = match &link.elsewhere {
+            Some(place) => {
+                let (status, said) = self.replicas.show(place, now, lease);
+                (status, link.oddity.as_ref().map_or(said, |(text, _)| text.clone()))
+            }
+            None => {
+                let status = link.status(now, started_at, lease);
+                (status, link.message(status, &entry.view, &self.view.summary.hub_version))
+            }
+        };
         let old = entry.view.status;
-        if old != status || entry.view.message != message {
+        if expired || old != status || entry.view.message != message {
             let view = &mut Arc::make_mut(entry).view;
             view.status = status;
             view.message = message;
@@ -251,8 +377,13 @@ impl Fleet {
     fn arm_cluster(&mut self, now: Timestamp, name: &str) {
         let (started_at, lease) = (self.started_at, self.lease);
         let Some(link) = self.links.get_mut(name) else { return };
+        let waits = self.view.clusters.get(name).and_then(|entry| entry.view.pending_enrolment.as_ref());
+        let [silent, gone] = link.elsewhere.as_ref().map_or([None; 2], |place| place.ends(lease));
         let ends = [
-            link.lease_end(started_at, lease),
+            waits.map(|waits| waits.expires_at),
+            silent,
+            gone,
+            link.lease_end(started_at, lease).filter(|_| link.elsewhere.is_none()),
             link.oddity.as_ref().map(|(_, seen)| later(*seen, ODDITY_SHOWN)),
             link.session.as_ref().and(link.snapshot_due),
         ];
@@ -266,9 +397,16 @@ impl Fleet {
         self.deadlines.insert((next, Deadline::Cluster(name.to_owned())));
     }
 
-    fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
+    /// Says whether the cluster is this replica's own, and by which session.
+    pub(super) fn own(&mut self, name: &str, own: Option<Own>) {
+        if let Some(entry) = self.view.clusters.get_mut(name).filter(|entry| entry.own != own) {
+            Arc::make_mut(entry).own = own;
+        }
+    }
+
+    pub(super) fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
         if let Some(entry) = self.view.clusters.get_mut(name) {
-            let ClusterEntry { view, checks: _ } = Arc::make_mut(entry);
+            let ClusterEntry { view, checks: _, own: _ } = Arc::make_mut(entry);
             edit(view);
         }
     }
@@ -278,6 +416,11 @@ impl Fleet {
             self.events.push(Event::Cluster(Box::new(entry.view.clone())));
         }
     }
+}
+
+/// `at + by`, or the end of time.
+pub(super) fn moved(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(at)
 }
 
 /// Milliseconds by which `theirs` is ahead of `ours`.

@@ -7,18 +7,21 @@ use crate::session::hub::MAX_CHECKS;
 use crate::state::{Phase, Totals};
 
 mod care;
+mod elsewhere;
+mod enrolment;
+mod steps;
 
 const LEASE: Duration = Duration::from_secs(15);
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn known(name: &str, uid: Option<&str>) -> KnownCluster {
+pub(super) fn known(name: &str, uid: Option<&str>) -> KnownCluster {
     KnownCluster { name: name.into(), cluster_uid: uid.map(str::to_owned), ..KnownCluster::default() }
 }
 
-fn hello(name: &str, uid: &str, incarnation: &str, now: Timestamp) -> Hello {
+pub(super) fn hello(name: &str, uid: &str, incarnation: &str, now: Timestamp) -> Hello {
     Hello {
         cluster: name.into(),
         cluster_uid: uid.into(),
@@ -35,7 +38,7 @@ fn hello(name: &str, uid: &str, incarnation: &str, now: Timestamp) -> Hello {
 }
 
 /// A check of 60 s that has succeeded and is due again at `next`.
-fn check(name: &str, next: Timestamp) -> CheckState {
+pub(super) fn check(name: &str, next: Timestamp) -> CheckState {
     CheckState {
         uid: format!("uid-{name}"),
         namespace: "health".into(),
@@ -93,7 +96,7 @@ fn check_status(fleet: &Fleet, name: &str) -> Option<CheckStatus> {
 }
 
 /// Every number must equal what is counted anew.
-fn assert_counts(fleet: &Fleet) {
+pub(super) fn assert_counts(fleet: &Fleet) {
     let view = fleet.view();
     let mut all = empty_counts();
     for entry in view.clusters.values() {

@@ -35,10 +35,12 @@ impl World {
                 clock_skew_ms: 0,
                 checks: BTreeMap::new(),
                 certificate_ends_at: None,
+                self_test: None,
+                pending_enrolment: None,
             };
             let check = Arc::new(check(&name, "dns", CheckStatus::Succeeded));
             let checks = Arc::new(Checks::from([(("health".to_owned(), "dns".to_owned()), check)]));
-            (name, Arc::new(ClusterEntry { view, checks }))
+            (name, Arc::new(ClusterEntry { view, checks, own: None }))
         });
         let (hub_version, counts) = (String::new(), BTreeMap::new());
         let summary =

@@ -21,6 +21,7 @@ use super::frame::{
     AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_AGENT_FRAME_BYTES, Report, Welcome,
 };
 use crate::command::{Answer, Command, Layer, Refusal};
+use crate::self_test::SelfTest;
 use crate::state::CheckState;
 
 /// The hub answers Hello within this time.
@@ -104,6 +105,8 @@ pub enum Input {
     },
     /// What became of the command of [`Output::Obey`].
     Obeyed(Answer),
+    /// A self-test has ended.
+    SelfTested(SelfTest),
     /// The hub sent a command that this version does not know, by id.
     UnknownCommand(String),
     /// The time of [`AgentSession::deadline`] has come.
@@ -182,6 +185,8 @@ pub struct AgentSession {
     /// Commands of this session that have no answer yet, by id.
     commands: BTreeSet<String>,
     answers: VecDeque<Answer>,
+    /// The latest self-test, until it is sent: it outlives the session that asked for it.
+    self_test: Option<SelfTest>,
     /// Reports had the last turn.
     reports_last: bool,
 }
@@ -227,6 +232,7 @@ impl AgentSession {
             definitions_status: None,
             commands: BTreeSet::new(),
             answers: VecDeque::new(),
+            self_test: None,
             reports_last: false,
         }
     }
@@ -249,6 +255,7 @@ impl AgentSession {
             // An answer to a session that is over would be one to nothing in the next.
             Input::Obeyed(answer) if self.commands.remove(&answer.id) => self.answers.push_back(answer),
             Input::Obeyed(_) => {}
+            Input::SelfTested(self_test) => self.self_test = Some(self_test),
             Input::UnknownCommand(id) => self.refuse_unknown(id),
             Input::Tick => {
                 if let Stage::Greeting { give_up_at, .. } = self.stage
@@ -269,6 +276,7 @@ impl AgentSession {
             Stage::Live { next_heartbeat, .. } => {
                 now.monotonic >= *next_heartbeat
                     || !self.answers.is_empty()
+                    || self.self_test.is_some()
                     || self.definitions_status.is_some()
                     || (self.checks.are_known() && (self.checks.has_frame() || self.reports.has_frame()))
             }
@@ -292,6 +300,7 @@ impl AgentSession {
             }
             Stage::Live { .. } => {
                 let answer = self.answers.pop_front().map(AgentFrame::CommandAnswer);
+                let answer = answer.or_else(|| self.self_test.take().map(AgentFrame::SelfTest));
                 answer.or_else(|| self.definitions_status.take()).or_else(|| self.next_data())
             }
         };

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::command::{Answer, Command};
 use crate::run::Run;
+use crate::self_test::SelfTest;
 use crate::state::CheckState;
 
 /// The largest frame that a hub takes, bytes on the wire.
@@ -47,6 +48,8 @@ pub enum AgentFrame {
     },
     /// What became of a command of this session.
     CommandAnswer(Answer),
+    /// A self-test has ended, whichever session asked for it.
+    SelfTest(SelfTest),
 }
 
 impl AgentFrame {

@@ -17,7 +17,8 @@ use thiserror::Error;
 use super::frame::{
     AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, Report, Welcome,
 };
-use crate::command::{Answer, Command, Layer, Refusal};
+use crate::command::{Answer, Command, Layer, Order, Refusal};
+use crate::self_test::SelfTest;
 use crate::state::CheckState;
 
 /// Commands that may be under way to one agent.
@@ -37,6 +38,8 @@ pub struct HubSession {
     nonce: u64,
     /// Commands without an answer, by id.
     commands: BTreeSet<String>,
+    /// Self-tests that may still come: those that were asked for, and one that a session before asked for.
+    self_tests: usize,
 }
 
 #[derive(Debug)]
@@ -117,6 +120,8 @@ pub enum Output {
     DefinitionsStatus(Vec<DefinitionStatus>),
     /// What became of an [`Input::Command`].
     Answered(Answer),
+    /// A self-test of the cluster has ended.
+    SelfTested(SelfTest),
     /// A set of definitions is larger than a frame may be; it was not sent.
     DefinitionsTooLarge {
         /// Its size.
@@ -187,6 +192,9 @@ pub enum SessionError {
         /// As sent.
         id: String,
     },
+    /// More self-tests than were asked for.
+    #[error("a self-test that nobody asked for")]
+    SelfTestNotAsked,
 }
 
 impl HubSession {
@@ -198,6 +206,7 @@ impl HubSession {
             early_definitions: None,
             nonce: 0,
             commands: BTreeSet::new(),
+            self_tests: 1,
         }
     }
 
@@ -251,6 +260,11 @@ impl HubSession {
                     return Err(SessionError::UnknownCommand { id: answer.id });
                 }
                 Ok(vec![Output::Answered(answer)])
+            }
+            AgentFrame::SelfTest(self_test) => {
+                self.welcomed("SelfTest")?;
+                self.self_tests = self.self_tests.checked_sub(1).ok_or(SessionError::SelfTestNotAsked)?;
+                Ok(vec![Output::SelfTested(self_test)])
             }
         }
     }
@@ -357,6 +371,7 @@ impl HubSession {
             }
             Stage::Snapshot { .. } | Stage::Live { .. } => {
                 self.commands.insert(command.id.clone());
+                self.self_tests += usize::from(command.order == Order::SelfTest);
                 vec![Output::Send(HubFrame::Command(command))]
             }
             Stage::AwaitingHello | Stage::AwaitingWelcome { .. } | Stage::Ended => {
@@ -403,7 +418,8 @@ impl HubSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Order, Scope};
+    use crate::command::Scope;
+    use crate::self_test::SelfTestOutcome;
     use crate::session::simulation::{check, hello, report, welcome};
 
     fn frame(session: &mut HubSession, frame: AgentFrame) -> Vec<Output> {
@@ -539,6 +555,18 @@ mod tests {
         }
         let refused = session.handle(Input::Command(command("more")));
         assert!(matches!(&refused[..], [Output::Answered(Answer { verdict: Err(_), .. })]));
+    }
+
+    #[test]
+    fn self_tests_come_as_often_as_they_were_asked_for_and_one_more_of_a_session_before() {
+        let ended = SelfTest::new(SelfTestOutcome::Succeeded, "ran", jiff::Timestamp::UNIX_EPOCH);
+        let said = || AgentFrame::SelfTest(ended.clone());
+        let mut session = live();
+        assert_eq!(frame(&mut session, said()), [Output::SelfTested(ended.clone())]);
+        let asked = Command { id: "1".into(), scope: Scope::default(), order: Order::SelfTest };
+        session.handle(Input::Command(asked));
+        assert_eq!(frame(&mut session, said()), [Output::SelfTested(ended.clone())]);
+        assert_eq!(error(frame(&mut session, said())), SessionError::SelfTestNotAsked);
     }
 
     #[test]

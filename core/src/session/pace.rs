@@ -61,7 +61,8 @@ pub fn cost(frame: &AgentFrame) -> u64 {
         AgentFrame::CheckUpsert(_)
         | AgentFrame::CheckRemoved(_)
         | AgentFrame::Heartbeat(_)
-        | AgentFrame::CommandAnswer(_) => 1,
+        | AgentFrame::CommandAnswer(_)
+        | AgentFrame::SelfTest(_) => 1,
     }
 }
 

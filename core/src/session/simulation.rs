@@ -230,7 +230,7 @@ impl World {
                 hub::Output::Upsert(state) => drop(self.view.insert(state.uid.clone(), *state)),
                 hub::Output::Removed(uid) => drop(self.view.remove(&uid)),
                 hub::Output::Record { reports, through_seq } => self.commits.push_back((reports, through_seq)),
-                hub::Output::Heartbeat(_) => {}
+                hub::Output::Heartbeat(_) | hub::Output::SelfTested(_) => {}
                 hub::Output::DefinitionsStatus(statuses) => self.statuses = statuses,
                 hub::Output::Answered(answer) => {
                     self.answered += u64::from(answer.verdict.is_ok());
@@ -473,6 +473,7 @@ fn a_check_that_changes_often_is_sent_as_it_is_by_then() {
 mod agent_alone {
     use super::*;
     use crate::command::Layer;
+    use crate::self_test::{SelfTest, SelfTestOutcome};
     use agent::{CloseReason, Input, Output};
 
     fn now(seconds: u64) -> Now {
@@ -588,6 +589,20 @@ mod agent_alone {
         session.handle(now(1), Input::Connected);
         let (hello, _) = session.next_frame(now(1));
         assert!(matches!(hello, Some(AgentFrame::Hello(hello)) if hello.hub_mark == "two"));
+    }
+
+    #[test]
+    fn what_came_of_a_self_test_outlives_the_session_that_asked_for_it() {
+        let ended = SelfTest::new(SelfTestOutcome::Succeeded, "done", now(0).wall);
+        let mut session = greeted();
+        session.handle(now(0), Input::SelfTested(ended.clone()));
+        assert!(!session.wants_to_send(now(0)), "not before the hub has welcomed it");
+        session.handle(now(0), Input::Disconnected { jitter: 0.0 });
+        session.handle(now(0), Input::Connected);
+        session.next_frame(now(0));
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+        assert_eq!(session.next_frame(now(0)).0, Some(AgentFrame::SelfTest(ended)));
+        assert!(!session.wants_to_send(now(0)), "once");
     }
 
     #[test]

@@ -140,7 +140,10 @@ impl ChangeView {
         (change.action, change.who) = (Some(action.to_owned()), Some(who.to_owned()));
         match kind {
             ChangeKind::Definition | ChangeKind::Window => change.name = Some(object.to_owned()),
-            ChangeKind::Cluster => change.cluster = Some(object.to_owned()),
+            ChangeKind::Cluster => {
+                let (cluster, message) = object.split_once(": ").unwrap_or((object, ""));
+                (change.cluster, change.message) = (Some(cluster.to_owned()), message.to_owned());
+            }
             ChangeKind::Command if action.ends_with(".result") => {
                 let (cluster, result) = object.split_once(": ")?;
                 (change.cluster, change.message) = (Some(cluster.to_owned()), result.to_owned());
@@ -336,6 +339,12 @@ mod tests {
         assert_eq!(result.cluster.as_deref(), Some("eu-1"));
         assert_eq!(result.message, "pause checks: Refused by policy: not obeyed");
         assert!(result.concerns("eu-1") && !result.concerns("eu-10"));
+        let tested = seen("cluster.self-test", "eu-1: Failed: no quota: see Argo's log").unwrap();
+        assert_eq!(
+            (tested.cluster.as_deref(), tested.message.as_str()),
+            (Some("eu-1"), "Failed: no quota: see Argo's log")
+        );
+        assert_eq!(seen("cluster.add", "eu-1").unwrap().cluster.as_deref(), Some("eu-1"));
         let given = seen("command.pause", "pause checks of the whole cluster for 60 s; in eu-1, eu-2").unwrap();
         assert!(given.cluster.is_none() && given.concerns("eu-7"));
         let known = seen("check.acknowledge", "eu-1/health/dns").unwrap();

@@ -18,6 +18,8 @@ pub enum Action {
     Pause,
     /// Pauses end.
     Resume,
+    /// The agent tests whether its cluster can run a check.
+    Test,
 }
 
 impl Action {
@@ -27,6 +29,7 @@ impl Action {
             Action::Run => "run",
             Action::Pause => "pause",
             Action::Resume => "resume",
+            Action::Test => "test",
         }
     }
 }
@@ -96,7 +99,14 @@ impl CommandRequest {
             }
             (Action::Pause, _) => return Err("seconds: a pause lasts 1 second or more; give them".to_owned()),
             (Action::Resume, None) => Order::Resume { subject: subject_or_checks },
-            (Action::Run | Action::Resume, Some(_)) => {
+            (Action::Test, None) if namespace.is_some() => {
+                return Err("namespace: a self-test is of a cluster; leave it out".to_owned());
+            }
+            (Action::Test, None) if subject.is_some() => {
+                return Err("subject: a self-test has none; leave it out".to_owned());
+            }
+            (Action::Test, None) => Order::SelfTest,
+            (Action::Run | Action::Resume | Action::Test, Some(_)) => {
                 return Err(format!("seconds: {} takes none; leave them out", action.as_str()));
             }
         };
@@ -168,6 +178,7 @@ pub fn in_words(scope: &Scope, order: &Order) -> String {
             format!("pause {} of {scope} for {seconds} s{why}", subject.as_str())
         }
         Order::Resume { subject } => format!("resume {} of {scope}", subject.as_str()),
+        Order::SelfTest => "run a self-test".to_owned(),
     }
 }
 
@@ -190,6 +201,7 @@ mod tests {
                 "pause remedies of the whole cluster for 9 s: x",
             ),
             (json!({"action": "resume", "allClusters": true, "namespace": "n"}), "resume checks of namespace n"),
+            (json!({"action": "test", "clusters": ["a"]}), "run a self-test"),
         ] {
             assert_eq!(order(value), Ok(words.to_owned()));
         }
@@ -204,6 +216,9 @@ mod tests {
                 json!({"action": "run", "allClusters": true, "namespace": "n", "check": "c", "subject": "checks"}),
                 "subject",
             ),
+            (json!({"action": "test", "allClusters": true, "namespace": "n"}), "namespace"),
+            (json!({"action": "test", "allClusters": true, "subject": "checks"}), "subject"),
+            (json!({"action": "test", "allClusters": true, "seconds": 1}), "seconds"),
             (json!({"action": "pause", "allClusters": true}), "seconds"),
             (json!({"action": "pause", "allClusters": true, "seconds": 0}), "seconds"),
             (json!({"action": "pause", "allClusters": true, "seconds": 1, "reason": "x".repeat(513)}), "reason"),

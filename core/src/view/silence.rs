@@ -145,6 +145,8 @@ mod tests {
             refused_checks: 0,
             clock_skew_ms: 0,
             certificate_ends_at: None,
+            self_test: None,
+            pending_enrolment: None,
             checks: BTreeMap::new(),
         }
     }

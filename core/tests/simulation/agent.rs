@@ -28,6 +28,8 @@ const MAX_STEPS: usize = 16;
 const WATCH_LAG: Duration = Duration::from_secs(30);
 const RBAC_PATIENCE_SECONDS: i64 = 15;
 const SWEEP_AGAIN: Millis = 60_000;
+/// What was looked at when it was to be forgotten is forgotten after this time.
+const SWEEP_SOON: Millis = 1_000;
 /// Who finds no place asks again after this time.
 pub(crate) const ASK_AGAIN: Millis = 10_000;
 
@@ -93,7 +95,8 @@ pub(crate) struct Agent {
     memory: BTreeMap<String, Memory>,
     /// When each check is looked at next.
     pub(crate) wakes: BTreeMap<String, Millis>,
-    busy: BTreeSet<String>,
+    /// The checks that are looked at, by name, with their uids.
+    busy: BTreeMap<String, String>,
     pub(crate) book: Book,
     sweep_at: Millis,
     sweeping: bool,
@@ -195,14 +198,15 @@ impl World {
             }
             return;
         }
-        let due = agent.wakes.iter().filter(|(name, at)| **at <= t && !agent.busy.contains(*name));
+        let due = agent.wakes.iter().filter(|(name, at)| **at <= t && !agent.busy.contains_key(*name));
         let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
         if due.is_empty() {
             return;
         }
         let name = due[self.random.below(due.len() as u64) as usize].clone();
         agent.wakes.remove(&name);
-        agent.busy.insert(name.clone());
+        let uid = agent.checks.get(&name).and_then(|check| check.metadata.uid.clone()).unwrap_or_default();
+        agent.busy.insert(name.clone(), uid);
         if self.reconcile(me, &name).is_ok() {
             self.agent(me).unwrap().busy.remove(&name);
         }
@@ -448,6 +452,11 @@ impl World {
         let mut known: BTreeSet<String> = agent.memory.keys().cloned().collect();
         known.extend(self.disks[me.replica].check_uids());
         for uid in known.difference(&live) {
+            let (t, agent) = (self.t, self.agent(me)?);
+            if agent.busy.values().any(|busy| busy == uid) {
+                agent.sweep_at = t + SWEEP_SOON;
+                continue;
+            }
             match self.forget(me, uid) {
                 Ok(()) | Err(StepError::Again) => {}
                 Err(StepError::Dead) => return Err(Dead),

@@ -61,6 +61,20 @@ test('a wrong token is refused, the right one opens the fleet, signing out close
   assert.equal(await page.getByText('prod-eu').count(), 0);
 });
 
+test('where there is an OpenID provider people are sent there, and told why they come back as nobody', async () => {
+  const { page } = dashboard;
+  hub.issuer = 'https://login.example.com/realms/ops';
+  await page.goto(`${base}/?login=no-role`);
+  await page.getByText('You are in no group that may see this hub.').waitFor();
+  const button = page.getByRole('link', { name: 'Sign in with login.example.com' });
+  assert.equal(await button.getAttribute('href'), '/api/v1/oidc/login');
+  // The login leads back to the first page, and from there to the one that was asked for.
+  await page.goto(`${base}/clusters/${CLUSTER}`);
+  await page.route('**/api/v1/oidc/login', (route) => route.fulfill({ status: 303, headers: { location: '/' } }));
+  await button.click();
+  await page.waitForURL(`${base}/clusters/${CLUSTER}`);
+});
+
 test('a failure is on screen within two seconds, without a reload', async () => {
   const { page } = dashboard;
   await dashboard.login(TOKEN);

@@ -58,6 +58,7 @@ export function makeFleet({ clusters = 3, checks = 100, now = Date.now(), seed =
       backlog: 0,
       droppedReports: 0,
       clockSkewMs: Math.round(rand() * 120 - 60),
+      selfTest: { outcome: 'Succeeded', message: 'Argo carried out the workflow health/active-monitor-self-test-x7k2p; no pod was started', at: at(now - 9 * 86_400_000) },
       certificateEndsAt: at(now + 17 * 3_600_000 - 90_000 * name.length),
       checks: {},
     })),

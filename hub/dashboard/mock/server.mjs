@@ -42,6 +42,8 @@ export class MockHub {
   /** While true changes are not told: a stream that lost its other end. */
   mute = false;
   /** While true no request is answered, but connections stay: a hub that hangs. */
+  /** The OpenID provider, where there is one. */
+  issuer = undefined;
   frozen = false;
 
   constructor(options = {}) {
@@ -142,6 +144,7 @@ export class MockHub {
     if (!url.pathname.startsWith('/api/v1/')) return file(url.pathname, response);
     const path = url.pathname.slice('/api/v1/'.length).split('/').map(decodeURIComponent);
     if (this.frozen) return undefined;
+    if (path[0] === 'login' && request.method === 'GET') return json(response, 200, { issuer: this.issuer });
     if (path[0] === 'login') return this.#login(request, response);
     if (path[0] === 'logout') return json(response, 204, undefined, { 'set-cookie': `${COOKIE}=; Path=/; Max-Age=0` });
     const me = Object.values(PEOPLE).find(({ name }) => request.headers.cookie?.includes(`${COOKIE}=${name}`));

@@ -38,7 +38,15 @@ export interface ClusterView {
   refusedChecks?: number;
   /** Only in lists: events do not carry it. */
   certificateEndsAt?: string;
+  /** Absent: nothing is known. */
+  selfTest?: SelfTest;
   checks: Record<CheckStatus, number>;
+}
+
+export interface SelfTest {
+  outcome: 'Succeeded' | 'Failed' | 'TimedOut' | 'NotRun' | 'Unknown';
+  message: string;
+  at: string;
 }
 
 export interface Totals {
@@ -359,6 +367,7 @@ const segment = encodeURIComponent;
 
 export const getMe = () => call<Me>('GET', 'me');
 export const login = (token: string) => call<Me>('POST', 'login', { token });
+export const getLoginOptions = () => call<{ issuer?: string | null }>('GET', 'login');
 export const logout = () => call<void>('POST', 'logout');
 export const getFleet = () => call<FleetSummary>('GET', 'fleet');
 export const getClusters = () => list<ClusterView>('clusters');

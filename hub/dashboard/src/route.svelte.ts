@@ -48,6 +48,9 @@ export const fleetCheckHref = (check: { namespace: string; name: string }) =>
 export const runHref = (run: { cluster: string; namespace: string; name: string; id: number }) =>
   `${checkHref(run)}/runs/${run.id}`;
 
+/** Where in the session's storage the page is kept that a login at the provider interrupts. */
+const INTERRUPTED = 'interrupted-page';
+
 const filterNow = () => new URLSearchParams(location.search).get('q') ?? '';
 
 class Route {
@@ -60,9 +63,22 @@ class Route {
       this.path = location.pathname;
       this.filter = filterNow();
     };
+    this.#resume();
     read();
     addEventListener('popstate', read);
     document.addEventListener('click', (event) => this.#click(event));
+  }
+
+  /** The login at the provider leads back to the first page: remembers this one until then. */
+  remember(): void {
+    sessionStorage.setItem(INTERRUPTED, location.pathname);
+  }
+
+  #resume(): void {
+    const path = sessionStorage.getItem(INTERRUPTED);
+    sessionStorage.removeItem(INTERRUPTED);
+    // Only after a login that ended well: else the address says why it did not.
+    if (path?.startsWith('/') && !path.startsWith('//') && !location.search) history.replaceState(null, '', path);
   }
 
   setFilter(text: string): void {

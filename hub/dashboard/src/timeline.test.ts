@@ -48,7 +48,7 @@ test('a first success is no news, a failure and its end are', () => {
 
 test('an action that is not known is shown as it is', () => {
   expect(done({ at: at(0), kind: 'window', action: 'window.put' })).toBe('window written');
-  expect(done({ at: at(0), kind: 'cluster', action: 'cluster.approve' })).toBe('cluster.approve');
+  expect(done({ at: at(0), kind: 'cluster', action: 'cluster.fence' })).toBe('cluster.fence');
 });
 
 test('an incident stands where it began and where it ended', () => {

@@ -7,14 +7,15 @@ use super::Api;
 use super::extract::Json;
 use super::problem::ApiError;
 use crate::auth::{Admin, Viewer};
-use crate::authority::{RollError, Trust};
+use crate::authority::{RollError, SharedError, Trust};
 
 impl From<RollError> for ApiError {
     fn from(error: RollError) -> ApiError {
         match error {
             RollError::Stage { .. } | RollError::Waiting(_) => ApiError::Conflict(error.to_string()),
+            RollError::Shared(SharedError::Store(error)) => error.into(),
             RollError::Stopping => ApiError::Stopping,
-            RollError::Ca(error) => {
+            RollError::Ca(error) | RollError::Shared(SharedError::Ca(error)) => {
                 tracing::error!(?error, "CA not changed");
                 ApiError::Internal
             }

@@ -14,10 +14,9 @@ use super::Api;
 use super::extract::Json;
 use super::problem::ApiError;
 use crate::auth::Operator;
+use crate::owner::ANSWER_TIMEOUT;
 use crate::store::AuditEntry;
 
-/// How long an agent has for its answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clusters that a line of the audit log names.
 const MAX_NAMED: usize = 10;
 
@@ -116,7 +115,7 @@ impl Api {
     async fn keep(&self, at: Timestamp, cluster: &str, command: &Command) -> Result<(), String> {
         let Command { id, scope, order } = command.clone();
         let kept = match order {
-            Order::RunNow => Ok(()),
+            Order::RunNow | Order::SelfTest => Ok(()),
             Order::Pause { subject, seconds, reason, by } => {
                 let until = at.saturating_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
                 let pause = Pause { id, subject, scope, until, reason, by };

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use active_monitor_core::fleet::FleetView;
 use active_monitor_core::view::Event;
@@ -16,6 +17,8 @@ use crate::owner::Published;
 
 /// Events that are kept for listeners that come back, and that a slow listener may lag behind.
 const KEPT: usize = 4096;
+/// What a listener reads after a `reset` may come from another replica, which knows what is older than this.
+pub const OVERLAP: Duration = Duration::from_secs(3);
 
 /// Follows the fleet's events.
 pub struct Feed {
@@ -32,10 +35,13 @@ pub struct Item {
     pub tag: &'static str,
     /// The event as JSON.
     pub data: String,
+    at: Instant,
 }
 
 struct Shared {
     feed: u64,
+    /// Events of so long are told again after a `reset`; zero in a hub that is alone.
+    overlap: Duration,
     kept: Mutex<Kept>,
 }
 
@@ -57,9 +63,13 @@ pub struct Subscription {
 
 impl Feed {
     /// Starts the task that follows `events`; it ends with the feed. When `view` is published no more, because the hub
-    /// stops, the listeners' streams end.
-    pub fn start(events: broadcast::Receiver<Published>, mut view: watch::Receiver<Arc<FleetView>>) -> Feed {
-        let shared = Arc::new(Shared::new(rand::rng().random()));
+    /// stops, the listeners' streams end. Events of the last `overlap` follow each `reset`.
+    pub fn start(
+        events: broadcast::Receiver<Published>,
+        mut view: watch::Receiver<Arc<FleetView>>,
+        overlap: Duration,
+    ) -> Feed {
+        let shared = Arc::new(Shared::new(rand::rng().random(), overlap));
         let task = tokio::spawn({
             let shared = shared.clone();
             async move {
@@ -93,9 +103,9 @@ async fn follow(shared: &Shared, mut events: broadcast::Receiver<Published>) {
 }
 
 impl Shared {
-    fn new(feed: u64) -> Shared {
+    fn new(feed: u64, overlap: Duration) -> Shared {
         let sender = Some(broadcast::Sender::new(KEPT));
-        Shared { feed, kept: Mutex::new(Kept { newest: 0, items: VecDeque::new(), sender }) }
+        Shared { feed, overlap, kept: Mutex::new(Kept { newest: 0, items: VecDeque::new(), sender }) }
     }
 
     fn push(&self, event: &Event) {
@@ -119,7 +129,12 @@ impl Shared {
             Some(missed) if missed <= kept.items.len() => {
                 kept.items.range(kept.items.len() - missed..).cloned().collect()
             }
-            _ => VecDeque::from([Arc::new(self.item(kept.newest, &Event::Reset))]),
+            _ => {
+                let first = kept.items.partition_point(|item| item.at.elapsed() >= self.overlap);
+                let number = kept.newest - (kept.items.len() - first) as u64;
+                let reset = Arc::new(self.item(number, &Event::Reset));
+                std::iter::once(reset).chain(kept.items.range(first..).cloned()).collect()
+            }
         };
         Subscription { first, then }
     }
@@ -127,7 +142,7 @@ impl Shared {
     fn item(&self, number: u64, event: &Event) -> Item {
         // Every type in an event can be written as JSON.
         let data = serde_json::to_string(event).unwrap_or_default();
-        Item { id: format!("{:x}-{number}", self.feed), tag: tag(event), data }
+        Item { id: format!("{:x}-{number}", self.feed), tag: tag(event), data, at: Instant::now() }
     }
 
     fn number(&self, id: &str) -> Option<u64> {
@@ -169,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_listener_goes_on_where_it_was() {
-        let shared = Shared::new(7);
+        let shared = Shared::new(7, Duration::ZERO);
         for n in 1..=3 {
             shared.push(&event(n));
         }
@@ -187,7 +202,7 @@ mod tests {
 
     #[test]
     fn who_is_new_or_was_away_too_long_gets_a_reset() {
-        let shared = Shared::new(7);
+        let shared = Shared::new(7, Duration::ZERO);
         assert_eq!(tags(&shared.subscribe(None)), ["reset"]);
         for n in 0..KEPT + 5 {
             shared.push(&event(n));
@@ -198,6 +213,17 @@ mod tests {
             assert_eq!(subscription.first[0].id, format!("7-{}", KEPT + 5));
         }
         assert_eq!(shared.subscribe(Some("7-5")).first.len(), KEPT);
+    }
+
+    #[test]
+    fn where_there_are_replicas_a_reset_is_followed_by_what_another_one_may_not_know_yet() {
+        let shared = Shared::new(7, Duration::from_secs(3600));
+        shared.push(&event(1));
+        shared.push(&event(2));
+        let subscription = shared.subscribe(Some("8-1"));
+        assert_eq!(tags(&subscription), ["reset", "clusterRemoved", "clusterRemoved"]);
+        let ids: Vec<&str> = subscription.first.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, ["7-0", "7-1", "7-2"], "a listener that breaks off in between goes on there");
     }
 
     #[tokio::test]
@@ -211,7 +237,7 @@ mod tests {
             restore: None,
         };
         let (view, views) = watch::channel(Arc::new(FleetView { revision: 1, summary, clusters: BTreeMap::new() }));
-        let feed = Feed::start(sender.subscribe(), views);
+        let feed = Feed::start(sender.subscribe(), views, Duration::ZERO);
         let mut subscription = feed.subscribe(None);
         sender.send((1, Arc::new(event(1)))).unwrap();
         let item = subscription.then.recv().await.unwrap();

@@ -41,14 +41,12 @@ pub async fn login(
     jar: CookieJar,
     Json(login): Json<Login>,
 ) -> Result<(CookieJar, axum::Json<Me>), ApiError> {
-    // Where the server does not say who calls, all callers wait together.
-    let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(ConnectInfo(peer))| peer.ip());
-    let now = Instant::now();
+    let (address, now) = (address(peer), Instant::now());
     if let Some(wait) = api.logins.wait(address, now) {
         return Err(ApiError::TooManyLogins(wait));
     }
     let token = login.token.trim();
-    match api.auth.identify(token).await? {
+    match api.auth.identify_token(token).await? {
         Some(me) => Ok((jar.add(api.auth.cookie(token.to_owned())), axum::Json(me))),
         None => {
             api.logins.failed(address, now);
@@ -56,6 +54,11 @@ pub async fn login(
             Err(ApiError::Unauthenticated("the token is not known"))
         }
     }
+}
+
+/// Who calls. Where the server does not say, all callers wait together.
+pub(super) fn address(peer: Option<Extension<ConnectInfo<SocketAddr>>>) -> IpAddr {
+    peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(ConnectInfo(peer))| peer.ip())
 }
 
 /// Removes the dashboard's cookie.

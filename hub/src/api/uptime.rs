@@ -2,13 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use active_monitor_core::fleet::FleetView;
-use active_monitor_core::uptime::{Life, Transition, Uptime, Walk};
+use active_monitor_core::uptime::Uptime;
 use active_monitor_core::view::{Problem, UptimePage, UptimeView};
 use axum::extract::State;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -16,7 +15,9 @@ use super::Api;
 use super::extract::{Limit, Query, Selector};
 use super::problem::ApiError;
 use crate::auth::Viewer;
-use crate::store::{CheckKey, TransitionQuery};
+use crate::store::CheckKey;
+use crate::store::rollups::CheckFilter;
+use crate::uptime::{self, Made};
 
 /// Of which checks, over which time, and by what it is summed up.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -49,11 +50,11 @@ pub struct UptimeFilter {
 /// A time until now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct Window(Duration);
+struct Window(SignedDuration);
 
 impl Default for Window {
     fn default() -> Self {
-        Window(Duration::from_secs(24 * 3600))
+        Window(SignedDuration::from_hours(24))
     }
 }
 
@@ -61,14 +62,14 @@ impl TryFrom<String> for Window {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
-        let hours = |digits: &str, each: u64| digits.parse::<u64>().ok().and_then(|n| n.checked_mul(each));
+        let hours = |digits: &str, each: i64| i64::from(digits.parse::<u32>().ok()?).checked_mul(each);
         let hours = match (text.strip_suffix('h'), text.strip_suffix('d')) {
             (Some(digits), _) => hours(digits, 1),
             (_, Some(digits)) => hours(digits, 24),
             (None, None) => None,
         };
         match hours {
-            Some(hours) if (1..=90 * 24).contains(&hours) => Ok(Window(Duration::from_secs(hours * 3600))),
+            Some(hours) if (1..=90 * 24).contains(&hours) => Ok(Window(SignedDuration::from_hours(hours))),
             _ => Err("must be a number of hours or days from 1h to 90d"),
         }
     }
@@ -100,7 +101,7 @@ impl TryFrom<String> for By {
 }
 
 /// Uptime over 1 hour to 90 days, the lowest first. Also a run that did not happen counts against it; time of which
-/// nothing is known is shown apart.
+/// nothing is known is shown apart. More than two days begin at a midnight (UTC); sums of clusters may be 30 s old.
 #[utoipa::path(
     get, path = "/api/v1/uptime", operation_id = "uptime", tag = "uptime", params(UptimeFilter),
     responses(
@@ -115,30 +116,29 @@ pub async fn uptime(
     Query(filter): Query<UptimeFilter>,
 ) -> Result<axum::Json<UptimePage>, ApiError> {
     let UptimeFilter { cluster, namespace, name, selector, window: Window(window), by, limit } = filter;
-    let to = Timestamp::now();
-    let from = to.saturating_sub(window).unwrap_or(Timestamp::MIN);
-    let mut lives = api.app.store.lives().await?;
-    if let Some(present) = lives.last_mut() {
-        // This hub is there now, whenever it has said so last.
-        present.to = to;
-    }
+    let (now, store) = (Timestamp::now(), api.app.store.as_ref());
     let view = api.app.fleet.view();
-    let mut sums = Sums { view: &view, selector, by, lives: &lives, from, to, walk: None, groups: BTreeMap::new() };
-    let query = TransitionQuery { cluster, namespace, name, from, to };
-    api.app.store.transitions(&query, &mut |key, transition| sums.step(key, transition)).await?;
-    Ok(axum::Json(sums.page(limit.0 as usize)))
+    let mut sums = Sums { view: &view, selector, by, groups: BTreeMap::new() };
+    if sums.by != By::Check && namespace.is_none() && name.is_none() {
+        let Made { from, to, clusters } = api.uptime.clusters(store, cluster, window, now).await?;
+        for (cluster, (checks, time)) in clusters.iter() {
+            sums.add(cluster.clone(), None, *checks, time);
+        }
+        return Ok(axum::Json(sums.page(from, to, limit.0 as usize)));
+    }
+    let (filter, from) = (CheckFilter { cluster, namespace, name }, uptime::begins(now, window));
+    let checks = uptime::checks(store, &filter, &uptime::lives(store, now).await?, from, now).await?;
+    for (CheckKey { cluster, namespace, name }, time) in checks {
+        sums.add(cluster, Some((namespace, name)), 1, &time);
+    }
+    Ok(axum::Json(sums.page(from, now, limit.0 as usize)))
 }
 
-/// Sums up what the store shows, check by check.
+/// Sums up what the store shows, by groups.
 struct Sums<'a> {
     view: &'a FleetView,
     selector: Option<Selector>,
     by: By,
-    lives: &'a [Life],
-    from: Timestamp,
-    to: Timestamp,
-    /// The check under way.
-    walk: Option<(CheckKey, Walk<'a>)>,
     groups: BTreeMap<Group, (u64, Uptime)>,
 }
 
@@ -146,43 +146,31 @@ struct Sums<'a> {
 type Group = (Option<String>, Option<(String, String)>, Option<String>);
 
 impl Sums<'_> {
-    fn step(&mut self, key: CheckKey, transition: Transition) {
-        if self.walk.as_ref().is_none_or(|(at, _)| *at != key) {
-            self.finish();
-            self.walk = Some((key, Walk::new(self.lives, self.from, self.to)));
-        }
-        if let Some((_, walk)) = &mut self.walk {
-            walk.step(transition);
-        }
-    }
-
-    fn finish(&mut self) {
-        let Some((key, walk)) = self.walk.take() else { return };
-        let labels = self.view.clusters.get(&key.cluster).map(|entry| &entry.view.labels);
+    /// Adds the time of a check, or of so many checks of a cluster.
+    fn add(&mut self, cluster: String, check: Option<(String, String)>, checks: u64, time: &Uptime) {
+        let labels = self.view.clusters.get(&cluster).map(|entry| &entry.view.labels);
         let nothing = BTreeMap::new();
         if self.selector.as_ref().is_some_and(|selector| !selector.picks(labels.unwrap_or(&nothing))) {
             return;
         }
-        let time = walk.end();
-        if time == Uptime::default() {
+        if *time == Uptime::default() {
             // It was gone before.
             return;
         }
         let group = match &self.by {
-            By::Check => (Some(key.cluster), Some((key.namespace, key.name)), None),
-            By::Cluster => (Some(key.cluster), None, None),
+            By::Check => (Some(cluster), check, None),
+            By::Cluster => (Some(cluster), None, None),
             By::Fleet => (None, None, None),
             By::Label(label) => {
                 (None, None, Some(labels.and_then(|labels| labels.get(label)).cloned().unwrap_or_default()))
             }
         };
-        let (checks, sum) = self.groups.entry(group).or_default();
-        *checks += 1;
-        sum.add(&time);
+        let (count, sum) = self.groups.entry(group).or_default();
+        *count += checks;
+        sum.add(time);
     }
 
-    fn page(mut self, limit: usize) -> UptimePage {
-        self.finish();
+    fn page(self, from: Timestamp, to: Timestamp, limit: usize) -> UptimePage {
         let items = self.groups.into_iter().map(|((cluster, check, label), (checks, time))| {
             let (namespace, name) = check.unzip();
             UptimeView { cluster, namespace, name, label, checks, ratio: time.ratio(), time }
@@ -196,7 +184,7 @@ impl Sums<'_> {
         });
         let total = items.len() as u64;
         items.truncate(limit);
-        UptimePage { from: self.from, to: self.to, items, total }
+        UptimePage { from, to, items, total }
     }
 }
 

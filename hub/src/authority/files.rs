@@ -1,6 +1,7 @@
 //! The CAs' files. Each step is done by writing whole files and renaming them, so that a hub that dies between any two of
 //! them starts with one stage or the other.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ pub const NEXT_CERTIFICATE: &str = "ca.next.crt";
 pub const NEXT_KEY: &str = "ca.next.key";
 /// The CA that signed before.
 pub const PREVIOUS_CERTIFICATE: &str = "ca.previous.crt";
+
+/// All of them, in an order in which a key is there before its certificate.
+const NAMES: [&str; 5] = [KEY_FILE, CERTIFICATE_FILE, NEXT_KEY, NEXT_CERTIFICATE, PREVIOUS_CERTIFICATE];
 
 #[derive(Clone)]
 pub(super) struct Files {
@@ -44,6 +48,29 @@ impl Files {
         Ok(Trust { ca, next, previous })
     }
 
+    /// Every file that is there, by its name.
+    pub(super) fn all(&self) -> Result<BTreeMap<String, String>, CaError> {
+        let mut all = BTreeMap::new();
+        for name in NAMES {
+            if let Some(text) = self.read_optional(name)? {
+                all.insert(name.to_owned(), text);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes them these. One that is not among them goes.
+    pub(super) fn replace(&self, all: &BTreeMap<String, String>) -> Result<(), CaError> {
+        for name in NAMES {
+            match all.get(name) {
+                Some(text) => self.write(name, text)?,
+                None if self.read_optional(name)?.is_some() => self.remove(name)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the next CA.
     pub(super) fn introduce(&self, now: Timestamp) -> Result<(), CaError> {
         let (certificate, key) = ca::create(now)?;
@@ -60,9 +87,7 @@ impl Files {
 
     /// Forgets the previous CA.
     pub(super) fn end(&self) -> Result<(), CaError> {
-        let path = self.dir.join(PREVIOUS_CERTIFICATE);
-        fs::remove_file(&path).map_err(|source| CaError::File { path, source })?;
-        self.sync()
+        self.remove(PREVIOUS_CERTIFICATE)
     }
 
     /// A key that is the next certificate's says that the switch was begun.
@@ -91,6 +116,12 @@ impl Files {
     fn write(&self, name: &str, text: &str) -> Result<(), CaError> {
         let path = self.dir.join(name);
         write_private(&path, text.as_bytes()).map_err(|source| CaError::File { path, source })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), CaError> {
+        let path = self.dir.join(name);
+        fs::remove_file(&path).map_err(|source| CaError::File { path, source })?;
+        self.sync()
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), CaError> {

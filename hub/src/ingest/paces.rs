@@ -1,10 +1,11 @@
 //! How fast each cluster is read: a bucket that lasts longer than a session, so that dialling again fills none.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use active_monitor_core::session::pace::Pace;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub(super) struct Paces {
     began: Instant,

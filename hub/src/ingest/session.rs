@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal};
+use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal, Scope};
+use active_monitor_core::fleet::Refusal::Overtaken;
 use active_monitor_core::fleet::Said;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::{AgentFrame, Hello, HubFrame, Report, Welcome};
 use active_monitor_core::session::gaps::{Gap, Piece, Sequence};
 use active_monitor_core::session::hub::{HubSession, Input, Output, SessionError};
@@ -25,7 +27,9 @@ use tracing::Instrument;
 
 use super::Shared;
 use crate::ca::AgentIdentity;
-use crate::owner::{DefinitionSet, Given, Opened};
+use crate::clock;
+use crate::desired::Tested;
+use crate::owner::{ChangeError, DefinitionSet, Given, NotOpened, Opened};
 use crate::refusals::Refused;
 use crate::store::{Recorded, Store, StoreError};
 
@@ -62,6 +66,10 @@ struct Session {
     /// Pauses in force that an agent which took over may not know; one at a time is under way.
     repeats: VecDeque<Command>,
     repeating: Option<String>,
+    /// The enrolment that this session goes by, by when it was.
+    enrolled: Option<Timestamp>,
+    /// The self-test that this session asked for by itself, until its command is answered.
+    self_test: Option<String>,
     /// The journal that the agent reports from, and how far it has come.
     journal: Option<(String, Sequence)>,
     /// In the order of the reports: an ack covers everything before it.
@@ -93,6 +101,8 @@ pub(super) async fn run(
         waiting: BTreeMap::new(),
         repeats: VecDeque::new(),
         repeating: None,
+        enrolled: None,
+        self_test: None,
         journal: None,
         commits: FuturesOrdered::new(),
         places: Arc::default(),
@@ -109,7 +119,7 @@ pub(super) async fn run(
 
 impl Session {
     async fn serve(&mut self, identity: AgentIdentity, mut frames: Streaming<v1::AgentFrame>) -> Ended {
-        let expires = tokio::time::sleep(until(identity.not_after));
+        let expires = tokio::time::sleep(clock::until(identity.not_after));
         let hello = tokio::time::sleep(HELLO_TIMEOUT);
         tokio::pin!(expires, hello);
         let stop = self.shared.stop.clone();
@@ -165,7 +175,7 @@ impl Session {
     fn renewed_until(&self) -> Option<Duration> {
         let records = self.shared.fleet.records();
         let newest = records.get(&self.cluster)?.agent_keys.last()?;
-        Some(until(newest.not_after)).filter(|left| !left.is_zero())
+        Some(clock::until(newest.not_after)).filter(|left| !left.is_zero())
     }
 
     /// Converts what came from the stream; `None` for what is to be ignored.
@@ -248,7 +258,8 @@ impl Session {
             Output::DefinitionsStatus(statuses) => {
                 self.shared.fleet.definition_statuses(&self.cluster, statuses).await.map_err(|_| Ended)?;
             }
-            Output::Answered(answer) => self.answered(answer),
+            Output::Answered(answer) => self.answered(answer).await?,
+            Output::SelfTested(self_test) => self.tested(self_test).await?,
             Output::DefinitionsTooLarge { bytes } => {
                 tracing::error!(cluster = self.cluster, bytes, "definitions are too large to send");
             }
@@ -268,8 +279,15 @@ impl Session {
         let journal = hello.clone();
         let Opened { epoch, cut, commands } = match self.shared.fleet.open(hello).await {
             Ok(opened) => opened,
-            Err(None) => return Ok(go_away("the hub is stopping", RETRY_SOON_MS)),
-            Err(Some(refusal)) => {
+            Err(NotOpened::Stopping) => return Ok(go_away("the hub is stopping", RETRY_SOON_MS)),
+            Err(NotOpened::Store(error)) => {
+                tracing::error!(cluster = self.cluster, %error, "session not opened");
+                return Ok(go_away("the hub cannot store that the session is here", RETRY_SOON_MS));
+            }
+            Err(NotOpened::Refused(refusal @ Overtaken { .. })) => {
+                return Ok(go_away(&refusal.to_string(), RETRY_SOON_MS));
+            }
+            Err(NotOpened::Refused(refusal)) => {
                 tracing::warn!(cluster = self.cluster, %refusal, "session refused");
                 self.shared.refusals.count(Refused::Hello);
                 return Ok(go_away(&refusal.to_string(), RETRY_LATER_MS));
@@ -292,6 +310,7 @@ impl Session {
         }
         self.follow(&journal).await;
         self.repeats = pauses(&*self.shared.store, &self.cluster).await;
+        self.ask_for_self_test();
         let mut definitions = self.shared.fleet.definition_set(&self.cluster).await.map_err(|_| Ended)?;
         // A new session gets the set as it is.
         definitions.mark_changed();
@@ -306,8 +325,36 @@ impl Session {
         }))
     }
 
-    fn answered(&mut self, answer: Answer) {
-        if let Err(Refusal { layer, reason }) = &answer.verdict {
+    /// Until its cluster has passed a self-test, each session begins with one.
+    fn ask_for_self_test(&mut self) {
+        let records = self.shared.fleet.records();
+        let Some(record) = records.get(&self.cluster) else { return };
+        self.enrolled = record.valid_from;
+        if record.self_test.as_ref().is_some_and(SelfTest::passed) {
+            return;
+        }
+        let id = format!("self-test-{}", self.epoch.unwrap_or_default());
+        self.self_test = Some(id.clone());
+        self.repeats.push_back(Command { id, scope: Scope::default(), order: Order::SelfTest });
+    }
+
+    async fn tested(&mut self, self_test: SelfTest) -> Result<(), Ended> {
+        let tested = Tested { cluster: self.cluster.clone(), enrolled: self.enrolled, self_test };
+        match self.shared.fleet.self_tested(tested).await {
+            Ok(()) => Ok(()),
+            Err(ChangeError::Stopping) => Err(Ended),
+            Err(error) => {
+                tracing::error!(cluster = self.cluster, %error, "self-test not kept");
+                Ok(())
+            }
+        }
+    }
+
+    async fn answered(&mut self, answer: Answer) -> Result<(), Ended> {
+        let is_ours = self.self_test.take_if(|id| *id == answer.id).is_some();
+        if is_ours && let Err(refusal) = &answer.verdict {
+            self.tested(SelfTest::refused(refusal, clock::now())).await?;
+        } else if let Err(Refusal { layer, reason }) = &answer.verdict {
             tracing::warn!(cluster = self.cluster, id = answer.id, layer = layer.as_str(), reason, "command refused");
             self.shared.refusals.count(Refused::Command);
         }
@@ -317,6 +364,7 @@ impl Session {
             // Err means that nobody waits any more.
             let _ = waiting.send(answer);
         }
+        Ok(())
     }
 
     /// Takes up the journal where the store has it. An agent that does not name its journal has no gaps.
@@ -363,7 +411,7 @@ impl Session {
         let places = Arc::clone(&self.places);
         self.commits.push_back(Box::pin(async move {
             let _alone = places.write().await;
-            let result = store.record_gap(&cluster, &journal, gap, Timestamp::now()).await;
+            let result = store.record_gap(&cluster, &journal, gap, clock::now()).await;
             (0, result.map(|()| Recorded::default()))
         }));
     }
@@ -378,7 +426,7 @@ impl Session {
         let places = Arc::clone(&self.places);
         let commit = async move {
             let _beside_others = places.read().await;
-            let now = Timestamp::now();
+            let now = clock::now();
             let cursor = async {
                 match &journal {
                     Some(journal) => store.put_report_cursor(&cluster, journal, through_seq, now).await,
@@ -388,7 +436,7 @@ impl Session {
             // Both wait for the same commit of the disk.
             let result = futures::try_join!(store.record_runs(&cluster, runs, now), cursor);
             if result.is_ok() {
-                let now = Timestamp::now();
+                let now = clock::now();
                 ends.into_iter().for_each(|end| figures.recorded(end, now));
             }
             (through_seq, result.map(|(recorded, ())| recorded))
@@ -456,7 +504,7 @@ fn is_unreadable(status: &Status) -> bool {
 
 /// The pauses that a cluster's agent has taken and that have not ended.
 async fn pauses(store: &dyn Store, cluster: &str) -> VecDeque<Command> {
-    let now = Timestamp::now();
+    let now = clock::now();
     let pauses = store.pauses(cluster, now).await.unwrap_or_else(|error| {
         tracing::error!(cluster, %error, "pauses cannot be read; an agent that took over lacks them");
         Vec::new()
@@ -471,11 +519,6 @@ async fn pauses(store: &dyn Store, cluster: &str) -> VecDeque<Command> {
 
 fn go_away(reason: &str, retry_after_ms: u32) -> Input {
     Input::GoAway { reason: reason.to_owned(), retry_after_ms }
-}
-
-fn until(at: Timestamp) -> Duration {
-    let left = at.as_millisecond().saturating_sub(Timestamp::now().as_millisecond());
-    Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }
 
 /// The next command; never, while no session is open.
@@ -511,6 +554,7 @@ fn refused(error: &SessionError) -> Refused {
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
         | SessionError::UnknownNonce { .. }
+        | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Refused::Protocol,
     }
 }
@@ -524,6 +568,7 @@ fn status(error: &SessionError) -> Status {
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
         | SessionError::UnknownNonce { .. }
+        | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Status::failed_precondition(text),
     }
 }

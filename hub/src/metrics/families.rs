@@ -1,141 +1,14 @@
-//! The built-in families, and the rows that they are written from.
+//! The built-in families: what they say of each check and cluster, and how that is written.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::sync::Arc;
-
-use active_monitor_core::fleet::{ClusterEntry, FleetView, overdue_seconds};
+use active_monitor_core::fleet::{ClusterEntry, overdue_seconds};
 use active_monitor_core::run::RunKind;
-use active_monitor_core::state::{CheckState, Sample, Totals};
+use active_monitor_core::state::Totals;
 use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus};
 use jiff::Timestamp;
 
+use super::rows::{ClusterRow, Rows};
 use super::selection::Selection;
-use super::text::{Text, push_label};
-
-/// The clusters and checks of a view in the order in which they are written, with their labels as ready text.
-pub(super) struct Rows {
-    pub(super) clusters: Vec<ClusterRow>,
-    pub(super) checks: Vec<CheckRow>,
-    /// Custom samples that are shown nowhere, by cluster.
-    pub(super) dropped: BTreeMap<String, u64>,
-    /// The text of all labels: one allocation for the whole fleet.
-    labels: String,
-    now: Timestamp,
-}
-
-pub(super) struct ClusterRow {
-    pub(super) entry: Arc<ClusterEntry>,
-    labels: Range<usize>,
-}
-
-pub(super) struct CheckRow {
-    pub(super) view: Arc<CheckView>,
-    labels: Range<usize>,
-    /// Whether what the agent said still holds: the series of its values end when it does not.
-    is_live: bool,
-    /// Numbers of the samples that are shown.
-    pub(super) samples: Vec<usize>,
-}
-
-impl CheckRow {
-    /// The value of one of the labels in the ready text; empty for any other.
-    pub(super) fn label(&self, label: &str) -> &str {
-        match label {
-            "cluster" => &self.view.cluster,
-            "namespace" => &self.view.state.namespace,
-            "healthcheck_name" => &self.view.state.name,
-            _ => "",
-        }
-    }
-}
-
-/// Where the series of one row go, as far as they are wanted.
-struct Series<'a, L> {
-    name: &'a str,
-    /// Ready text.
-    labels: &'a str,
-    wanted: &'a Selection,
-    /// The values in the ready text.
-    label: L,
-    text: &'a mut Text,
-}
-
-impl<'a, L: Fn(&str) -> &'a str> Series<'a, L> {
-    fn plain(&mut self, value: f64) {
-        if self.wanted.picks(self.name, &self.label) {
-            self.text.series(self.name, self.labels, value);
-        }
-    }
-
-    /// One with a label that is not in the ready text.
-    fn with(&mut self, label: &str, content: &'a str, value: f64) {
-        if self.wanted.picks(self.name, |wanted| if wanted == label { content } else { (self.label)(wanted) }) {
-            self.text.series_with(self.name, self.labels, label, content, value);
-        }
-    }
-}
-
-/// A sample by the number of its check and its own in it.
-#[derive(Clone, Copy)]
-pub(super) struct SampleAt {
-    pub(super) check: usize,
-    pub(super) sample: usize,
-}
-
-impl Rows {
-    /// Of the clusters that `picks` wants.
-    pub(super) fn new(view: &FleetView, now: Timestamp, picks: impl Fn(&ClusterEntry) -> bool) -> Rows {
-        let (dropped, labels) = (BTreeMap::new(), String::new());
-        let mut rows = Rows { clusters: Vec::new(), checks: Vec::new(), dropped, labels, now };
-        for (name, entry) in view.clusters.iter().filter(|(_, entry)| picks(entry)) {
-            let labels = rows.labels(&[("cluster", name)]);
-            rows.clusters.push(ClusterRow { entry: entry.clone(), labels });
-            let is_reachable = entry.view.status != ClusterStatus::Unreachable;
-            let mut left = MAX_SAMPLES_PER_CLUSTER;
-            let mut dropped = 0;
-            for check in entry.checks.values() {
-                let CheckState { namespace, name: check_name, samples, .. } = &check.state;
-                let names = [("cluster", name.as_str()), ("namespace", namespace), ("healthcheck_name", check_name)];
-                let labels = rows.labels(&names);
-                let is_live = is_reachable && check.status != CheckStatus::Stale;
-                let shown = if is_live { shown(samples, left) } else { Vec::new() };
-                left -= shown.len();
-                dropped += if is_live { samples.len() - shown.len() } else { 0 };
-                rows.checks.push(CheckRow { view: check.clone(), labels, is_live, samples: shown });
-            }
-            if dropped > 0 {
-                rows.dropped.insert(name.clone(), dropped as u64);
-            }
-        }
-        rows
-    }
-
-    fn labels(&mut self, labels: &[(&str, &str)]) -> Range<usize> {
-        let start = self.labels.len();
-        for (index, (label, value)) in labels.iter().enumerate() {
-            push_label(&mut self.labels, index == 0, label, value);
-        }
-        start..self.labels.len()
-    }
-
-    /// The labels of the check of a sample, and the sample.
-    pub(super) fn sample(&self, at: SampleAt) -> (&str, &Sample) {
-        let row = &self.checks[at.check];
-        (&self.labels[row.labels.clone()], &row.view.state.samples[at.sample])
-    }
-}
-
-/// Numbers of the samples that can be shown: a valid name, a finite value, a name only once, at most `limit`.
-fn shown(samples: &[Sample], limit: usize) -> Vec<usize> {
-    let mut names = BTreeSet::new();
-    let is_valid = |sample: &Sample| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        !sample.metric.is_empty() && sample.metric.chars().all(allowed) && sample.value.is_finite()
-    };
-    let valid = samples.iter().enumerate().filter(|(_, sample)| is_valid(sample) && names.insert(&sample.metric));
-    valid.map(|(index, _)| index).take(limit).collect()
-}
+use super::text::Text;
 
 /// A family that is always there.
 pub(super) struct Family {
@@ -162,8 +35,8 @@ enum Write {
     ClusterStatus,
 }
 
-/// Custom samples of one cluster that are shown.
-const MAX_SAMPLES_PER_CLUSTER: usize = 100_000;
+/// In a column, where a family says nothing: no value that is written is one.
+const NOTHING: f64 = f64::NAN;
 
 /// Every built-in family in the order in which they are written.
 pub(super) const FAMILIES: &[Family] = &[
@@ -308,58 +181,90 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 impl Family {
-    /// Writes the series of row number `index` that are wanted; false where there is no such row.
-    pub(super) fn write_row(&self, rows: &Rows, index: usize, wanted: &Selection, text: &mut Text) -> bool {
+    /// Appends to the family's column what it says of a check: two values for its runs, one for the check itself, none
+    /// where it writes what the rows have anyway.
+    pub(super) fn read(&self, check: &CheckView, is_live: bool, now: Timestamp, column: &mut Vec<f64>) {
         match self.write {
-            Write::Cluster(_) | Write::ClusterStatus => {
-                let Some(row) = rows.clusters.get(index) else { return false };
-                let cluster = &row.entry.view.name;
-                let label = |label: &str| if label == "cluster" { cluster.as_str() } else { "" };
-                let mut out = Series { name: self.name, labels: &rows.labels[row.labels.clone()], wanted, label, text };
-                self.write_cluster(row, &mut out);
+            Write::Run(value) => {
+                let of = |totals: Option<&Totals>| totals.filter(|_| is_live).and_then(value).unwrap_or(NOTHING);
+                column.extend([of(Some(&check.state.check)), of(check.state.remedy.as_ref())]);
             }
-            Write::Run(_) | Write::Samples | Write::Check(_) | Write::CheckStatus => {
-                let Some(row) = rows.checks.get(index) else { return false };
-                let labels = &rows.labels[row.labels.clone()];
-                let mut out = Series { name: self.name, labels, wanted, label: |label: &str| row.label(label), text };
-                self.write_check(row, rows.now, &mut out);
-            }
+            Write::Check(value) => column.push(value(check, now)),
+            Write::Samples | Write::CheckStatus | Write::Cluster(_) | Write::ClusterStatus => {}
         }
-        true
     }
 
-    fn write_cluster<'a>(&self, row: &'a ClusterRow, out: &mut Series<'a, impl Fn(&str) -> &'a str>) {
+    /// Whether it has a row for each check; else it has one for each cluster.
+    pub(super) fn is_of_checks(&self) -> bool {
+        match self.write {
+            Write::Run(_) | Write::Samples | Write::Check(_) | Write::CheckStatus => true,
+            Write::Cluster(_) | Write::ClusterStatus => false,
+        }
+    }
+
+    /// Writes the series of a cluster that are wanted.
+    pub(super) fn write_cluster(&self, rows: &Rows, row: &ClusterRow, wanted: &Selection, text: &mut Text) {
+        let cluster = &row.entry.view;
+        let label = |label: &str| if label == "cluster" { cluster.name.as_str() } else { "" };
+        let mut out = Series { name: self.name, labels: rows.labels_of_cluster(row), wanted, label, text };
         match self.write {
             Write::Cluster(value) => {
                 if let Some(value) = value(&row.entry) {
                     out.plain(value);
                 }
             }
-            Write::ClusterStatus => out.with("status", row.entry.view.status.as_str(), 1.0),
+            Write::ClusterStatus => out.with("status", cluster.status.as_str(), 1.0),
             Write::Run(_) | Write::Samples | Write::Check(_) | Write::CheckStatus => {}
         }
     }
 
-    fn write_check<'a>(&self, row: &'a CheckRow, now: Timestamp, out: &mut Series<'a, impl Fn(&str) -> &'a str>) {
-        let state = &row.view.state;
+    /// Writes the series of check number `index` that are wanted, out of the family's column.
+    pub(super) fn write_check(&self, rows: &Rows, index: usize, column: &[f64], wanted: &Selection, text: &mut Text) {
+        let row = &rows.checks[index];
+        let label = |label: &str| row.label(label);
+        let mut out = Series { name: self.name, labels: rows.labels_of_check(row), wanted, label, text };
         match self.write {
-            Write::Run(value) if row.is_live => {
-                let remedy = state.remedy.as_ref().map(|totals| (RunKind::Remedy, totals));
-                for (kind, totals) in [(RunKind::HealthCheck, &state.check)].into_iter().chain(remedy) {
-                    if let Some(value) = value(totals) {
-                        out.with("workflow", kind.as_str(), value);
+            Write::Run(_) => {
+                for (kind, value) in [RunKind::HealthCheck, RunKind::Remedy].into_iter().zip(&column[2 * index..]) {
+                    if !value.is_nan() {
+                        out.with("workflow", kind.as_str(), *value);
                     }
                 }
             }
             Write::Samples => {
-                for index in &row.samples {
-                    let sample = &state.samples[*index];
-                    out.with("metric", &sample.metric, sample.value);
+                for sample in &rows.samples[row.samples.clone()] {
+                    out.with("metric", rows.metric(sample), sample.value);
                 }
             }
-            Write::Check(value) => out.plain(value(&row.view, now)),
-            Write::CheckStatus => out.with("status", row.view.status.as_str(), 1.0),
-            Write::Run(_) | Write::Cluster(_) | Write::ClusterStatus => {}
+            Write::Check(_) => out.plain(column[index]),
+            Write::CheckStatus => out.with("status", row.status.as_str(), 1.0),
+            Write::Cluster(_) | Write::ClusterStatus => {}
+        }
+    }
+}
+
+/// Where the series of one row go, as far as they are wanted.
+struct Series<'a, L> {
+    name: &'a str,
+    /// Ready text.
+    labels: &'a str,
+    wanted: &'a Selection,
+    /// The values in the ready text.
+    label: L,
+    text: &'a mut Text,
+}
+
+impl<'a, L: Fn(&str) -> &'a str> Series<'a, L> {
+    fn plain(&mut self, value: f64) {
+        if self.wanted.picks(self.name, &self.label) {
+            self.text.series(self.name, self.labels, value);
+        }
+    }
+
+    /// One with a label that is not in the ready text.
+    fn with(&mut self, label: &str, content: &'a str, value: f64) {
+        if self.wanted.picks(self.name, |wanted| if wanted == label { content } else { (self.label)(wanted) }) {
+            self.text.series_with(self.name, self.labels, label, content, value);
         }
     }
 }

@@ -66,11 +66,13 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckVi
         refused_checks: 0,
         clock_skew_ms: -250,
         certificate_ends_at: None,
+        self_test: None,
+        pending_enrolment: None,
         checks: BTreeMap::new(),
     };
     let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());
     let checks = checks.into_iter().map(|check| (key(&check), check)).collect();
-    (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::new(checks) }))
+    (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::new(checks), own: None }))
 }
 
 pub(crate) fn fleet(clusters: Vec<(String, Arc<ClusterEntry>)>) -> FleetView {
@@ -154,6 +156,18 @@ fn a_large_fleet_comes_in_chunks() {
     let text = String::from_utf8(chunks.concat()).unwrap();
     assert_eq!(text.matches("\nc499_v{").count(), 4);
     assert_eq!(text.matches("# TYPE c499_v gauge\n").count(), 1);
+}
+
+#[test]
+fn the_first_bytes_do_not_wait_for_the_last_cluster() {
+    let checks =
+        |cluster: &str| (0..100).map(|n| check(cluster, &format!("c{n}"), CheckStatus::Succeeded, vec![])).collect();
+    let names: Vec<String> = (0..100).map(|n| format!("cluster-{n}")).collect();
+    let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
+    let mut exposition = HubMetrics::new(Registry::new()).exposition(&view, time(1_100), Wanted::all());
+    let first = exposition.next().unwrap();
+    let read = exposition.rows.checks.len();
+    assert!(first.len() >= CHUNK_BYTES && (1_000..5_000).contains(&read), "{read} of 10000 checks were read");
 }
 
 /// The lines of series, without the hub's own.

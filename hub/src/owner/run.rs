@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Given, Message, Opened, Published};
+use crate::clock;
 
 /// Messages that share one publication.
 const BATCH: usize = 1024;
@@ -32,6 +33,7 @@ struct Owner {
     sessions: BTreeMap<String, Open>,
     view: watch::Sender<Arc<FleetView>>,
     events: broadcast::Sender<Published>,
+    watch: clock::Watch,
 }
 
 pub(super) async fn run(
@@ -41,14 +43,15 @@ pub(super) async fn run(
     events: broadcast::Sender<Published>,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events };
+    let mut owner = Owner { fleet, sessions: BTreeMap::new(), view, events, watch: clock::Watch::new() };
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let due = due_in(owner.fleet.next_wake());
         tokio::select! {
             // First what agents say: a word that waits here must not be overtaken by the end of its lease.
             biased;
-            _ = queue.recv_many(&mut batch, BATCH) => {}
+            // None means that everybody who could say something is gone: only at the end of the process.
+            received = queue.recv_many(&mut batch, BATCH) => if received == 0 { return Ok(()) },
             () = tokio::time::sleep(due) => {}
             () = stop.cancelled() => return Ok(()),
         }
@@ -60,26 +63,39 @@ pub(super) async fn run(
 fn due_in(wake: Option<Timestamp>) -> Duration {
     let Some(wake) = wake else { return Duration::from_secs(3600) };
     // One more millisecond, since the deadline may lie within the current one.
-    let left = wake.as_millisecond().saturating_sub(Timestamp::now().as_millisecond()).saturating_add(1);
-    Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(3600))
+    (clock::until(wake) + Duration::from_millis(1)).min(Duration::from_secs(3600))
 }
 
 impl Owner {
     /// Applies what waits, lets time pass, publishes.
     fn turn(&mut self, batch: &mut Vec<Message>) {
-        let now = Timestamp::now();
+        let (now, step) = self.watch.look();
         let mut events = Vec::new();
+        if let Some(by) = step {
+            let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+            tracing::warn!(by_ms, "the hub's clock was set while it ran: leases go on as they were");
+            events.extend(self.fleet.stepped(now, by));
+        }
         let mut settled = Vec::new();
         let mut opened = Vec::new();
         let messages = batch.len();
         for message in batch.drain(..) {
             match message {
-                Message::Open(hello, answer) => opened.push((answer, self.open(now, &hello, &mut events))),
+                Message::Open(hello, epoch, answer) => {
+                    opened.push((answer, self.open(now, &hello, epoch, &mut events)));
+                }
                 Message::Change(change) => {
                     if let Change::ClusterRemoved { name } = &change {
                         self.cut(name, "the cluster was removed");
                     }
+                    let followed = if let Change::Followed(followed) = &change { &followed.clusters[..] } else { &[] };
+                    let moving: Vec<String> = followed.iter().map(|there| there.cluster.clone()).collect();
                     events.extend(self.fleet.apply(now, change));
+                    for cluster in moving {
+                        if self.fleet.open_epoch(&cluster).is_none() {
+                            self.cut(&cluster, "another session of this cluster took over");
+                        }
+                    }
                 }
                 Message::Command(cluster, given) => self.command(&cluster, given),
                 Message::Cut(cluster, reason) => self.cut(&cluster, reason),
@@ -100,8 +116,17 @@ impl Owner {
         }
     }
 
-    fn open(&mut self, now: Timestamp, hello: &Hello, events: &mut Vec<Event>) -> Result<Opened, Refusal> {
-        let (result, changed) = self.fleet.open(now, hello);
+    fn open(
+        &mut self,
+        now: Timestamp,
+        hello: &Hello,
+        epoch: Option<u64>,
+        events: &mut Vec<Event>,
+    ) -> Result<Opened, Refusal> {
+        let (result, changed) = match epoch {
+            Some(epoch) => self.fleet.open_as(now, hello, epoch),
+            None => self.fleet.open(now, hello),
+        };
         events.extend(changed);
         let epoch = result?;
         self.cut(&hello.cluster, "another session of this cluster took over");

@@ -1,8 +1,9 @@
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
-use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::uptime::{Class, Day, Life, Transition, Uptime};
 use active_monitor_core::view::CheckStatus;
 
 use super::*;
+use crate::store::rollups::{CheckDay, Rollups};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditEntry, CheckKey, RunQuery, TransitionQuery};
 
@@ -140,4 +141,26 @@ async fn the_last_word_on_a_check_is_kept_however_old_it_is() {
     assert_eq!(left, [("busy".to_owned(), day(2)), ("busy".to_owned(), day(390)), ("calm".to_owned(), day(0))]);
     assert_eq!(store.lives().await.unwrap(), [Life { from: day(6), to: day(400) }]);
     assert_eq!(counts.pruned.with_label_values(&["transitions"]).get(), 4);
+}
+
+#[tokio::test]
+async fn a_years_sums_of_a_check_take_the_bytes_that_the_docs_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).await.unwrap();
+    let empty = store.sizes().await.unwrap();
+    let counts = Pruning::new().unwrap();
+    for at in 0..400 {
+        let checks = (0..20).map(|check| CheckDay {
+            key: CheckKey { cluster: "prod-eu-1".into(), namespace: "health".into(), name: format!("check-{check}") },
+            time: Uptime { up_seconds: 86_000.5, down_seconds: 399.5, outages: 2, ..Uptime::default() },
+            ends: Class::Up,
+        });
+        store.put_days(Day::of(day(at)), "prod-eu-1", checks.collect()).await.unwrap();
+    }
+    pass(&store, KEPT, day(399), &counts).await.unwrap();
+    let left = store.sizes().await.unwrap();
+    assert!(left.rows.contains(&("check_days", 367 * 20)), "{left:?}");
+    let a_year = (left.used_bytes - empty.used_bytes) / 20;
+    println!("{a_year} bytes a check and year, {} a day", a_year / 367);
+    assert!((20_000..40_000).contains(&a_year), "docs/hub.md says about 25 KB a check and year: {a_year}");
 }

@@ -12,7 +12,8 @@ use prometheus::core::Collector;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio_util::sync::CancellationToken;
 
-use super::postgres::PostgresStore;
+use super::postgres::replicas::Replicas;
+use super::postgres::{Claim, PostgresStore, Share};
 use super::sqlite::SqliteStore;
 use super::{Store, StoreError};
 
@@ -132,6 +133,8 @@ fn parse(text: &str) -> Result<Location, LocationError> {
 pub struct Opened {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// How the hub's replicas reach each other; none where the hub is alone.
+    pub replicas: Option<Arc<Replicas>>,
     /// What it counts.
     pub collectors: Vec<Box<dyn Collector>>,
     /// Keeps a second hub away until the token is cancelled; ends with an error where that fails. None where the store
@@ -148,7 +151,7 @@ impl Location {
         Location::Sqlite(data_dir.to_owned())
     }
 
-    /// Opens the store.
+    /// Opens the store, which nobody else may have open.
     ///
     /// # Errors
     /// It cannot be reached or brought up to date, or another hub has it.
@@ -156,15 +159,37 @@ impl Location {
         match self {
             Location::Sqlite(directory) => {
                 let store = SqliteStore::open(directory).await?;
-                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), claim: None })
+                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), replicas: None, claim: None })
             }
             Location::Postgres(options) => {
-                let (store, claim) = PostgresStore::open(options.as_ref().clone()).await?;
-                let hold: Hold = Box::new(move |stop| claim.hold(stop).boxed());
-                Ok(Opened { collectors: store.collectors(), store: Arc::new(store), claim: Some(hold) })
+                let opened = PostgresStore::open(options.as_ref().clone(), Share::Alone).await?;
+                Ok(of_postgres(opened, |_| None))
             }
         }
     }
+
+    /// Opens the store for one of the hub's replicas.
+    ///
+    /// # Errors
+    /// As [`Location::open`]; and a file is nothing to share.
+    pub async fn share(&self) -> Result<Opened, StoreError> {
+        match self {
+            Location::Sqlite(_) => Err(StoreError::NotShared),
+            Location::Postgres(options) => {
+                let opened = PostgresStore::open(options.as_ref().clone(), Share::Replicas).await?;
+                Ok(of_postgres(opened, |store| Some(Arc::new(Replicas::new(store)))))
+            }
+        }
+    }
+}
+
+fn of_postgres(
+    (store, claim): (PostgresStore, Claim),
+    replicas: impl FnOnce(&PostgresStore) -> Option<Arc<Replicas>>,
+) -> Opened {
+    let hold: Hold = Box::new(move |stop| claim.hold(stop).boxed());
+    let (collectors, replicas) = (store.collectors(), replicas(&store));
+    Opened { store: Arc::new(store), replicas, collectors, claim: Some(hold) }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{Incident, IncidentPage, Placed, Restore, RunPage};
+use active_monitor_core::view::{Incident, IncidentPage, PendingEnrolment, Placed, Restore, RunPage};
 use async_trait::async_trait;
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -23,7 +24,8 @@ use prometheus::core::Collector;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio_util::sync::DropGuard;
 
-pub use claim::Claim;
+pub use claim::{Claim, Share};
+use replicas::Lease;
 
 use super::metrics::Metrics;
 use super::{
@@ -41,7 +43,9 @@ mod history;
 mod incidents;
 mod pauses;
 mod prune;
+pub mod replicas;
 mod restore;
+mod rollups;
 mod source;
 mod states;
 mod transitions;
@@ -55,13 +59,16 @@ const ACQUIRE: Duration = Duration::from_secs(10);
 /// A request that takes longer is given up: of a server that is cut off nothing is heard otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The store in a data base of a PostgreSQL server.
+/// The store in a data base of a PostgreSQL server. Clones are the same store.
+#[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
     readers: PgPool,
     metrics: Metrics,
+    /// What only one replica may write is written under it; none where the hub is alone.
+    fence: Option<Lease>,
     /// The claim is not given up before the last write.
-    _open: DropGuard,
+    _open: Arc<DropGuard>,
 }
 
 impl PostgresStore {
@@ -69,19 +76,25 @@ impl PostgresStore {
     ///
     /// # Errors
     /// The server is not reached, another hub has the data base, or a migration fails.
-    pub async fn open(options: PgConnectOptions) -> Result<(PostgresStore, Claim), StoreError> {
-        let claim = Claim::take(&options).await?;
+    pub async fn open(options: PgConnectOptions, share: Share) -> Result<(PostgresStore, Claim), StoreError> {
+        let claim = Claim::take(&options, share).await?;
         let pool = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(ACQUIRE);
         let pool = pool.after_connect(|connection, _| claim::keep_commits(connection).boxed());
         let pool = pool.connect_with(options.clone()).await?;
         let readers = PgPoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE);
         let readers = readers.connect_lazy_with(options);
-        Ok((PostgresStore { pool, readers, metrics: Metrics::new()?, _open: claim.closed().drop_guard() }, claim))
+        let open = Arc::new(claim.closed().drop_guard());
+        Ok((PostgresStore { pool, readers, metrics: Metrics::new()?, fence: None, _open: open }, claim))
     }
 
     /// What the store counts, to be registered where it shall be seen.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
         self.metrics.collectors()
+    }
+
+    /// The same store. What only one replica may write is refused once another has taken the lease over.
+    fn fenced(&self, lease: &Lease) -> PostgresStore {
+        PostgresStore { fence: Some(lease.clone()), ..self.clone() }
     }
 
     async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -126,6 +139,14 @@ impl Store for PostgresStore {
         cluster_uid: &str,
     ) -> Result<Spend, StoreError> {
         self.write(clusters::spend_token(&self.pool, cluster, hash, key, cluster_uid)).await
+    }
+
+    async fn put_pending_enrolment(&self, cluster: &str, pending: &PendingEnrolment) -> Result<(), StoreError> {
+        self.write(clusters::put_pending(&self.pool, cluster, pending)).await
+    }
+
+    async fn put_self_test(&self, cluster: &str, self_test: &SelfTest) -> Result<(), StoreError> {
+        self.write(clusters::put_self_test(&self.pool, cluster, self_test)).await
     }
 
     async fn put_agent_keys(&self, cluster: &str, keys: &[AgentKey]) -> Result<(), StoreError> {
@@ -226,7 +247,7 @@ impl Store for PostgresStore {
     }
 
     async fn prune(&self, what: Expired, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.write(prune::prune(&self.pool, what, before, limit)).await
+        self.write(prune::prune(&self.pool, self.fence.as_ref(), what, before, limit)).await
     }
 
     async fn sizes(&self) -> Result<Sizes, StoreError> {
@@ -254,7 +275,7 @@ impl Store for PostgresStore {
     }
 
     async fn record_transitions(&self, life: Life, transitions: Vec<(CheckKey, Transition)>) -> Result<(), StoreError> {
-        self.write(transitions::record(&self.pool, life, &transitions)).await
+        self.write(transitions::record(&self.pool, self.fence.as_ref(), life, &transitions)).await
     }
 
     async fn transitions(
@@ -268,8 +289,13 @@ impl Store for PostgresStore {
     async fn lives(&self) -> Result<Vec<Life>, StoreError> {
         within(transitions::lives(&self.pool)).await
     }
+
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(transitions::forget_after(&self.pool, now)).await
+    }
+
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {
-        self.write(incidents::put(&self.pool, super::incidents::rows(incidents)?)).await
+        self.write(incidents::put(&self.pool, self.fence.as_ref(), super::incidents::rows(incidents)?)).await
     }
 
     async fn open_incidents(&self) -> Result<Vec<Incident>, StoreError> {
@@ -289,7 +315,7 @@ impl Store for PostgresStore {
     }
 
     async fn note_versions(&self, at: Timestamp, versions: Vec<AgentVersions>) -> Result<(), StoreError> {
-        self.write(changes::note_versions(&self.pool, at, &versions)).await
+        self.write(changes::note_versions(&self.pool, self.fence.as_ref(), at, &versions)).await
     }
 
     async fn restore(&self) -> Result<Option<Restore>, StoreError> {

@@ -104,6 +104,8 @@ pub(super) fn cluster(row: &impl Fields) -> Result<ClusterRecord, StoreError> {
             None => None,
         },
         agent_keys: parse("agent keys", text(row, "agent_keys")?)?,
+        self_test: row.text("self_test")?.map(|text| parse("self-test", text)).transpose()?,
+        pending_enrolment: row.text("token_pending")?.map(|text| parse("pending enrolment", text)).transpose()?,
     })
 }
 
@@ -199,12 +201,14 @@ pub(super) fn audit(row: &impl Fields) -> Result<AuditEntry, StoreError> {
     })
 }
 
+/// None where the text is empty.
+pub(super) fn check_status(text: &str) -> Result<Option<CheckStatus>, StoreError> {
+    let known = || CheckStatus::ALL.into_iter().find(|status| status.as_str() == text);
+    (!text.is_empty()).then(|| known().ok_or_else(|| corrupt("check status", &text))).transpose()
+}
+
 pub(super) fn transition(row: &impl Fields) -> Result<(CheckKey, Transition), StoreError> {
-    let known = |text: &str| CheckStatus::ALL.into_iter().find(|status| status.as_str() == text);
-    let status = match text(row, "status")? {
-        "" => None,
-        text => Some(known(text).ok_or_else(|| corrupt("check status", &text))?),
-    };
+    let status = check_status(text(row, "status")?)?;
     let key =
         CheckKey { cluster: owned(row, "cluster")?, namespace: owned(row, "namespace")?, name: owned(row, "name")? };
     Ok((key, Transition { at: time(row, "at")?, status, maintenance: integer(row, "maintenance")? != 0 }))

@@ -13,11 +13,12 @@ use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::{Incident, IncidentPage, Placed, Restore, RunPage};
+use active_monitor_core::view::{Incident, IncidentPage, PendingEnrolment, Placed, Restore, RunPage};
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,6 +42,7 @@ mod incidents;
 mod pauses;
 mod prune;
 mod restore;
+mod rollups;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -135,15 +137,24 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 impl Store for SqliteStore {
     async fn clusters(&self) -> Result<Vec<ClusterRecord>, StoreError> {
         let rows = sqlx::query(
-            "SELECT name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys FROM clusters \
-             ORDER BY name",
+            "SELECT name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys, self_test, token_pending \
+             FROM clusters ORDER BY name",
         );
         rows.fetch_all(&self.readers).await?.iter().map(rows::cluster).collect()
     }
 
     async fn put_cluster(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
-        let ClusterRecord { name, labels, annotations, cluster_uid, created_at, valid_from, agent_keys } =
-            cluster.clone();
+        let ClusterRecord {
+            name,
+            labels,
+            annotations,
+            cluster_uid,
+            created_at,
+            valid_from,
+            agent_keys,
+            self_test: _,
+            pending_enrolment: _,
+        } = cluster.clone();
         let agent_keys = rows::json(&agent_keys)?;
         let (labels, annotations) = (rows::json(&labels)?, rows::json(&annotations)?);
         self.write(move |db| {
@@ -193,7 +204,8 @@ impl Store for SqliteStore {
         self.write(move |db| {
             async move {
                 sqlx::query(
-                    "UPDATE clusters SET token_hash = ?, token_expires_at = ?, token_spent_by = ? WHERE name = ?",
+                    "UPDATE clusters SET token_hash = ?, token_expires_at = ?, token_spent_by = ?, token_pending = NULL \
+                     WHERE name = ?",
                 )
                 .bind(token.hash.to_vec())
                 .bind(micros(token.expires_at))
@@ -239,7 +251,8 @@ impl Store for SqliteStore {
                     Some(_) => {}
                 }
                 let done = sqlx::query(
-                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2, valid_from = ?5, agent_keys = ?6 \
+                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2, valid_from = ?5, agent_keys = ?6, \
+                     self_test = NULL, token_pending = NULL \
                      WHERE name = ?3 AND token_hash = ?4 AND (token_spent_by IS NULL OR token_spent_by = ?1)",
                 )
                 .bind(key.to_vec())
@@ -251,6 +264,31 @@ impl Store for SqliteStore {
                 .execute(db)
                 .await?;
                 Ok(if done.rows_affected() == 1 { Spend::Spent } else { Spend::Taken })
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn put_pending_enrolment(&self, cluster: &str, pending: &PendingEnrolment) -> Result<(), StoreError> {
+        let (cluster, ends, pending) = (cluster.to_owned(), micros(pending.expires_at), rows::json(pending)?);
+        self.write(move |db| {
+            async move {
+                let update =
+                    sqlx::query("UPDATE clusters SET token_pending = ? WHERE name = ? AND token_expires_at = ?");
+                update.bind(pending).bind(cluster).bind(ends).execute(db).await.map(drop)
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn put_self_test(&self, cluster: &str, self_test: &SelfTest) -> Result<(), StoreError> {
+        let (cluster, self_test) = (cluster.to_owned(), rows::json(self_test)?);
+        self.write(move |db| {
+            async move {
+                let update = sqlx::query("UPDATE clusters SET self_test = ? WHERE name = ?");
+                update.bind(self_test).bind(cluster).execute(db).await.map(drop)
             }
             .boxed()
         })
@@ -274,7 +312,8 @@ impl Store for SqliteStore {
         self.write(move |db| {
             async move {
                 let update = sqlx::query(
-                    "UPDATE clusters SET cluster_uid = NULL, agent_keys = '[]', valid_from = ? WHERE name = ?",
+                    "UPDATE clusters SET cluster_uid = NULL, agent_keys = '[]', self_test = NULL, valid_from = ? \
+                     WHERE name = ?",
                 );
                 update.bind(micros(valid_from)).bind(cluster).execute(db).await.map(drop)
             }
@@ -551,6 +590,10 @@ impl Store for SqliteStore {
 
     async fn lives(&self) -> Result<Vec<Life>, StoreError> {
         transitions::lives(&self.readers).await
+    }
+
+    async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |db| async move { transitions::forget_after(db, now).await }.boxed()).await
     }
 
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {

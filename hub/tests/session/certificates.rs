@@ -5,6 +5,9 @@ use active_monitor_hub::authority::RollError;
 
 use super::*;
 
+/// Life of a certificate in tests about its end.
+const SHORT: [&str; 2] = ["--agent-certificate-seconds", "4"];
+
 #[tokio::test]
 async fn after_an_outage_longer_than_its_certificate_an_agent_comes_back_by_its_key_and_no_older_one_does() {
     let dir = TempDir::new().unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use active_monitor_runtime::logging::{self, LogFormat};
+use active_monitor_runtime::traces;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use parking_lot::Mutex;
@@ -38,7 +39,8 @@ async fn sessions_commits_and_requests_are_spans_at_a_collector() {
     let service = TraceServiceServer::new(collector.clone());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
-    let traces = logging::init(LogFormat::Text, "off", "hub-of-this-test", Some(format!("http://{address}")));
+    let collector_at = traces::Collector { endpoint: format!("http://{address}"), ca: None };
+    let traces = logging::init(LogFormat::Text, "off", "hub-of-this-test", Some(collector_at));
 
     let dir = TempDir::new().unwrap();
     let hub = Running::start_with(dir.path(), &["--people-plaintext"]).await;

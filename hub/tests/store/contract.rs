@@ -2,10 +2,14 @@
 
 #[path = "contract/changes.rs"]
 mod changes;
+#[path = "contract/enrolment.rs"]
+mod enrolment;
 #[path = "contract/incidents.rs"]
 mod incidents;
 #[path = "contract/restore.rs"]
 mod restore;
+#[path = "contract/rollups.rs"]
+mod rollups;
 
 use std::sync::Arc;
 
@@ -20,8 +24,13 @@ use active_monitor_hub::store::{
 use jiff::Timestamp;
 
 use self::changes::what_changed_is_read_newest_first_from_each_place;
+use self::enrolment::who_waits_goes_with_the_token_and_a_self_test_with_the_enrolment;
 use self::incidents::an_incident_is_one_row_from_its_beginning_to_its_end;
 use self::restore::{a_restore_waits_for_its_confirmation_and_marks_only_grow, what_git_owns_is_one_thing};
+use self::rollups::{
+    days_are_replaced_as_a_whole_and_added_up, late_runs_are_found_by_their_numbers_and_their_results_are_kept_once,
+    transitions_of_a_time_come_oldest_first,
+};
 use crate::backends::Backend;
 use crate::samples::{acknowledgement, at, check, cluster, key, pause, run, saved, status, window};
 
@@ -54,6 +63,7 @@ on_each_data_base!(
     writers_at_the_same_time_lose_nothing,
     a_second_hub_is_kept_away,
     a_token_is_spent_by_one_key_and_binds_the_uid,
+    who_waits_goes_with_the_token_and_a_self_test_with_the_enrolment,
     of_two_keys_at_once_one_gets_the_token,
     an_unbound_cluster_may_enrol_again,
     a_removed_cluster_leaves_only_its_history,
@@ -67,6 +77,9 @@ on_each_data_base!(
     what_changed_is_read_newest_first_from_each_place,
     a_restore_waits_for_its_confirmation_and_marks_only_grow,
     what_git_owns_is_one_thing,
+    late_runs_are_found_by_their_numbers_and_their_results_are_kept_once,
+    days_are_replaced_as_a_whole_and_added_up,
+    transitions_of_a_time_come_oldest_first,
 );
 
 const ALL: RunQuery =
@@ -395,6 +408,11 @@ async fn transitions_come_check_by_check_and_oldest_first(backend: Backend) {
     let late = steps_of(store, Some("b"), 4).await;
     assert_eq!(late, [first, second, third].map(|step| ("b".to_owned(), step)), "with what was said last before");
     assert_eq!(steps_of(store, Some("b"), 6).await.len(), 1);
+    // A clock that was ahead recorded these; it is 5 now.
+    store.record_transitions(Life { from: at(20), to: at(30) }, vec![(check("b"), step(25, UP, false))]).await.unwrap();
+    store.forget_after(at(5)).await.unwrap();
+    assert_eq!(store.lives().await.unwrap(), [Life { from: at(0), to: at(5) }]);
+    assert_eq!(steps_of(store, None, 0).await.len(), expected.len());
     open.close().await;
 }
 
@@ -433,7 +451,9 @@ async fn what_is_too_old_goes_in_batches_and_the_last_word_stays(backend: Backen
     assert_eq!(store.lives().await.unwrap(), [Life { from: at(6), to: at(9) }]);
 
     let sizes = store.sizes().await.unwrap();
-    assert_eq!(sizes.rows, [("runs", 3), ("transitions", 3), ("incidents", 0), ("audit", 1)]);
+    let rows =
+        [("runs", 3), ("transitions", 3), ("late_results", 0), ("check_days", 0), ("incidents", 0), ("audit", 1)];
+    assert_eq!(sizes.rows, rows);
     assert!(sizes.file_bytes >= sizes.used_bytes && sizes.used_bytes > 10_000, "{sizes:?}");
     open.close().await;
 }

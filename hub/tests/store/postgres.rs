@@ -73,6 +73,10 @@ impl Database {
         PgConnectOptions::new_without_pgpass().socket(self.folder).port(self.port).username("hub").database(name)
     }
 
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.options_of(&self.name)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("postgres://hub@localhost:{}/{}?host={}", self.port, self.name, self.folder.display())
     }
@@ -113,7 +117,7 @@ impl Database {
     /// Waits until somebody has the claim, or waits for it, who is not `before`; returns the server's number of it.
     pub(crate) async fn claimant(&self, granted: bool, before: Option<i32>) -> i32 {
         let mut connection = self.connect().await;
-        let claims = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = $1 AND pid IS DISTINCT FROM $2 \
+        let claims = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted = $1 AND pid IS DISTINCT FROM $2 \
                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {

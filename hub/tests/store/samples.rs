@@ -9,8 +9,9 @@ use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{DefinitionResult, DefinitionStatus};
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::{CheckState, Phase, Totals};
-use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::uptime::{Class, Day, Late, Life, Transition, Uptime};
 use active_monitor_core::view::{CheckStatus, Role};
+use active_monitor_hub::store::rollups::CheckDay;
 use active_monitor_hub::store::{AgentKey, ApiToken, AuditEntry, CheckKey, ClusterRecord, EnrolmentToken, Store};
 use jiff::Timestamp;
 
@@ -132,6 +133,12 @@ pub(crate) async fn fill(store: &Arc<dyn Store>, runs: i64) {
         step(2, None, false),
     ];
     store.record_transitions(Life { from: at(0), to: at(3) }, steps).await.unwrap();
+    let late = Late { from: at(5), until: at(9), outcome: Outcome::Failed };
+    store.put_late(vec![(check("dns"), late)]).await.unwrap();
+    store.looked_at(1).await.unwrap();
+    let (key, time) = (check("dns"), Uptime { up_seconds: 1.5, ..Uptime::default() });
+    store.put_days(Day(1), "a", vec![CheckDay { key, time, ends: Class::Unknown }]).await.unwrap();
+    store.close_day(Day(1)).await.unwrap();
     store.put_window("night", Some(&window("night"))).await.unwrap();
     store.put_acknowledgement(&check("dns"), Some(&acknowledgement("seen"))).await.unwrap();
 }

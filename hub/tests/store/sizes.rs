@@ -1,8 +1,9 @@
 //! What rows take on PostgreSQL: docs/postgres.md says it. What they take on SQLite is tested beside the retention.
 
 use active_monitor_core::run::{Run, RunKey};
-use active_monitor_core::uptime::{Life, Transition};
+use active_monitor_core::uptime::{Class, Day, Life, Transition, Uptime};
 use active_monitor_core::view::CheckStatus;
+use active_monitor_hub::store::rollups::CheckDay;
 use active_monitor_hub::store::{AuditEntry, CheckKey};
 
 use crate::backends::Backend;
@@ -46,9 +47,18 @@ async fn rows_take_the_bytes_that_the_docs_say() {
         store.audit(&line).await.unwrap();
     }
     bytes.push(store.sizes().await.unwrap().file_bytes);
-    let rows = [ROWS, ROWS, ROWS / 10].map(i64::unsigned_abs);
+    for day in 0..ROWS / 100 {
+        let of_check = |check| CheckDay {
+            key: CheckKey { cluster: "prod-eu-1".into(), namespace: "health".into(), name: format!("check-{check}") },
+            time: Uptime { up_seconds: 86_000.5, down_seconds: 399.5, outages: 2, ..Uptime::default() },
+            ends: Class::Up,
+        };
+        store.put_days(Day(day), "prod-eu-1", (0..100).map(of_check).collect()).await.unwrap();
+    }
+    bytes.push(store.sizes().await.unwrap().file_bytes);
+    let rows = [ROWS, ROWS, ROWS / 10, ROWS].map(i64::unsigned_abs);
     let each: Vec<u64> = bytes.windows(2).zip(rows).map(|(bytes, rows)| (bytes[1] - bytes[0]) / rows).collect();
-    println!("bytes a run, a transition, an audit line: {each:?}");
-    assert!(matches!(each[..], [400..600, 200..320, 120..200]), "{each:?}");
+    println!("bytes a run, a transition, an audit line, a check's day: {each:?}");
+    assert!(matches!(each[..], [400..600, 200..320, 120..200, 150..230]), "{each:?}");
     open.close().await;
 }

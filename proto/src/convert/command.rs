@@ -1,6 +1,7 @@
-//! Commands, their answers, and the pauses that they make.
+//! Commands, their answers, the pauses that they make, and what came of self-tests.
 
 use active_monitor_core::command::{Answer, Command, Layer, Order, Pause, Refusal, Scope, Subject};
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 
 use super::{MAX_MESSAGE_BYTES, WireError, cut, identity, message, text, time, to_wire_time};
 use crate::v1;
@@ -45,6 +46,7 @@ impl From<Command> for v1::Command {
             Order::Resume { subject } => {
                 v1::command::Order::Resume(v1::Resume { subject: v1::Subject::from(subject).into() })
             }
+            Order::SelfTest => v1::command::Order::SelfTest(v1::RunSelfTest {}),
         };
         let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
         v1::Command { id, namespace, name, order: Some(order) }
@@ -67,6 +69,7 @@ impl TryFrom<v1::Command> for Command {
             v1::command::Order::Resume(v1::Resume { subject: of }) => {
                 Order::Resume { subject: subject("Resume.subject", of)? }
             }
+            v1::command::Order::SelfTest(v1::RunSelfTest {}) => Order::SelfTest,
         };
         let scope = scope("Command.namespace", command.namespace, command.name)?;
         Ok(Command { id: identity("Command.id", command.id)?, scope, order })
@@ -111,6 +114,37 @@ impl TryFrom<v1::CommandAnswer> for Answer {
             Some(layer) => Err(Refusal::new(layer, said)),
         };
         Ok(Answer { id: identity("CommandAnswer.id", id)?, verdict })
+    }
+}
+
+impl From<SelfTest> for v1::SelfTest {
+    fn from(self_test: SelfTest) -> Self {
+        let SelfTest { outcome, message, at } = self_test;
+        let outcome = match outcome {
+            SelfTestOutcome::Succeeded => v1::SelfTestOutcome::Succeeded,
+            SelfTestOutcome::Failed => v1::SelfTestOutcome::Failed,
+            SelfTestOutcome::TimedOut => v1::SelfTestOutcome::TimedOut,
+            // What was not run is the answer to the command.
+            SelfTestOutcome::NotRun | SelfTestOutcome::Unknown => v1::SelfTestOutcome::Unspecified,
+        };
+        let message = cut(message, MAX_MESSAGE_BYTES);
+        v1::SelfTest { outcome: outcome.into(), message, at: Some(to_wire_time(at)) }
+    }
+}
+
+impl TryFrom<v1::SelfTest> for SelfTest {
+    type Error = WireError;
+
+    fn try_from(self_test: v1::SelfTest) -> Result<Self, WireError> {
+        let v1::SelfTest { outcome, message: said, at } = self_test;
+        let outcome = match v1::SelfTestOutcome::try_from(outcome) {
+            Ok(v1::SelfTestOutcome::Succeeded) => SelfTestOutcome::Succeeded,
+            Ok(v1::SelfTestOutcome::Failed) => SelfTestOutcome::Failed,
+            Ok(v1::SelfTestOutcome::TimedOut) => SelfTestOutcome::TimedOut,
+            // Whatever a newer agent says: nobody here knows that it passed.
+            Ok(v1::SelfTestOutcome::Unspecified) | Err(_) => SelfTestOutcome::Unknown,
+        };
+        Ok(SelfTest { outcome, message: message("SelfTest.message", said)?, at: time("SelfTest.at", at)? })
     }
 }
 

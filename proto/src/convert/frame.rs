@@ -32,6 +32,7 @@ impl From<AgentFrame> for v1::AgentFrame {
                 FromAgent::DefinitionsStatus(v1::DefinitionsStatus { nonce, statuses })
             }
             AgentFrame::CommandAnswer(answer) => FromAgent::CommandAnswer(answer.into()),
+            AgentFrame::SelfTest(self_test) => FromAgent::SelfTest(self_test.into()),
         };
         v1::AgentFrame { frame: Some(frame) }
     }
@@ -62,6 +63,7 @@ impl TryFrom<v1::AgentFrame> for AgentFrame {
                 AgentFrame::DefinitionsStatus { nonce, statuses: list(statuses)? }
             }
             FromAgent::CommandAnswer(answer) => AgentFrame::CommandAnswer(answer.try_into()?),
+            FromAgent::SelfTest(self_test) => AgentFrame::SelfTest(self_test.try_into()?),
         })
     }
 }

@@ -31,7 +31,7 @@ pub struct CertificateReply {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentFrame {
-    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 18")]
     pub frame: ::core::option::Option<agent_frame::Frame>,
 }
 /// Nested message and enum types in `AgentFrame`.
@@ -52,6 +52,8 @@ pub mod agent_frame {
         DefinitionsStatus(super::DefinitionsStatus),
         #[prost(message, tag = "7")]
         CommandAnswer(super::CommandAnswer),
+        #[prost(message, tag = "18")]
+        SelfTest(super::SelfTest),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -254,7 +256,7 @@ pub struct Command {
     /// Only for this check; never without a namespace.
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
-    #[prost(oneof = "command::Order", tags = "4, 5, 6")]
+    #[prost(oneof = "command::Order", tags = "4, 5, 6, 17")]
     pub order: ::core::option::Option<command::Order>,
 }
 /// Nested message and enum types in `Command`.
@@ -267,11 +269,16 @@ pub mod command {
         Pause(super::Pause),
         #[prost(message, tag = "6")]
         Resume(super::Resume),
+        #[prost(message, tag = "17")]
+        SelfTest(super::RunSelfTest),
     }
 }
 /// One run of the check out of schedule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RunNow {}
+/// One self-test of the cluster. The answer says that it has begun; a SelfTest follows when it has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunSelfTest {}
 /// Nothing is started for a time.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pause {
@@ -304,6 +311,18 @@ pub struct CommandAnswer {
     /// What was done, or why nothing was. At most 1 KiB.
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+}
+/// A self-test of the cluster that has ended: of this session or of one before that ended meanwhile.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SelfTest {
+    #[prost(enumeration = "SelfTestOutcome", tag = "1")]
+    pub outcome: i32,
+    /// For people: what it showed, or why it did not succeed and what to do next. At most 1 KiB.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    /// By the agent's clock.
+    #[prost(message, optional, tag = "3")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GoAway {
@@ -527,6 +546,41 @@ impl DefinitionResult {
             "DEFINITION_RESULT_REFUSED" => Some(Self::Refused),
             "DEFINITION_RESULT_CONFLICT" => Some(Self::Conflict),
             "DEFINITION_RESULT_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SelfTestOutcome {
+    Unspecified = 0,
+    /// Argo carried the workflow out.
+    Succeeded = 1,
+    /// The API server refused the workflow, or Argo ended it otherwise.
+    Failed = 2,
+    /// Argo did not end it in time.
+    TimedOut = 3,
+}
+impl SelfTestOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SELF_TEST_OUTCOME_UNSPECIFIED",
+            Self::Succeeded => "SELF_TEST_OUTCOME_SUCCEEDED",
+            Self::Failed => "SELF_TEST_OUTCOME_FAILED",
+            Self::TimedOut => "SELF_TEST_OUTCOME_TIMED_OUT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SELF_TEST_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "SELF_TEST_OUTCOME_SUCCEEDED" => Some(Self::Succeeded),
+            "SELF_TEST_OUTCOME_FAILED" => Some(Self::Failed),
+            "SELF_TEST_OUTCOME_TIMED_OUT" => Some(Self::TimedOut),
             _ => None,
         }
     }
@@ -1222,7 +1276,8 @@ pub mod enrolment_client {
             self
         }
         /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success; the same key
-        /// may ask again while the token lasts, since an answer can be lost.
+        /// may ask again while the token lasts, since an answer can be lost. ABORTED: a person has to approve this key first; the
+        /// agent asks again with the same one.
         pub async fn enrol(
             &mut self,
             request: impl tonic::IntoRequest<super::EnrolRequest>,
@@ -1289,7 +1344,8 @@ pub mod enrolment_server {
     #[async_trait]
     pub trait Enrolment: std::marker::Send + std::marker::Sync + 'static {
         /// Trades a one-time token and a signing request for a certificate. A token is spent by the first success; the same key
-        /// may ask again while the token lasts, since an answer can be lost.
+        /// may ask again while the token lasts, since an answer can be lost. ABORTED: a person has to approve this key first; the
+        /// agent asks again with the same one.
         async fn enrol(
             &self,
             request: tonic::Request<super::EnrolRequest>,

@@ -42,18 +42,18 @@ const BURSTS: i64 = 2;
 
 /// Who carries out the workflows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Controller {
+pub(super) enum Controller {
     Argo,
     Stub,
 }
 
 /// A cluster with an agent to come.
-struct World {
+pub(super) struct World {
     _stub: Option<Stub>,
     client: Client,
-    log: Log,
+    pub(super) log: Log,
     tail: Tail,
-    testbed: Testbed,
+    pub(super) testbed: Testbed,
 }
 
 /// What a window of time shows.
@@ -140,7 +140,19 @@ pub(super) async fn beside_argo(options: &Options, progress: &Progress, rows: &m
 
 /// The rows that every window has.
 fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Result<()> {
-    let Figures { runs, missed, open: _, writes, reads, carried, late_ms, drift_ms, status_ms } = &window.figures;
+    let Figures {
+        runs,
+        missed,
+        open: _,
+        writes,
+        reads,
+        carried,
+        late_ms,
+        drift_ms,
+        status_ms,
+        noticed_ms,
+        taken_up_ms,
+    } = &window.figures;
     let at = |values: &[f64], q| quantile(values, q).context("there were no runs");
     let mut row = |what: &str, value, target| rows.add(part, format!("{prefix}{what}"), value, target);
     row("runs in the window", (*runs as f64, ""), None);
@@ -150,6 +162,10 @@ fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Re
     row("writes a run of who carries it out", (*carried, ""), None);
     row("workflow end to status, p50", (at(status_ms, 0.5)?, "ms"), None);
     row("workflow end to status, p99", (at(status_ms, 0.99)?, "ms"), Some(Target::AtMost(250.0)));
+    row("of that, the watch and the agent, p50", (at(noticed_ms, 0.5)?, "ms"), None);
+    row("of that, the watch and the agent, p99", (at(noticed_ms, 0.99)?, "ms"), None);
+    row("create to the controller's first write, p50", (at(taken_up_ms, 0.5)?, "ms"), None);
+    row("create to the controller's first write, p99", (at(taken_up_ms, 0.99)?, "ms"), None);
     row("slot to create, p50", (at(late_ms, 0.5)?, "ms"), None);
     row("slot to create, p99", (at(late_ms, 0.99)?, "ms"), Some(Target::AtMost(250.0)));
     row("slot to create, worst", (at(late_ms, 1.0)?, "ms"), None);
@@ -159,7 +175,7 @@ fn add(rows: &mut Rows, part: Part, prefix: &str, window: &Window) -> anyhow::Re
 
 impl World {
     /// A cluster with the CRD and the agent's rights; without Argo's controller, unless that is to carry out.
-    async fn start(controller: Controller) -> anyhow::Result<World> {
+    pub(super) async fn start(controller: Controller) -> anyhow::Result<World> {
         let testbed = Testbed::start(testbed::Options::default()).await?;
         let cluster = first(&testbed)?;
         Agent::install(cluster, Crd::Ours).await?;
@@ -173,7 +189,7 @@ impl World {
     }
 
     /// Makes checks, and gives them as the API server has them.
-    async fn make(&self, count: usize, timing: &Value) -> anyhow::Result<Vec<Check>> {
+    pub(super) async fn make(&self, count: usize, timing: &Value) -> anyhow::Result<Vec<Check>> {
         let api: Api<HealthCheck> = Api::namespaced(self.client.clone(), "health");
         let create = async |number: usize| {
             let made = api.create(&PostParams::default(), &health_check(number, timing)?).await?;
@@ -189,7 +205,12 @@ impl World {
     }
 
     /// Follows the audit log until something holds of it, or until a moment; gives which.
-    async fn until(&mut self, agent: &Agent, limit: Timestamp, holds: impl Fn(&Log) -> bool) -> anyhow::Result<bool> {
+    pub(super) async fn until(
+        &mut self,
+        agent: &Agent,
+        limit: Timestamp,
+        holds: impl Fn(&Log) -> bool,
+    ) -> anyhow::Result<bool> {
         loop {
             self.tail.read()?.iter().for_each(|event| self.log.add(event));
             if holds(&self.log) {

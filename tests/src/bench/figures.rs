@@ -22,10 +22,10 @@ const DRIFT_PART: usize = 5;
 /// The requests that matter.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// Workflow -> when its create came in.
-    created: HashMap<String, Timestamp>,
-    /// Workflow -> when each write of its controller came in.
-    carried: HashMap<String, Vec<Timestamp>>,
+    /// Workflow -> when its create came in, and was done.
+    created: HashMap<String, (Timestamp, Timestamp)>,
+    /// Workflow -> when each write of its controller came in, and was done.
+    carried: HashMap<String, Vec<(Timestamp, Timestamp)>>,
     /// Check -> when each write of its status came in, and was done.
     statuses: HashMap<String, BTreeMap<Timestamp, Timestamp>>,
     /// Every other write of the agent, and every read.
@@ -59,6 +59,11 @@ pub(super) struct Figures {
     pub(super) drift_ms: f64,
     /// From the request that ended a workflow until the check's status was written, milliseconds.
     pub(super) status_ms: Vec<f64>,
+    /// Of that, from when the one was done until the other came in: the API server's watch, and the agent.
+    pub(super) noticed_ms: Vec<f64>,
+    /// From when a workflow's create was done until its controller's first write came in: the API server's watch, and
+    /// the controller.
+    pub(super) taken_up_ms: Vec<f64>,
 }
 
 impl Log {
@@ -70,12 +75,14 @@ impl Log {
         let ObjectRef { resource, name, subresource, .. } = event.object_ref.as_ref().unwrap_or(&nothing);
         let (by_agent, verb) = (event.user.username == AGENT, event.verb.as_str());
         match (resource.as_str(), subresource.as_str(), verb) {
-            ("workflows", "", "create") if by_agent && done => drop(self.created.insert(name.clone(), at)),
+            ("workflows", "", "create") if by_agent && done => {
+                self.created.insert(name.clone(), (at, event.stage_timestamp));
+            }
             ("healthchecks", "status", "patch") if by_agent && done => {
                 self.statuses.entry(name.clone()).or_default().insert(at, event.stage_timestamp);
             }
             ("workflows", _, "update" | "patch") if !by_agent && done => {
-                self.carried.entry(name.clone()).or_default().push(at);
+                self.carried.entry(name.clone()).or_default().push((at, event.stage_timestamp));
             }
             // A watch is a stream, not a request a run.
             (_, _, "watch") => {}
@@ -86,7 +93,15 @@ impl Log {
 
     /// When each workflow was created by the agent.
     pub(super) fn creates(&self) -> impl Iterator<Item = Timestamp> + '_ {
-        self.created.values().copied()
+        self.created.values().map(|(at, _)| *at)
+    }
+
+    /// When each workflow ended, of those that did after `from`, up to `to`: each is written twice.
+    pub(super) fn ends(&self, from: Timestamp, to: Timestamp) -> HashMap<String, Timestamp> {
+        let ended = self.carried.iter().filter(|(_, writes)| writes.len() > 1);
+        let ended =
+            ended.filter_map(|(workflow, writes)| Some((workflow, writes.iter().map(|(came, _)| *came).max()?)));
+        ended.filter(|(_, end)| *end > from && *end <= to).map(|(workflow, end)| (workflow.clone(), end)).collect()
     }
 
     /// Checks that have a status.
@@ -105,25 +120,28 @@ impl Log {
             let mut before = from;
             while let Some(slot) = slots.next(before).filter(|slot| *slot <= to) {
                 before = slot;
-                let Some(at) = created(slot) else {
+                let Some((at, made)) = created(slot) else {
                     figures.missed += 1;
                     continue;
                 };
                 late.push((slot, ms(slot, at)));
                 writes += 1;
                 // Until the next run is created, what is written of the check is about this one.
-                let next = slots.next(slot).and_then(created).unwrap_or(Timestamp::MAX);
+                let next = slots.next(slot).and_then(created).map_or(Timestamp::MAX, |(at, _)| at);
                 let of_check = self.statuses.get(&check.name);
                 let written: Vec<_> = of_check.into_iter().flat_map(|times| times.range(at..next)).collect();
                 writes += written.len();
                 let controller = self.carried.get(&self.workflow(check, slot)).map_or(&[][..], Vec::as_slice);
                 carried += controller.len();
+                figures.taken_up_ms.extend(controller.iter().min().map(|(first, _)| ms(made, *first)));
                 let Some((asked, done)) = written.first() else {
                     figures.open += 1;
                     continue;
                 };
-                let ended = controller.iter().filter(|end| *end <= *asked).max();
-                figures.status_ms.extend(ended.map(|ended| ms(*ended, **done)));
+                if let Some((ended, written)) = controller.iter().filter(|(end, _)| end <= *asked).max() {
+                    figures.status_ms.push(ms(*ended, **done));
+                    figures.noticed_ms.push(ms(*written, **asked));
+                }
             }
         }
         late.sort_by_key(|(slot, _)| *slot);
@@ -212,6 +230,7 @@ mod tests {
         assert_eq!((figures.writes, figures.reads, figures.carried), (2.5, 1.0, 1.0));
         assert_eq!(figures.late_ms, [100.0, 500.0]);
         assert_eq!(figures.status_ms, [300.0], "nobody carried out the second");
+        assert_eq!((figures.noticed_ms, figures.taken_up_ms), (vec![100.0], vec![100.0]));
         assert_eq!(figures.drift_ms, 400.0);
         let window = log.figures(std::slice::from_ref(&check), at(60.0), at(120.0));
         assert_eq!(
@@ -220,6 +239,8 @@ mod tests {
             "a slot at the window's beginning is before it"
         );
         assert_eq!((log.creates().count(), log.checks_with_status()), (2, 1));
+        assert_eq!(log.ends(at(61.0), at(62.0)), HashMap::from([(first, at(61.3))]));
+        assert!(log.ends(at(61.3), at(62.0)).is_empty());
     }
 
     fn log_name(check: &Check, slot: Timestamp) -> String {

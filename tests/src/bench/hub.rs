@@ -1,4 +1,5 @@
-//! The hub with a fleet of simulated agents: memory at rest, `/metrics`, a definition pushed, reports, and its death.
+//! The hub with a fleet of simulated agents: memory at rest, `/metrics`, a definition pushed, reports, agents that do
+//! harm, and its death.
 //!
 //! The agents share the machine with the hub, and take about as much of it.
 
@@ -14,12 +15,12 @@ use serde_json::json;
 use super::progress::Progress;
 use super::report::{Rows, Target};
 use super::sim::Agents;
-use super::{Options, Part, metrics, proc};
+use super::{Options, Part, flood, metrics, proc};
 use crate::fleet::Hub;
 use crate::run_dir::RunDir;
 
 /// Checks of each cluster.
-const CHECKS: usize = 100;
+pub(super) const CHECKS: usize = 100;
 /// Reports of each agent that arrive in one go.
 const REPORTS: u64 = 256;
 /// Reports of each agent that wait when the hub is back.
@@ -36,7 +37,7 @@ const DEFINITION: &str = "/api/v1/definitions/bench";
 pub(super) struct Fleet {
     pub(super) run: Arc<RunDir>,
     pub(super) hub: Hub,
-    agents: Agents,
+    pub(super) agents: Agents,
     clusters: usize,
     /// Of each agent, whether its first check has failed.
     failing: bool,
@@ -44,7 +45,7 @@ pub(super) struct Fleet {
 }
 
 /// The parts that need a fleet, in this order.
-pub(super) const PARTS: [Part; 5] = [Part::Rest, Part::Metrics, Part::Push, Part::Reports, Part::Storm];
+pub(super) const PARTS: [Part; 6] = [Part::Rest, Part::Metrics, Part::Push, Part::Reports, Part::Flood, Part::Storm];
 
 /// Measures one of them.
 pub(super) async fn measure(
@@ -58,17 +59,22 @@ pub(super) async fn measure(
         progress.say(format!("{}: round {round} of {}", part.as_str(), options.repeat));
         match part {
             Part::Rest => {
-                let memory = proc::memory(fleet.pid()?)?;
+                let (pid, pause) = (fleet.pid()?, REST / 4);
+                let cpu = proc::cpu_ms(pid)?;
+                tokio::time::sleep(pause).await;
+                let cpu = (proc::cpu_ms(pid)? - cpu) as f64 / pause.as_millis() as f64;
+                let memory = proc::memory(pid)?;
                 let what = format!("{} clusters of {CHECKS} checks, VmRSS at rest", fleet.clusters);
                 rows.add(part, what, (memory.resident, "MiB"), Some(Target::AtMost(512.0)));
                 rows.add(part, "VmHWM", (memory.peak, "MiB"), None);
-                tokio::time::sleep(REST / 4).await;
+                rows.add(part, "processor at rest, of one core", (cpu * 100.0, "%"), None);
             }
             Part::Metrics => return metrics::measure(fleet, options, progress, rows).await,
             Part::Push => fleet.push(rows).await?,
             Part::Reports => fleet.reports(rows).await?,
+            Part::Flood => flood::measure(fleet, rows).await?,
             Part::Storm => fleet.storm(rows).await?,
-            Part::Agent | Part::Crons | Part::Argo => {}
+            Part::Agent | Part::Crons | Part::Argo | Part::Visible | Part::History => {}
         }
     }
     Ok(())
@@ -81,12 +87,16 @@ impl Fleet {
         progress.say(format!("hub: {clusters} clusters enrol and connect"));
         let run = Arc::new(RunDir::create()?);
         let hub = Hub::start(&run, run.path()).await?;
-        let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).context("the hub has no CA")?;
-        let agents = Agents::join(&hub, &ca, clusters, CHECKS).await?;
+        let agents = Agents::join(&hub, &ca(&run)?, clusters, CHECKS).await?;
         let fleet = Fleet { run, hub, agents, clusters, failing: false, generation: 0 };
         fleet.until("all clusters", async || fleet.is_consistent(0).await).await?;
         tokio::time::sleep(REST).await;
         Ok(fleet)
+    }
+
+    /// The hub's CA, PEM.
+    pub(super) fn ca(&self) -> anyhow::Result<String> {
+        ca(&self.run)
     }
 
     pub(super) fn pid(&self) -> anyhow::Result<u32> {
@@ -168,7 +178,7 @@ impl Fleet {
             && of(&checks, "Succeeded") == Some(self.checks() - failed))
     }
 
-    async fn until_acked(&self, reports: u64) -> anyhow::Result<()> {
+    pub(super) async fn until_acked(&self, reports: u64) -> anyhow::Result<()> {
         self.until("the last ack", async || Ok(self.agents.acked() >= reports)).await
     }
 
@@ -185,6 +195,10 @@ impl Fleet {
             tokio::time::sleep(ASK).await;
         }
     }
+}
+
+fn ca(run: &RunDir) -> anyhow::Result<String> {
+    std::fs::read_to_string(run.path().join("hub/ca.crt")).context("the hub has no CA")
 }
 
 fn definition(generation: u64) -> serde_json::Value {

@@ -1,4 +1,5 @@
-//! The hub's `/metrics` of a large fleet, beside the same bytes from a server that only has to send them.
+//! The hub's `/metrics` of a large fleet, beside the same bytes from a server that only has to send them, and beside
+//! Prometheus' own `/federate` of the same series.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +14,7 @@ use reqwest::{Client, header};
 use super::hub::Fleet;
 use super::progress::Progress;
 use super::report::{Rows, Target};
-use super::{Options, Part, proc};
+use super::{Options, Part, federate, proc};
 use crate::port::PortLease;
 use crate::process::Process;
 
@@ -22,10 +23,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SCRAPES: u32 = 5;
 
 /// A scrape, timed by who asks.
-struct Scrape {
-    first_byte: Duration,
-    total: Duration,
-    bytes: usize,
+pub(super) struct Scrape {
+    pub(super) first_byte: Duration,
+    pub(super) total: Duration,
+    pub(super) bytes: usize,
 }
 
 /// [`Part::Metrics`].
@@ -66,6 +67,7 @@ pub(super) async fn measure(
         let scraped = scrape(&client, &url, token, "identity").await?;
         rows.add(part, "first byte", ms(scraped.first_byte), Some(Target::AtMost(50.0)));
         rows.add(part, "all of it", ms(scraped.total), Some(Target::AtMost(300.0)));
+        rows.add(part, "for each million series of it", ms(scraped.total.mul_f64(1e6 / series as f64)), None);
         let file = scrape(&client, &floor_url, token, "identity").await?;
         rows.add(part, "the same as a file, all of it", ms(file.total), None);
         let zipped = scrape(&client, &url, token, "gzip").await?;
@@ -74,10 +76,11 @@ pub(super) async fn measure(
     }
     let extra = proc::memory(pid)?.peak - rest;
     rows.add(part, "memory beyond that at rest, at most", (extra, "MiB"), Some(Target::AtMost(64.0)));
-    Ok(())
+    let target = format!("127.0.0.1:{}", port.number());
+    federate::measure(&fleet.run, (&target, series), options.repeat, progress, rows).await
 }
 
-async fn scrape(client: &Client, url: &str, token: &str, encoding: &str) -> anyhow::Result<Scrape> {
+pub(super) async fn scrape(client: &Client, url: &str, token: &str, encoding: &str) -> anyhow::Result<Scrape> {
     let began = Instant::now();
     let request = client.get(url).bearer_auth(token).header(header::ACCEPT_ENCODING, encoding);
     let mut answer = request.send().await?.error_for_status()?;
@@ -95,7 +98,8 @@ async fn scrape(client: &Client, url: &str, token: &str, encoding: &str) -> anyh
 /// When the file cannot be read or the port is taken.
 pub async fn serve_file(file: &Path, port: u16) -> anyhow::Result<()> {
     let bytes = Bytes::from(tokio::fs::read(file).await?);
-    let router = Router::new().route("/", get(async move || bytes.clone()));
+    let router = Router::new()
+        .route("/", get(async move || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], bytes.clone())));
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
     Ok(axum::serve(listener, router).await?)
 }

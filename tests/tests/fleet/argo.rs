@@ -67,7 +67,7 @@ async fn nobody_serves_our_instance_id(cluster: &Cluster, agent: &Agent, crds: &
     .expect("they do not pile up");
 }
 
-async fn configure(cluster: &Cluster, instance_id: &str) {
+pub(super) async fn configure(cluster: &Cluster, instance_id: &str) {
     let patch = format!(r#"{{"data": {{"instanceID": "{instance_id}"}}}}"#);
     let args = ["patch", "configmap", CONFIG, "-n", "argo", "--type=merge", "-p", &patch];
     cluster.kubectl(&args).await.expect("Argo's configuration");

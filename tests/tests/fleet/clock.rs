@@ -1,10 +1,9 @@
-//! A node whose clock is wrong, and steps: the agent goes by the API server's. Its process is told another time by
-//! libfaketime; everything else has the right one.
+//! A node whose clock is wrong, and steps: the agent goes by the API server's.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use active_monitor_core::manifest::SLOT_LABEL;
+use active_monitor_tests::faketime::Faketime;
 use active_monitor_tests::{Cluster, skip, wait};
 use jiff::Timestamp;
 
@@ -17,33 +16,16 @@ const SKEW: &str = "activemonitor_agent_clock_skew_seconds";
 /// How long each step is looked at.
 const A_WHILE: Duration = Duration::from_secs(6);
 
-/// Debian's package puts it under the machine's triplet.
-fn libfaketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?;
-    let in_folder = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
-    folders.filter_map(Result::ok).map(in_folder).find(|path| path.is_file())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_wrong_and_steps_runs_its_checks_by_the_api_servers() {
     let name = "a_node_whose_clock_is_wrong_and_steps_runs_its_checks_by_the_api_servers";
-    let Some(library) = libfaketime() else {
+    let folder = tempfile::tempdir().expect("folder");
+    let Some(clock) = Faketime::find(folder.path()).expect("a file") else {
         return skip::report(name, "libfaketime is not installed: apt-get install faketime");
     };
-    let folder = tempfile::tempdir().expect("folder");
-    let offset = folder.path().join("offset");
     // From the start an hour behind.
-    set(&offset, -3_600);
-    let launcher = [
-        "env".to_owned(),
-        format!("LD_PRELOAD={}", library.display()),
-        format!("FAKETIME_TIMESTAMP_FILE={}", offset.display()),
-        "FAKETIME_NO_CACHE=1".to_owned(),
-        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
-        "DONT_FAKE_MONOTONIC=1".to_owned(),
-    ];
-    let launcher: Vec<&str> = launcher.iter().map(String::as_str).collect();
-    let Some(world) = World::start_by(name, &launcher).await else { return };
+    clock.set(-3_600).expect("set");
+    let Some(world) = World::start_by(name, &clock.launcher()).await else { return };
     world.keep_busy().await;
     let calendar = patient(waiting_check("calendar", "schedule: {cron: '@every 2s'}"));
     world.cluster().apply_yaml(&calendar).await.expect("check");
@@ -51,7 +33,7 @@ async fn a_node_whose_clock_is_wrong_and_steps_runs_its_checks_by_the_api_server
     world.goes_on("a start an hour behind").await;
     for seconds in STEPS {
         let began = Timestamp::now();
-        set(&offset, seconds);
+        clock.set(seconds).expect("set");
         until_skewed(&world, seconds).await;
         tokio::time::sleep(A_WHILE).await;
         world.goes_on(&format!("a clock that is {seconds} s off")).await;
@@ -60,13 +42,6 @@ async fn a_node_whose_clock_is_wrong_and_steps_runs_its_checks_by_the_api_server
     all_slots_are_of_their_time(world.cluster()).await;
     world.cluster().kubectl(&["delete", "hc", "calendar", "-n", "health"]).await.expect("delete");
     all_is_counted(&world).await;
-}
-
-/// What the process takes for the time from here on; a file that is half written is no time at all.
-fn set(offset: &Path, seconds: i64) {
-    let next = offset.with_extension("next");
-    std::fs::write(&next, format!("{seconds:+}\n")).expect("offset");
-    std::fs::rename(&next, offset).expect("offset");
 }
 
 async fn until_skewed(world: &World, seconds: i64) {

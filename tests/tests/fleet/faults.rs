@@ -15,6 +15,9 @@ use super::{PATIENCE, created_workflows, outage, patient, waiting_check};
 const IDLE: usize = 40;
 pub(super) const BUSY: [&str; 2] = ["busy-a", "busy-b"];
 
+/// The promise: once the API server answers again, checks run on within this time.
+const RESUMED: Duration = Duration::from_secs(10);
+
 /// Times that the agent is killed; `ACTIVE_MONITOR_KILLS` (`make soak` gives 1000).
 fn kills() -> u64 {
     std::env::var("ACTIVE_MONITOR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
@@ -34,7 +37,7 @@ impl World {
     }
 
     /// The agent is started by this program; see [`Agent::spawn_by`].
-    pub(super) async fn start_by(test: &str, launcher: &[&str]) -> Option<World> {
+    pub(super) async fn start_by(test: &str, launcher: &[String]) -> Option<World> {
         let testbed = Testbed::start_or_skip(test, Options::default()).await.expect("testbed")?;
         let cluster = &testbed.clusters[0];
         Agent::install(cluster, Crd::Ours).await.expect("install");
@@ -81,6 +84,23 @@ impl World {
         let done = futures::future::try_join_all(runs).await;
         done.unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.process.log_tail()));
         println!("{} ms: over {after}", self.began.elapsed().as_millis());
+    }
+
+    /// Waits until both busy checks have begun a run since that time, when the API server was back; no later than is
+    /// promised.
+    async fn resumes(&self, since: Timestamp, after: &str) {
+        for name in BUSY {
+            let prefix = format!("health/{name}-");
+            let begun = || async {
+                let created = created_workflows(self.cluster());
+                Ok(created.into_iter().find(|made| made.at >= since && made.workflow.starts_with(&prefix)))
+            };
+            let begun = wait::until(&format!("{name} begins after {after}"), PATIENCE, begun).await;
+            let begun = begun.unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.process.log_tail()));
+            let took = begun.at.duration_since(since).unsigned_abs();
+            println!("{name}: begun {} ms after the end of {after}", took.as_millis());
+            assert!(took <= RESUMED, "{name}: {took:?} after {after}\n{}", self.agent.process.log_tail());
+        }
     }
 
     pub(super) async fn metrics(&self) -> String {
@@ -176,10 +196,14 @@ async fn too_many_requests(world: &World) {
 
 async fn wrong_answers(world: &World) {
     for fault in [Fault::Answer(500, None), Fault::Answer(503, None), Fault::Hang] {
-        let time = Duration::from_secs(4);
+        let time = outage().max(Duration::from_secs(4));
         let requests = world.suffers(fault, time).await;
         assert!(requests <= 20 * time.as_secs(), "{requests} requests to an API server with {fault:?}");
         world.proxy.set(Fault::None);
+        // What hangs is given up after ten seconds first.
+        if fault != Fault::Hang {
+            world.resumes(Timestamp::now(), &format!("{fault:?}")).await;
+        }
         world.goes_on(&format!("{fault:?}")).await;
     }
 }
@@ -248,6 +272,7 @@ async fn restarted(world: &World) {
     let back = Timestamp::now();
     cluster.start_argo().await.expect("Argo");
     let began = Instant::now();
+    world.resumes(Timestamp::now(), "the API server's restart").await;
     world.goes_on("the API server's restart").await;
     // Two busy checks make two writes a run, each two seconds; the rest is for the idle ones.
     let seconds = began.elapsed().as_secs().max(1);

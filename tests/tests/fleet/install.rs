@@ -118,6 +118,35 @@ async fn the_hubs_job_is_the_one_that_its_alert_asks_for() {
     assert!(text.contains(labels), "{text}");
 }
 
+/// What cert-manager keeps in a Secret is people's certificate, and no agent's: those know the hub by its own CA.
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_mounted_and_named_for_people_alone() {
+    let name = "a_certificate_of_ones_own_is_mounted_and_named_for_people_alone";
+    let Some(programs) = programs_or_skip(name).await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let args = ["--set", "people.tlsSecret=hub-people", "--show-only", "templates/workload.yaml"];
+    let text = helm.template(Chart::Hub, &args).await.expect("the chart");
+    let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+    let config = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("its configuration");
+    let config = config["data"]["config.yaml"].as_str().expect("a file");
+    for line in
+        ["tls-cert-file: /etc/active-monitor-people/tls.crt", "tls-key-file: /etc/active-monitor-people/tls.key"]
+    {
+        assert!(config.contains(line), "{config}");
+    }
+    let hub = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the hub");
+    let pod = &hub["spec"]["template"]["spec"];
+    let has = |list: &serde_json::Value, wanted: serde_json::Value| list.as_array().expect("a list").contains(&wanted);
+    let volume = serde_json::json!({"name": "people-tls", "secret": {"secretName": "hub-people"}});
+    assert!(has(&pod["volumes"], volume), "{pod}");
+    // A whole folder: a file that is mounted by a subPath would never change.
+    let mount = serde_json::json!({"name": "people-tls", "mountPath": "/etc/active-monitor-people", "readOnly": true});
+    assert!(has(&pod["containers"][0]["volumeMounts"], mount), "{pod}");
+    let own = helm.template(Chart::Hub, &["--show-only", "templates/workload.yaml"]).await.expect("the chart");
+    assert!(!own.contains("people-tls") && !own.contains("tls-cert-file"), "{own}");
+}
+
 /// One clear error for each value that makes no sense.
 #[tokio::test]
 async fn values_that_make_no_sense_are_refused() {
@@ -144,20 +173,52 @@ async fn values_that_make_no_sense_are_refused() {
         (Chart::Agent, "state.size=much", "/state/size"),
         (Chart::Agent, "log.level=loud", "/log/level"),
         (Chart::Agent, "metrics.certSecret=Ours", "/metrics/certSecret"),
+        (Chart::Agent, "tracing.endpoint=collector:4317", "/tracing/endpoint"),
+        (Chart::Agent, "tracing.attributes=eu", "/tracing/attributes"),
         (Chart::Agent, "replicas=0", "/replicas"),
         (Chart::Agent, "admission=maybe", "/admission"),
         (Chart::Agent, "crds.install=maybe", "/crds/install"),
         (Chart::Hub, "replicas=2", "replicas"),
         (Chart::Hub, "agents.address=hub.example.com", "/agents/address"),
         (Chart::Hub, "people.service.type=ExternalName", "/people/service/type"),
+        (Chart::Hub, "people.tlsSecret=Ours", "/people/tlsSecret"),
         (Chart::Hub, "leaseSeconds=0", "/leaseSeconds"),
         (Chart::Hub, "store.urlSecret=postgres://db", "/store/urlSecret"),
         (Chart::Hub, "serviceMonitor.enabled=true", "/serviceMonitor/secret"),
+        (Chart::Hub, "tracing.endpoint=https://collector", "/tracing/endpoint"),
+        (Chart::Hub, "tracing.caConfigMap=Ours", "/tracing/caConfigMap"),
         (Chart::Hub, "prometheusRule.enabled=maybe", "/prometheusRule/enabled"),
     ];
     for (chart, values, field) in refused {
         let said = helm.template(chart, &["--set", values]).await.expect_err(values);
         assert!(format!("{said:#}").contains(field), "{values}: {said:#}");
+    }
+}
+
+/// A collector is named by the variables that both binaries read, and can be reached.
+#[tokio::test]
+async fn a_collector_in_the_values_is_one_for_hub_and_agent() {
+    let Some(programs) = programs_or_skip("a_collector_in_the_values_is_one_for_hub_and_agent").await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let collector = "tracing.endpoint=https://collector:4317,tracing.caConfigMap=ours,networkPolicy.enabled=true";
+    for chart in Chart::ALL {
+        let args = ["--set", collector, "--set-string", "tracing.attributes=k8s.cluster.name=eu-1"];
+        let text = helm.template(chart, &args).await.expect("the chart");
+        for line in [
+            r#"- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "https://collector:4317"}"#,
+            "- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /etc/active-monitor-tracing/ca.crt}",
+            r#"- {name: OTEL_RESOURCE_ATTRIBUTES, value: "k8s.cluster.name=eu-1"}"#,
+            "- {name: tracing-ca, mountPath: /etc/active-monitor-tracing, readOnly: true}",
+            "- {name: tracing-ca, configMap: {name: ours, items: [{key: ca.crt, path: ca.crt}]}}",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        let way_out = match chart {
+            Chart::Agent => "- {port: 4317, protocol: TCP}",
+            Chart::Hub => "egress: [{}]",
+        };
+        assert!(text.contains(way_out), "{text}");
     }
 }
 
@@ -358,7 +419,7 @@ async fn the_hub_keeps_its_token(cluster: &Cluster, helm: &Helm<'_>) {
     assert_eq!(token.len(), 68_usize.div_ceil(3) * 4, "base64 of amf_ and 64 digits: {token}");
     let options = "networkPolicy.enabled=true,serviceMonitor.enabled=true,serviceMonitor.secret=prometheus,\
         agents.address=hub.example.com:7443,enrolment.address=hub.example.com:7444,people.names={hub.example.com},\
-        people.service.type=LoadBalancer,store.urlSecret=hub-store";
+        people.service.type=LoadBalancer,people.tlsSecret=hub-people,store.urlSecret=hub-store";
     helm.on(cluster, &["upgrade", "hub", chart, "--set", options]).await.expect("upgraded");
     assert_eq!(cluster.kubectl(&read).await.expect("token"), token);
     admitted(cluster, "hub", "active-monitor-hub").await;

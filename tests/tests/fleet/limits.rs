@@ -49,7 +49,7 @@ struct World<'a> {
 }
 
 impl World<'_> {
-    fn start(&self, launcher: &[&str]) -> Agent {
+    fn start(&self, launcher: &[String]) -> Agent {
         let cluster = self.cluster;
         let name = "limits";
         Agent::spawn_by(launcher, cluster.run(), &cluster.dir, &self.kubeconfig, name, None, &[]).expect("agent")
@@ -100,7 +100,7 @@ async fn few_files_little_processor_and_little_memory_break_nothing() {
 
 /// Callers hold more connections than the agent has descriptors.
 async fn few_files(world: &World<'_>) {
-    let agent = world.start(&["prlimit", &format!("--nofile={FILES}:{FILES}")]);
+    let agent = world.start(&["prlimit".to_owned(), format!("--nofile={FILES}:{FILES}")]);
     world.goes_on(&agent, "with 64 descriptors").await;
     let address = agent.metrics_url.trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
     let mut held = Vec::new();
@@ -124,7 +124,7 @@ async fn few_files(world: &World<'_>) {
 
 async fn little_processor(world: &World<'_>, group: &Group) {
     let launcher = group.launcher();
-    let agent = world.start(&launcher.each_ref().map(String::as_str));
+    let agent = world.start(&launcher);
     world.goes_on(&agent, "with a tenth of a processor").await;
     let stat = fs::read_to_string(group.0.join("cpu.stat")).expect("statistics");
     println!("{}", stat.replace('\n', ", "));
@@ -135,7 +135,7 @@ async fn little_processor(world: &World<'_>, group: &Group) {
 async fn little_memory(world: &World<'_>, group: &Group) {
     let launcher = group.launcher();
     for _ in 0..3 {
-        let agent = world.start(&launcher.each_ref().map(String::as_str));
+        let agent = world.start(&launcher);
         wait::until("the end of an agent without memory", PATIENCE, || async {
             Ok(agent.process.pid().is_none().then_some(()))
         })
@@ -144,7 +144,7 @@ async fn little_memory(world: &World<'_>, group: &Group) {
     }
     // The same group with enough.
     fs::write(group.0.join("memory.limit_in_bytes"), (256 * 1024 * 1024).to_string()).expect("limit");
-    let agent = world.start(&launcher.each_ref().map(String::as_str));
+    let agent = world.start(&launcher);
     world.goes_on(&agent, "with enough memory").await;
     let resident = fs::read_to_string(group.0.join("memory.usage_in_bytes")).expect("usage");
     println!("{} bytes in use", resident.trim());

@@ -23,7 +23,8 @@ struct State {
 
 impl Fake {
     /// The agent holds these rules, and what Argo's executor needs.
-    pub(super) fn new(mut held: Vec<PolicyRule>) -> Fake {
+    pub(super) fn new(held: &[PolicyRule]) -> Fake {
+        let mut held = held.to_vec();
         held.extend(active_monitor_core::rbac::union([].iter()));
         Fake(Arc::new(Mutex::new(State { objects: BTreeMap::new(), held, requests: 0 })))
     }

@@ -53,3 +53,21 @@ async fn a_lost_answer_to_an_enrolment_is_asked_for_again_with_the_same_key() {
     assert_eq!(hub.state.lock().enrolments, 3);
     assert!(!dir.path().join("identity/pending.json").exists());
 }
+
+#[tokio::test]
+async fn an_agent_waits_for_approval_with_one_key_and_says_which() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    hub.state.lock().waits_for_approval = true;
+    let process = Process::start(&hub, None);
+    let mut agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    let waits = tokio::time::timeout(PATIENCE, agent.link.waiting.wait_for(Option::is_some)).await.unwrap();
+    let said = waits.unwrap().clone().unwrap();
+    let key = hub.state.lock().token_spent_by.clone().unwrap();
+    assert_eq!(said, format!("waiting for approval of the key {}", hex::encode(Sha256::digest(&key))));
+    until(&hub, "another question", |state| state.enrolments >= 2).await;
+    assert_eq!(hub.state.lock().token_spent_by, Some(key), "with the same key: another one is refused");
+    hub.state.lock().waits_for_approval = false;
+    agent.link.connected.wait_for(|connected| *connected).await.unwrap();
+    assert_eq!(*agent.link.waiting.borrow(), None);
+    agent.stop().await;
+}

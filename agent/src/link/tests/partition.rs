@@ -118,6 +118,7 @@ impl Far {
             | Output::Heartbeat(_)
             | Output::DefinitionsStatus(_)
             | Output::Answered(_)
+            | Output::SelfTested(_)
             | Output::Send(_)
             | Output::DefinitionsTooLarge { .. } => {}
         }
@@ -282,9 +283,10 @@ impl Near {
         let (_statuses, statuses) = mpsc::channel(1);
         let (commands, _commands) = mpsc::channel(1);
         let (_answers, answers) = mpsc::channel(1);
+        let ((_, self_tests), (waiting, _)) = (mpsc::channel(1), watch::channel(None));
         let (connected, connected_rx) = watch::channel(false);
         let (cluster, _) = watch::channel(None);
-        let ends = Ends { definitions, statuses, commands, answers, connected, cluster };
+        let ends = Ends { definitions, statuses, commands, answers, self_tests, waiting, connected, cluster };
         let identity = Arc::new(ArcSwap::from_pointee(identity));
         let mut driver = Driver::new(config, far.dial(), identity, journal.clone(), states.clone(), ends);
         let task = tokio::spawn(async move { match driver.run().await {} });

@@ -14,7 +14,7 @@ impl Ceilings {
         let held = rbac::Ceilings {
             // The union adds what Argo's executor needs.
             reading: rbac::union(rbac::default_rules(RunKind::HealthCheck).iter()),
-            remedying: rbac::default_rules(RunKind::Remedy),
+            remedying: rbac::default_rules(RunKind::Remedy).to_vec(),
         };
         Ceilings { held, open: Some(vec!["health".to_owned()]) }
     }

@@ -97,3 +97,73 @@ fn a_workflow_that_came_after_a_later_run_s_was_given_up_and_says_nothing() {
     assert_eq!(recorded, [next]);
     assert_eq!(second.observed.status.success_count, Some(1));
 }
+
+/// Who takes over without the journal of the one before.
+fn taken_over(world: &World) -> World {
+    let observed = Observed { intents: Vec::new(), ran_now: None, ..world.observed.clone() };
+    World { observed, ..World::default() }
+}
+
+/// A check without a schedule whose run on request is in flight.
+fn asked() -> (Check, World) {
+    let (check, mut world) = (check(json!({"repeatAfterSec": 0})), World::default());
+    world.observed.has_conditions = true;
+    world.settle(&check, at(0));
+    world.observed.run_now = Some("a".into());
+    world.settle(&check, at(2));
+    assert_eq!(world.created.len(), 1);
+    (check, world)
+}
+
+/// Seed 9315 of a lease that moves: a workflow that somebody had copied, with the request on it, stood for the run, whose
+/// own workflow was deleted.
+#[test]
+fn a_forged_workflow_does_not_obey_a_request() {
+    let (check, world) = asked();
+    let mut second = taken_over(&world);
+    second.observed.workflows[0].workflow = "health/forged".into();
+    second.settle(&check, at(5));
+    assert_eq!((second.created.len(), second.observed.status.last_run_now.as_deref()), (1, None));
+    second.end(WorkflowPhase::Succeeded, at(6));
+    second.settle(&check, at(6));
+    assert_eq!(second.recorded.len(), 1);
+    assert_eq!(second.observed.status.last_run_now.as_deref(), Some("a"));
+}
+
+/// What led to seed 9315 too: the status said that a request was obeyed whose run could still be lost.
+#[test]
+fn a_request_whose_run_is_lost_with_the_journal_of_who_made_it_is_obeyed_anew() {
+    let (check, mut world) = asked();
+    // An edit has the status written while the run is in flight, by the one who made it and by another.
+    let edited = Check { generation: 2, ..check };
+    world.settle(&edited, at(3));
+    assert_eq!(
+        (world.observed.status.observed_generation, world.observed.status.last_run_now.as_deref()),
+        (Some(2), None)
+    );
+    let edited = Check { generation: 3, ..edited };
+    let mut second = taken_over(&world);
+    second.settle(&edited, at(4));
+    assert_eq!(second.observed.status.observed_generation, Some(3));
+    assert_eq!((second.created.len(), second.observed.status.last_run_now.as_deref()), (0, None));
+    second.observed.workflows.clear();
+    second.settle(&edited, at(5));
+    second.end(WorkflowPhase::Succeeded, at(6));
+    second.settle(&edited, at(6));
+    assert_eq!((second.created.len(), second.recorded.len()), (1, 1));
+    assert_eq!(second.observed.status.last_run_now.as_deref(), Some("a"));
+}
+
+/// Seed 16500, of two agents side by side: a request's workflow was seen when a later slot had been used up, so nobody
+/// recorded its run, and yet it stood for the request.
+#[test]
+fn a_request_whose_workflow_came_too_late_to_count_is_obeyed_anew_where_the_status_can_tell() {
+    let (check, mut world) = asked();
+    world.end(WorkflowPhase::Succeeded, at(4));
+    let mut second = taken_over(&world);
+    second.observed.status.started_at = Some(crate::healthcheck::time(at(9)));
+    assert!(matches!(decide(at(12), &check, &second.observed), Step::RunNow { token, .. } if token == "a"));
+    second.observed.has_conditions = false;
+    second.settle(&check, at(12));
+    assert_eq!(second.created.len(), 0, "it may have been counted");
+}

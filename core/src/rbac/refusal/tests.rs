@@ -13,7 +13,10 @@ fn account(level: Level) -> Account {
 }
 
 fn ceilings() -> Ceilings {
-    Ceilings { reading: default_rules(RunKind::HealthCheck), remedying: default_rules(RunKind::Remedy) }
+    Ceilings {
+        reading: default_rules(RunKind::HealthCheck).to_vec(),
+        remedying: default_rules(RunKind::Remedy).to_vec(),
+    }
 }
 
 fn escalation(rules: &str, level: Level, remedies: bool, ceilings: Option<&Ceilings>) -> Refusal {

@@ -35,5 +35,9 @@
 {{- if .Values.alerts.secret }}
 {{- $_ := set $own "routes-file" "/etc/active-monitor-alerts/routes.yaml" }}
 {{- end }}
+{{- if .Values.people.tlsSecret }}
+{{- $_ := set $own "tls-cert-file" "/etc/active-monitor-people/tls.crt" }}
+{{- $_ := set $own "tls-key-file" "/etc/active-monitor-people/tls.key" }}
+{{- end }}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml }}
 {{- end }}

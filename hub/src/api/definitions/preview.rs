@@ -86,9 +86,11 @@ mod tests {
                 refused_checks: 0,
                 clock_skew_ms: 0,
                 certificate_ends_at: None,
+                self_test: None,
+                pending_enrolment: None,
                 checks: BTreeMap::new(),
             };
-            (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default() }))
+            (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }))
         };
         let (hub_version, checks) = (String::new(), BTreeMap::new());
         let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0, restore: None };

@@ -4,6 +4,7 @@ use active_monitor_core::view::Placed;
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use crate::store::queries::kept;
 use crate::store::rows::micros;
 use crate::store::{AgentVersions, AuditEntry, AuditQuery, ChangeQuery, StoreError, changes};
@@ -18,8 +19,14 @@ pub(super) async fn audit(pool: &PgPool, query: &AuditQuery) -> Result<Vec<(i64,
 }
 
 /// Nothing is written where the newest row says the same.
-pub(super) async fn note_versions(pool: &PgPool, at: Timestamp, versions: &[AgentVersions]) -> Result<(), StoreError> {
+pub(super) async fn note_versions(
+    pool: &PgPool,
+    lease: Option<&Lease>,
+    at: Timestamp,
+    versions: &[AgentVersions],
+) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     for AgentVersions { cluster, agent, kubernetes } in versions {
         let insert = sqlx::query(
             "INSERT INTO agent_versions (cluster, at, agent, kubernetes) SELECT $1, $2, $3, $4 WHERE NOT EXISTS \

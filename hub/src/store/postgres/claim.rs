@@ -1,4 +1,4 @@
-//! That a data base is one hub's: a lock that its server holds for as long as a connection lives.
+//! That a data base is one hub's, or that of its replicas: a lock that its server holds for as long as a connection lives.
 
 use std::time::Duration;
 
@@ -18,8 +18,18 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// A lock that was lost with its connection is this hub's own for as long as the server does not see the cut.
 const UNSEEN: Duration = Duration::from_secs(40);
 
-/// Keeps a second hub away from the data base.
+/// Who may have the data base at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Nobody else.
+    Alone,
+    /// Whoever shares it too: the other replicas.
+    Replicas,
+}
+
+/// Keeps a second hub away from the data base, or whoever is no replica.
 pub struct Claim {
+    share: Share,
     connection: PgConnection,
     options: PgConnectOptions,
     /// The store is dropped.
@@ -28,8 +38,8 @@ pub struct Claim {
 
 impl Claim {
     /// Takes the lock and brings the tables up to date.
-    pub(in crate::store) async fn take(options: &PgConnectOptions) -> Result<Claim, StoreError> {
-        let mut connection = connect(options).await?.ok_or(StoreError::InUse)?;
+    pub(in crate::store) async fn take(options: &PgConnectOptions, share: Share) -> Result<Claim, StoreError> {
+        let mut connection = connect(options, share).await?.ok_or(StoreError::InUse)?;
         sqlx::migrate!("migrations/postgres").run(&mut connection).await?;
         let unsafe_server = "SELECT current_setting('fsync') = 'off'";
         if sqlx::query_scalar(unsafe_server).fetch_one(&mut connection).await? {
@@ -37,7 +47,7 @@ impl Claim {
                 "the PostgreSQL server runs with fsync=off: what it answers for can be lost with its machine"
             );
         }
-        Ok(Claim { connection, options: options.clone(), closed: CancellationToken::new() })
+        Ok(Claim { share, connection, options: options.clone(), closed: CancellationToken::new() })
     }
 
     /// Holds the claim until `stop`, and from then on until the store is dropped. A server that was away is waited for.
@@ -61,7 +71,7 @@ impl Claim {
             if !matches!(alive, Ok(Ok(()))) {
                 tracing::warn!("the claim's connection to PostgreSQL is gone");
                 tokio::select! {
-                    again = retake(&self.options) => self.connection = again?,
+                    again = retake(&self.options, self.share) => self.connection = again?,
                     () = stop.cancelled() => return Ok(()),
                 }
                 tracing::info!("the data base is claimed again");
@@ -88,7 +98,7 @@ impl Claim {
 }
 
 /// Connects and tries to lock; none where another has the lock.
-async fn connect(options: &PgConnectOptions) -> Result<Option<PgConnection>, StoreError> {
+async fn connect(options: &PgConnectOptions, share: Share) -> Result<Option<PgConnection>, StoreError> {
     let late = |_| StoreError::Late(ANSWER);
     let mut connection = timeout(ANSWER, options.connect()).await.map_err(late)??;
     // The server sees within 20 s that this hub is cut off, and not after the two hours of most systems.
@@ -96,15 +106,19 @@ async fn connect(options: &PgConnectOptions) -> Result<Option<PgConnection>, Sto
     let settings = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
                     SET statement_timeout = 0";
     sqlx::raw_sql(settings).execute(&mut connection).await?;
-    let lock = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK);
+    let lock = match share {
+        Share::Alone => "SELECT pg_try_advisory_lock($1)",
+        Share::Replicas => "SELECT pg_try_advisory_lock_shared($1)",
+    };
+    let lock = sqlx::query_scalar(lock).bind(LOCK);
     let is_locked: bool = timeout(ANSWER, lock.fetch_one(&mut connection)).await.map_err(late)??;
     Ok(is_locked.then_some(connection))
 }
 
-async fn retake(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+async fn retake(options: &PgConnectOptions, share: Share) -> Result<PgConnection, StoreError> {
     let mut refused_since = None;
     loop {
-        match connect(options).await {
+        match connect(options, share).await {
             Ok(Some(connection)) => return Ok(connection),
             Ok(None) => {
                 if refused_since.get_or_insert_with(Instant::now).elapsed() > UNSEEN {

@@ -3,13 +3,15 @@
 use active_monitor_core::view::{Incident, IncidentPage};
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use crate::store::incidents::{self, OPEN, Row};
 use crate::store::queries::kept;
 use crate::store::rows::{micros, parse};
 use crate::store::{IncidentQuery, StoreError};
 
-pub(super) async fn put(pool: &PgPool, rows: Vec<Row>) -> Result<(), StoreError> {
+pub(super) async fn put(pool: &PgPool, lease: Option<&Lease>, rows: Vec<Row>) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     for Row { id, kind, first_seen, closed_at, incident } in rows {
         sqlx::query(
             "INSERT INTO incidents (id, kind, first_seen, closed_at, incident) VALUES ($1, $2, $3, $4, $5) \

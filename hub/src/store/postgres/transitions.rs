@@ -3,9 +3,11 @@
 use active_monitor_core::uptime::{Life, Transition};
 use active_monitor_core::view::CheckStatus;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use sqlx::Postgres;
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use super::within;
 use crate::store::queries::{self, kept};
 use crate::store::rows::{self, micros};
@@ -13,6 +15,7 @@ use crate::store::{CheckKey, StoreError, TransitionQuery};
 
 pub(super) async fn record(
     pool: &PgPool,
+    lease: Option<&Lease>,
     life: Life,
     transitions: &[(CheckKey, Transition)],
 ) -> Result<(), StoreError> {
@@ -23,6 +26,7 @@ pub(super) async fn record(
         transitions.iter().map(|(key, transition)| value(key, transition)).collect()
     }
     let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     // The ids are given in the order of the list: of two at one time the later counts.
     sqlx::query(
         "INSERT INTO transitions (cluster, namespace, name, at, status, maintenance) \
@@ -45,6 +49,18 @@ pub(super) async fn record(
 pub(super) async fn lives(pool: &PgPool) -> Result<Vec<Life>, StoreError> {
     let rows = sqlx::query("SELECT started_at, alive_at FROM hub_lives ORDER BY started_at").fetch_all(pool).await?;
     rows.iter().map(rows::life).collect()
+}
+
+pub(super) async fn forget_after(pool: &PgPool, now: Timestamp) -> Result<(), StoreError> {
+    let mut transaction = pool.begin().await?;
+    for statement in [
+        "DELETE FROM transitions WHERE at > $1",
+        "DELETE FROM hub_lives WHERE started_at > $1",
+        "UPDATE hub_lives SET alive_at = $1 WHERE alive_at > $1",
+    ] {
+        sqlx::query(statement).bind(micros(now)).execute(&mut *transaction).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// A row at a time: the whole fleet's are too many to hold.

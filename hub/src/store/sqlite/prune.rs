@@ -23,6 +23,18 @@ fn statement(what: Expired) -> Option<&'static str> {
             "DELETE FROM incidents WHERE number IN \
                  (SELECT number FROM incidents WHERE closed_at < ? ORDER BY closed_at LIMIT ?)"
         }
+        Expired::LateResults => {
+            "DELETE FROM late_results WHERE (cluster, namespace, name, since) IN \
+                 (SELECT cluster, namespace, name, since FROM late_results WHERE until < ? ORDER BY until LIMIT ?)"
+        }
+        Expired::CheckDays => {
+            "DELETE FROM check_days WHERE (day, cluster, namespace, name) IN \
+                 (SELECT day, cluster, namespace, name FROM check_days WHERE day < ? ORDER BY day LIMIT ?)"
+        }
+        Expired::ClusterDays => {
+            "DELETE FROM cluster_days WHERE (day, cluster) IN \
+                 (SELECT day, cluster FROM cluster_days WHERE day < ? ORDER BY day LIMIT ?)"
+        }
         Expired::Transitions => return None,
     };
     Some(statement)
@@ -41,7 +53,7 @@ pub(super) async fn prune(
                    WHERE new.cluster = agent_versions.cluster AND new.id > agent_versions.id)";
         sqlx::query(old).bind(micros(before)).execute(&mut *db).await?;
     }
-    let delete = sqlx::query(statement).bind(micros(before)).bind(i64::from(limit));
+    let delete = sqlx::query(statement).bind(what.key(before)).bind(i64::from(limit));
     Ok(delete.execute(db).await?.rows_affected())
 }
 
@@ -53,6 +65,8 @@ pub(super) async fn sizes(readers: &SqlitePool) -> Result<Sizes, StoreError> {
         rows: vec![
             ("runs", number(readers, "SELECT count(*) FROM runs").await?),
             ("transitions", number(readers, "SELECT count(*) FROM transitions").await?),
+            ("late_results", number(readers, "SELECT count(*) FROM late_results").await?),
+            ("check_days", number(readers, "SELECT coalesce(sum(checks), 0) FROM cluster_days").await?),
             ("incidents", number(readers, "SELECT count(*) FROM incidents").await?),
             ("audit", number(readers, "SELECT count(*) FROM audit").await?),
         ],

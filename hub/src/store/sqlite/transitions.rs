@@ -38,6 +38,17 @@ pub(super) async fn lives(readers: &SqlitePool) -> Result<Vec<Life>, StoreError>
     rows.iter().map(rows::life).collect()
 }
 
+pub(super) async fn forget_after(db: &mut SqliteConnection, now: Timestamp) -> Result<(), sqlx::Error> {
+    for statement in [
+        "DELETE FROM transitions WHERE at > ?",
+        "DELETE FROM hub_lives WHERE started_at > ?",
+        "UPDATE hub_lives SET alive_at = ?1 WHERE alive_at > ?1",
+    ] {
+        sqlx::query(statement).bind(micros(now)).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
 /// A row at a time: the whole fleet's are too many to hold.
 pub(super) async fn visit(
     readers: &SqlitePool,

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::mpsc;
 
 use super::{BATCH, Batch, Column, Kind, Side, Table};
-use crate::store::postgres::Claim;
+use crate::store::postgres::{Claim, Share};
 use crate::store::queries::kept;
 use crate::store::{StoreError, rows};
 
@@ -19,7 +19,7 @@ pub(super) struct PostgresSide {
 
 impl PostgresSide {
     pub(super) async fn claim(options: &PgConnectOptions) -> Result<PostgresSide, StoreError> {
-        Ok(PostgresSide { claim: Claim::take(options).await? })
+        Ok(PostgresSide { claim: Claim::take(options, Share::Alone).await? })
     }
 
     fn connection(&mut self) -> &mut PgConnection {
@@ -41,7 +41,7 @@ impl Side for PostgresSide {
     async fn tables(&mut self) -> Result<Vec<Table>, StoreError> {
         let found = sqlx::query_as::<_, (String, String, String)>(
             "SELECT table_name::text, column_name::text, data_type::text FROM information_schema.columns \
-             WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' \
+             WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_sqlx%' AND table_name NOT LIKE 'replica%' \
              ORDER BY table_name::text COLLATE \"C\", column_name::text COLLATE \"C\"",
         );
         let mut tables = BTreeMap::<String, Vec<(String, Kind)>>::new();

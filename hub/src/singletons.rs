@@ -1,0 +1,187 @@
+//! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write.
+//!
+//! A hub that is alone does it from its start to its end. Of replicas it is the one that has the lease. It stops before
+//! another can take the lease, and should it not, what it writes is refused by the lease's fence. A message that is under
+//! way to a receiver of alerts or a remote store in that moment can still arrive.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::fleet::FleetView;
+use active_monitor_runtime::tasks::{TaskError, Tasks};
+use prometheus::Registry;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::alerts::{self, AlertMetrics, Alerts};
+use crate::clock;
+use crate::incidents::{self, IncidentMetrics, OpenIncidents};
+use crate::owner::FleetHandle;
+use crate::recorder;
+use crate::remote_write::{RemoteWrite, RemoteWriteArgs, RemoteWriteMetrics};
+use crate::retention::{self, Pruning, Retention};
+use crate::serve::ServeError;
+use crate::store::Store;
+use crate::store::postgres::replicas::{Lease, Replicas};
+
+/// Name of the lease.
+const LEASE: &str = "singletons";
+/// How long a lease is good without being prolonged.
+const LIFE: Duration = Duration::from_secs(6);
+/// So long before that its holder stops.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Between two attempts to take it or to prolong it.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Views that a candidate remembers: when it takes over, the oldest is from before the last word of the holder.
+const VIEWS: usize = 10;
+/// After so long it is said that a duty does not end.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two looks for what all replicas have followed.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// What is done.
+pub(crate) struct Duties {
+    pub(crate) fleet: FleetHandle,
+    pub(crate) retention: Retention,
+    pub(crate) pruning: Pruning,
+    pub(crate) incidents: IncidentMetrics,
+    pub(crate) routes_file: Option<PathBuf>,
+    pub(crate) alerts: AlertMetrics,
+    pub(crate) remote_write: RemoteWriteArgs,
+    pub(crate) remote_write_metrics: RemoteWriteMetrics,
+    pub(crate) registry: Registry,
+}
+
+impl Duties {
+    /// Starts all of it; `recorded` is what the recorder takes for recorded.
+    ///
+    /// # Errors
+    /// The store fails, or remote write cannot be set up.
+    pub(crate) async fn start(
+        &self,
+        store: Arc<dyn Store>,
+        recorded: Arc<FleetView>,
+        tasks: &Tasks,
+    ) -> Result<OpenIncidents, ServeError> {
+        let (fleet, stop) = (&self.fleet, || tasks.stop_token());
+        let record = recorder::run(Arc::clone(&store), fleet.watch(), recorded, clock::now(), stop());
+        tasks.supervise("recorder", record);
+        let open = incidents::start(Arc::clone(&store), fleet.clone(), self.incidents.clone(), tasks).await?;
+        let alerts = Alerts {
+            open: open.clone(),
+            fleet: fleet.clone(),
+            store: Arc::clone(&store),
+            metrics: self.alerts.clone(),
+        };
+        alerts::start(self.routes_file.clone(), alerts, tasks).await?;
+        if let Some(writer) =
+            RemoteWrite::new(&self.remote_write, self.remote_write_metrics.clone(), self.registry.clone())?
+        {
+            tasks.supervise("remote-write", writer.run(fleet.clone(), stop()));
+        }
+        tasks
+            .supervise("retention", retention::run(store, fleet.clone(), self.retention, self.pruning.clone(), stop()));
+        Ok(open)
+    }
+}
+
+/// Does the duties whenever this replica has the lease, until `stop`.
+///
+/// # Errors
+/// A duty ended by itself.
+pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: CancellationToken) -> Result<(), TaskError> {
+    loop {
+        let (lease, asked, recorded) = tokio::select! {
+            taken = take(&replicas, &duties.fleet) => taken,
+            () = stop.cancelled() => return Ok(()),
+        };
+        tracing::info!(fence = lease.fence, "this replica records, prunes and tells from now on");
+        for collector in duties.pruning.collectors() {
+            if let Err(error) = duties.registry.register(collector) {
+                tracing::debug!(%error, "metric not registered");
+            }
+        }
+        let tasks = Tasks::new();
+        tasks.supervise("changes", forget(Arc::clone(&replicas), tasks.stop_token()));
+        let failed = tasks.stop_token();
+        match duties.start(replicas.fenced(&lease), recorded, &tasks).await {
+            Ok(_) => tokio::select! {
+                () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
+                () = failed.cancelled() => {}
+                () = stop.cancelled() => {}
+            },
+            Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
+        }
+        tasks.stop();
+        ended(&tasks).await?;
+        for collector in duties.pruning.collectors() {
+            // Err means that it is not registered.
+            let _ = duties.registry.unregister(collector);
+        }
+        if let Err(error) = replicas.end_lease(&lease).await {
+            tracing::warn!(%error, "the others wait for the end of the lease");
+        }
+        tokio::select! {
+            () = sleep(PERIOD) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Waits for the lease. Gives with it when it was asked for, and the oldest of the views that were seen meanwhile.
+async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<FleetView>) {
+    let mut views = VecDeque::new();
+    loop {
+        let asked = Instant::now();
+        views.push_back(fleet.view());
+        match replicas.take_lease(LEASE, LIFE).await {
+            Ok(Some(lease)) => return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view())),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "whether another replica has the lease is not known"),
+        }
+        views.drain(..views.len().saturating_sub(VIEWS));
+        sleep(PERIOD).await;
+    }
+}
+
+/// Prolongs the lease; returns once it is another's, or could be soon.
+async fn hold(replicas: &Replicas, lease: &Lease, asked: Instant) {
+    let mut until = asked + LIFE - MARGIN;
+    loop {
+        sleep(PERIOD).await;
+        let asked = Instant::now();
+        match timeout_at(until, replicas.take_lease(LEASE, LIFE)).await {
+            Ok(Ok(Some(again))) if again == *lease => until = asked + LIFE - MARGIN,
+            Ok(Ok(_)) | Err(_) => return,
+            Ok(Err(error)) => tracing::warn!(%error, "the lease is not prolonged"),
+        }
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+/// Waits for the end of all duties, however long the data base is away.
+async fn ended(tasks: &Tasks) -> Result<(), TaskError> {
+    loop {
+        match tasks.clone().run(GRACE).await {
+            Err(error @ TaskError::Stuck { .. }) => tracing::warn!(%error, "duties of another replica go on"),
+            ended => return ended,
+        }
+    }
+}
+
+async fn forget(replicas: Arc<Replicas>, stop: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = sleep(FORGET_EVERY) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        if let Err(error) = replicas.forget_changes().await {
+            tracing::warn!(%error, "changes that all have followed are not forgotten");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What the hub's replicas tell each other through their data base: who is there, who may do what only one may do, which
+//! replica has a cluster's session and what it shows, and commands on their way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use active_monitor_core::health::Health;
+use active_monitor_core::state::CheckState;
+use active_monitor_core::view::CheckStatus;
+use futures::stream::BoxStream;
+use uuid::Uuid;
+
+use super::{PostgresStore, within};
+use crate::store::{Store, StoreError};
+
+mod alone;
+pub(super) mod changes;
+mod commands;
+mod files;
+mod follow;
+mod lease;
+mod publish;
+
+pub use alone::Alone;
+pub use changes::Topic;
+pub use commands::Command;
+pub use follow::{Followed, FollowedCluster};
+pub use lease::Lease;
+pub(super) use lease::fence;
+
+/// A check as the replica with its session shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// What the agent said.
+    pub state: CheckState,
+    /// What is remembered of it.
+    pub health: Health,
+    /// What is shown.
+    pub status: CheckStatus,
+}
+
+/// What changed of a cluster whose session is, or was, at this replica.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Of the session.
+    pub epoch: u64,
+    /// What is shown of the link, as JSON; absent where that is as before.
+    pub link: Option<String>,
+    /// Checks that changed.
+    pub checks: Vec<Shown>,
+    /// uids of checks that are gone.
+    pub removed: Vec<String>,
+    /// Whether these are all checks of the cluster: others are forgotten.
+    pub is_whole: bool,
+}
+
+/// Reaches the other replicas. Every method that changes something returns after the commit.
+pub struct Replicas {
+    store: PostgresStore,
+    id: String,
+}
+
+impl fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicas").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Replicas {
+    /// This replica, under a name that is drawn now.
+    pub fn new(store: &PostgresStore) -> Replicas {
+        Replicas { store: store.clone(), id: Uuid::new_v4().to_string() }
+    }
+
+    /// The name of this replica, which it keeps until it ends.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Opens a session of a cluster here, and so ends the one that it has elsewhere. Its epoch is larger than that of every
+    /// session before; none where the cluster is not there or is bound to another kube-system uid.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn open_session(&self, cluster: &str, cluster_uid: &str) -> Result<Option<u64>, StoreError> {
+        within(publish::open(&self.store.pool, &self.id, cluster, cluster_uid)).await
+    }
+
+    /// Publishes what changed, all of it at once, and says that this replica is alive. Of a session that is no more the
+    /// newest of its cluster nothing is written; returns these clusters.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn publish(&self, all: &[Publication]) -> Result<Vec<String>, StoreError> {
+        within(publish::publish(&self.store.pool, &self.id, all)).await
+    }
+
+    /// What was written after a revision, and which replicas are alive, as it was in one moment; after 0 it is everything.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn follow(&self, after: u64) -> Result<Followed, StoreError> {
+        within(follow::follow(&self.store.pool, after)).await
+    }
+
+    /// Yields when something was written; several times may be one. It ends when its connection does, and what is written
+    /// while there is none wakes nobody.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn wakes(&self) -> Result<BoxStream<'static, ()>, StoreError> {
+        within(changes::wakes(&self.store.pool)).await
+    }
+
+    /// The store, for what only the holder of this lease may write.
+    pub fn fenced(&self, lease: &Lease) -> Arc<dyn Store> {
+        Arc::new(self.store.fenced(lease))
+    }
+
+    /// Takes a lease for `life` from now on, or prolongs it; none where another replica has it.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn take_lease(&self, name: &'static str, life: Duration) -> Result<Option<Lease>, StoreError> {
+        within(lease::take(&self.store.pool, name, &self.id, life)).await
+    }
+
+    /// Takes a lease, as soon as nobody else has it.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn wait_for_lease(&self, name: &'static str, life: Duration) -> Result<Lease, StoreError> {
+        loop {
+            if let Some(lease) = self.take_lease(name, life).await? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends a lease early. One that another has by now stays.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn end_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        within(lease::end(&self.store.pool, lease)).await
+    }
+
+    /// Waits until no other replica changes what all of them share, and keeps them from it until that is ended.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn alone(&self) -> Result<Alone, StoreError> {
+        within(alone::alone(&self.store.pool)).await
+    }
+
+    /// Forgets what everybody has had the time to follow.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn forget_changes(&self) -> Result<(), StoreError> {
+        within(changes::forget(&self.store.pool)).await
+    }
+
+    /// The files that replicas share, by name.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn files(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        within(files::all(&self.store.pool)).await
+    }
+
+    /// Replaces them all, where they are still those of `before`; returns whether they were.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn put_files(
+        &self,
+        before: &BTreeMap<String, String>,
+        files: &BTreeMap<String, String>,
+    ) -> Result<bool, StoreError> {
+        within(files::put(&self.store.pool, before, files)).await
+    }
+
+    /// Leaves a command for the replica that has the session of its cluster, for `life`; the same again changes nothing.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn put_command(&self, command: &Command, life: Duration) -> Result<(), StoreError> {
+        within(commands::put(&self.store.pool, command, life)).await
+    }
+
+    /// The commands for clusters whose session is here, each of them once.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn take_commands(&self) -> Result<Vec<Command>, StoreError> {
+        within(commands::take(&self.store.pool, &self.id)).await
+    }
+
+    /// Answers a command, with JSON.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn answer_command(&self, cluster: &str, id: &str, answer: &str) -> Result<(), StoreError> {
+        within(commands::answer(&self.store.pool, cluster, id, answer)).await
+    }
+
+    /// Those answers to commands (cluster, id) that are there.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn answers(&self, asked: &[(String, String)]) -> Result<Vec<(String, String, String)>, StoreError> {
+        within(commands::answers(&self.store.pool, asked)).await
+    }
+}

@@ -1,0 +1,26 @@
+//! One replica at a time: who changes what all share reads it before, and nobody writes in between.
+
+use sqlx::Transaction;
+use sqlx::postgres::{PgPool, Postgres};
+
+use crate::store::StoreError;
+
+/// No other replica changes what all of them share while this is not ended.
+pub struct Alone(Transaction<'static, Postgres>);
+
+impl Alone {
+    /// Lets the others go on. They do so as well when the connection is lost.
+    pub async fn end(self) {
+        if let Err(error) = self.0.rollback().await {
+            tracing::debug!(%error, "lock not given back cleanly");
+        }
+    }
+}
+
+/// Waits for 5 s at most.
+pub(super) async fn alone(pool: &PgPool) -> Result<Alone, StoreError> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *transaction).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(24941, 41)").execute(&mut *transaction).await?;
+    Ok(Alone(transaction))
+}
