@@ -1,9 +1,10 @@
 //! For tests: the spans of one thread, as what is made of them for a collector would get them.
 
 use std::fmt::{Debug, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
+use tracing::Dispatch;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::subscriber::DefaultGuard;
@@ -14,6 +15,10 @@ use tracing_subscriber::{Layer, Registry};
 /// A span as its name and its fields, and whether it has ended.
 type Seen = Arc<Mutex<Vec<(Id, String, bool)>>>;
 
+/// With one subscriber alone tracing asks only that of the thread which comes to a span first; another test's thread has
+/// none, and its "never" would hold for all. With two it asks them all.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Registry::default()));
+
 /// The spans that began on this thread since.
 pub(crate) struct Spans {
     seen: Seen,
@@ -22,6 +27,7 @@ pub(crate) struct Spans {
 
 impl Spans {
     pub(crate) fn watch() -> Spans {
+        LazyLock::force(&SECOND);
         let seen = Seen::default();
         let subscriber = Registry::default().with(Noting(Arc::clone(&seen)));
         Spans { seen, _until_dropped: tracing::subscriber::set_default(subscriber) }

@@ -333,6 +333,11 @@ impl Fleet {
     /// clock of its cluster, which agreed with the hub's, goes on as before.
     pub fn stepped(&mut self, now: Timestamp, by: SignedDuration) -> Vec<Event> {
         self.started_at = moved(self.started_at, by);
+        self.replicas.stepped(by);
+        let ids: Vec<String> = self.replicas.ids();
+        for id in ids {
+            self.refresh_replica(now, &id);
+        }
         let names: Vec<String> = self.links.keys().cloned().collect();
         for name in names {
             self.move_link(now, &name, by);

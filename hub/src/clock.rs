@@ -12,7 +12,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The time.
 #[cfg(not(test))]
 pub(crate) fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    // No finer than the store keeps it: what was read back must be the same.
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
 #[cfg(test)]

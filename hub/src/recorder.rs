@@ -28,13 +28,14 @@ pub(crate) async fn run(
     store: Arc<dyn Store>,
     view: watch::Receiver<Arc<FleetView>>,
     mut recorded: Arc<FleetView>,
-    started_at: Timestamp,
+    (started_at, takes_over): (Timestamp, bool),
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let mut quiet = ROUNDS;
     let mut watch = clock::Watch::new();
     // What is new to the store: a life, and where the clock was set within one, what each check is from then on.
-    let (mut life_from, mut begins, mut was_set) = (started_at, true, false);
+    // Who takes over from another replica says what everything is, too: the life in which it was said is over.
+    let (mut life_from, mut begins, mut was_set) = (started_at, true, takes_over);
     loop {
         let (now, step) = watch.look();
         if step.is_some() {
@@ -241,7 +242,7 @@ mod tests {
         let stop = CancellationToken::new();
         let store: Arc<dyn Store> = store.clone();
         clock::virtual_time::begin(started_at + Duration::from_secs(50));
-        let task = tokio::spawn(run(store, view, before, started_at, stop.clone()));
+        let task = tokio::spawn(run(store, view, before, (started_at, false), stop.clone()));
         tokio::task::yield_now().await;
         sender.send_replace(after);
         stop.cancel();
@@ -302,7 +303,7 @@ mod tests {
         let (sender, view) = watch::channel(fleet.publish());
         let (stop, shared) = (CancellationToken::new(), Arc::clone(&store) as Arc<dyn Store>);
         let recorded = view.borrow().clone();
-        let task = tokio::spawn(run(shared, view, recorded, at(0), stop.clone()));
+        let task = tokio::spawn(run(shared, view, recorded, (at(0), false), stop.clone()));
         // It has seen a fleet without the check.
         tokio::task::yield_now().await;
         let epoch = fleet.open(at(1), &hello(at(1))).0.unwrap();

@@ -22,6 +22,8 @@ const SETTLE: SignedDuration = SignedDuration::from_mins(5);
 const DAYS: i64 = 366;
 /// Late runs that are read at once.
 const PAGE: u32 = 5_000;
+/// Runs that are looked through at once: a query must end in its time, however few of them are late.
+const SPAN: i64 = 200_000;
 /// Late results that are held together; those of one check can be joined only then.
 const MAX_RESULTS: usize = 100_000;
 /// Late results in a write.
@@ -66,8 +68,9 @@ async fn late_results(
         let mut results: BTreeMap<CheckKey, Vec<Late>> = BTreeMap::new();
         let mut held = 0;
         while after < through && held < MAX_RESULTS {
-            let runs = store.late_runs(after, through, PAGE).await?;
-            after = if runs.len() < PAGE as usize { through } else { runs.last().map_or(through, |run| run.id) };
+            let upto = through.min(after.saturating_add(SPAN));
+            let runs = store.late_runs(after, upto, PAGE).await?;
+            after = if runs.len() < PAGE as usize { upto } else { runs.last().map_or(upto, |run| run.id) };
             for run in runs {
                 if let Some(late) = late(view, &run, now) {
                     let of_check = results.entry(run.key).or_default();
@@ -79,7 +82,11 @@ async fn late_results(
         }
         let results: Vec<(CheckKey, Late)> = results
             .into_iter()
-            .flat_map(|(key, of_check)| of_check.into_iter().map(move |late| (key.clone(), late)))
+            .flat_map(|(key, of_check)| {
+                // Of two at one time one counts: a statement must not have both.
+                let once: BTreeMap<Timestamp, Late> = of_check.into_iter().map(|late| (late.from, late)).collect();
+                once.into_values().map(move |late| (key.clone(), late))
+            })
             .collect();
         for batch in results.chunks(BATCH) {
             store.put_late(batch.to_vec()).await?;
@@ -95,9 +102,10 @@ fn late(view: &FleetView, run: &LateRun, now: Timestamp) -> Option<Late> {
     let CheckKey { cluster, namespace, name } = &run.key;
     let state = &view.check(cluster, namespace, name)?.state;
     let next = Schedule::parse_cron(&state.schedule).ok()?.next_after(run.slot, run.slot)?;
-    let grace = Duration::from_secs(state.timeout_seconds) + OVERDUE_GRACE;
+    let grace = Duration::from_secs(state.timeout_seconds).saturating_add(OVERDUE_GRACE);
     let until = next.saturating_add(grace).ok()?.min(now);
-    let from = run.finished_at;
+    // Nothing older than a year is kept, and a time is no better than who says it.
+    let from = run.finished_at.max(now.saturating_sub(SignedDuration::from_hours(24 * DAYS)).ok()?);
     (from < until).then_some(Late { from, until, outcome: run.outcome })
 }
 

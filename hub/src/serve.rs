@@ -271,7 +271,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         registry: prometheus::default_registry().clone(),
     };
     let open_incidents = match replicas {
-        None => duties.start(Arc::clone(&store), fleet.view(), tasks).await?,
+        None => duties.start(Arc::clone(&store), (fleet.view(), false), tasks).await?,
         Some(replicas) => {
             tasks.supervise("singletons", singletons::run(replicas, duties, tasks.stop_token()));
             incidents::follow(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?

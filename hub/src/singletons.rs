@@ -56,18 +56,18 @@ pub(crate) struct Duties {
 }
 
 impl Duties {
-    /// Starts all of it; `recorded` is what the recorder takes for recorded.
+    /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica.
     ///
     /// # Errors
     /// The store fails, or remote write cannot be set up.
     pub(crate) async fn start(
         &self,
         store: Arc<dyn Store>,
-        recorded: Arc<FleetView>,
+        (recorded, takes_over): (Arc<FleetView>, bool),
         tasks: &Tasks,
     ) -> Result<OpenIncidents, ServeError> {
         let (fleet, stop) = (&self.fleet, || tasks.stop_token());
-        let record = recorder::run(Arc::clone(&store), fleet.watch(), recorded, clock::now(), stop());
+        let record = recorder::run(Arc::clone(&store), fleet.watch(), recorded, (clock::now(), takes_over), stop());
         tasks.supervise("recorder", record);
         let open = incidents::start(Arc::clone(&store), fleet.clone(), self.incidents.clone(), tasks).await?;
         let alerts = Alerts {
@@ -107,7 +107,7 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
         let tasks = Tasks::new();
         tasks.supervise("changes", forget(Arc::clone(&replicas), tasks.stop_token()));
         let failed = tasks.stop_token();
-        match duties.start(replicas.fenced(&lease), recorded, &tasks).await {
+        match duties.start(replicas.fenced(&lease), (recorded, true), &tasks).await {
             Ok(_) => tokio::select! {
                 () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
                 () = failed.cancelled() => {}

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::checks::Voice;
-use super::{Deadline, Fleet, later};
+use super::{Deadline, Fleet, later, moved};
 use crate::health::Health;
 use crate::state::CheckState;
 use crate::view::{CheckStatus, ClusterStatus, ClusterView};
@@ -140,6 +140,11 @@ impl Place {
         self.last_beat.is_none()
     }
 
+    /// The clock by which its last beat is reckoned was set.
+    pub(super) fn stepped(&mut self, by: SignedDuration) {
+        self.last_beat = self.last_beat.map(|beat| moved(beat, by));
+    }
+
     /// When the cluster may have to be shown otherwise, beside the deadlines of its replica.
     pub(super) fn ends(&self, lease: Duration) -> [Option<Timestamp>; 2] {
         ends(lease).map(|end| self.last_beat.map(|beat| later(beat, end)))
@@ -185,6 +190,17 @@ pub(super) struct Replicas(BTreeMap<String, Replica>);
 impl Replicas {
     fn beat(&self, id: &str) -> Option<Timestamp> {
         self.0.get(id).map(|replica| replica.beat_at)
+    }
+
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// This replica's clock was set.
+    pub(super) fn stepped(&mut self, by: SignedDuration) {
+        for replica in self.0.values_mut() {
+            replica.beat_at = moved(replica.beat_at, by);
+        }
     }
 
     /// The status of a cluster there, and what is said of it.
@@ -248,7 +264,7 @@ impl Fleet {
     }
 
     /// Derives again whether a replica is heard; where that changed, its clusters too.
-    fn refresh_replica(&mut self, now: Timestamp, id: &str) {
+    pub(super) fn refresh_replica(&mut self, now: Timestamp, id: &str) {
         let lease = self.lease;
         let Some(replica) = self.replicas.0.get_mut(id) else { return };
         let presence = presence(replica.beat_at, now, lease);

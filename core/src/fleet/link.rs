@@ -154,6 +154,9 @@ impl Link {
             self.offset = SignedDuration::ZERO;
         }
         self.heard_at = self.heard_at.map(|at| moved(at, by));
+        if let Some(place) = &mut self.elsewhere {
+            place.stepped(by);
+        }
         self.snapshot_due = self.snapshot_due.map(|at| moved(at, by));
         if let Some((_, seen)) = &mut self.oddity {
             *seen = moved(*seen, by);

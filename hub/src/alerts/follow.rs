@@ -4,7 +4,7 @@
 //! A route that stays as it is goes on undisturbed; one that is changed begins anew, as after a restart of the hub.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use active_monitor_core::alert::{Route, Routes};
@@ -12,11 +12,16 @@ use jiff::Timestamp;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Alerts, RoutesError, Task, read};
+use super::{Alerts, Task, read};
 use crate::store::StoreError;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// What the file says, or why it makes no sense.
+fn said(file: &Path) -> Result<Routes, String> {
+    read(file).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+}
 
 /// The routes that are in force.
 pub(super) struct Follower {
@@ -42,16 +47,24 @@ pub(super) enum FollowError {
 }
 
 impl Follower {
-    /// Reads the file and starts its routes.
+    /// Reads the file and starts its routes. One that makes no sense starts none and is looked at again: the hub refuses it
+    /// at its own start, but a replica that takes over has other duties too.
     ///
     /// # Errors
-    /// See [`RoutesError`].
-    pub(super) async fn start(alerts: Alerts, file: Option<PathBuf>) -> Result<Follower, RoutesError> {
-        let routes = file.as_deref().map(read).transpose()?.unwrap_or_default();
+    /// The store fails.
+    pub(super) async fn start(alerts: Alerts, file: Option<PathBuf>) -> Result<Follower, StoreError> {
         let (running, tasks) = (BTreeMap::new(), JoinSet::new());
         let mut follower = Follower { alerts, file, said: Ok(Routes::default()), running, tasks };
-        follower.put_in_force(&routes).await?;
-        follower.said = Ok(routes);
+        follower.alerts.metrics.routes_error.set(0);
+        if let Some(file) = &follower.file {
+            let said = said(file);
+            match &said {
+                Ok(routes) => follower.put_in_force(&routes.clone()).await?,
+                Err(error) => tracing::error!(error, "no routes are in force"),
+            }
+            follower.alerts.metrics.routes_error.set(i64::from(said.is_err()));
+            follower.said = said;
+        }
         Ok(follower)
     }
 
@@ -73,7 +86,7 @@ impl Follower {
 
     async fn look(&mut self) {
         let Some(file) = &self.file else { return };
-        let said = read(file).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+        let said = said(file);
         if said == self.said {
             return;
         }
@@ -181,10 +194,12 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         follower.look().await;
         assert_eq!((metrics.routes_error.get(), counted(&metrics)), (1, vec!["b".to_owned()]));
-        assert!(
-            Follower::start(alerts, Some(file)).await.is_err(),
-            "a hub does not start without the routes it is told of"
-        );
+        // A replica that takes over begins without routes, and takes them up once the file makes sense.
+        let mut next = Follower::start(alerts, Some(file.clone())).await.unwrap();
+        assert_eq!((metrics.routes_error.get(), next.running.len()), (1, 0));
+        write(&[a]);
+        next.look().await;
+        assert_eq!((metrics.routes_error.get(), next.running.len()), (0, 1));
         tasks.stop();
     }
 }

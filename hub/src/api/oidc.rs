@@ -92,7 +92,10 @@ pub async fn callback(
             Ok((jar.add(api.auth.cookie(session)), Redirect::to("/")))
         }
         Err(error) => {
-            api.logins.failed(address, now);
+            // A page elsewhere can send people here: only what the provider vouched for counts as a try.
+            if matches!(error, OidcError::Claims(_)) {
+                api.logins.failed(address, now);
+            }
             Ok((jar, refused(&error)))
         }
     }

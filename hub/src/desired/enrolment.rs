@@ -129,7 +129,9 @@ fn is_no_news(before: &SelfTest, after: &SelfTest) -> bool {
         SelfTestOutcome::NotRun | SelfTestOutcome::Unknown => true,
         SelfTestOutcome::Succeeded | SelfTestOutcome::Failed | SelfTestOutcome::TimedOut => false,
     };
-    is_excuse && (before.outcome, &before.message) == (after.outcome, &after.message)
+    let is_same = (before.outcome, &before.message) == (after.outcome, &after.message);
+    // That it could not be tried again does not unsay a failure.
+    is_excuse && (is_same || (before.failed() && after.outcome == SelfTestOutcome::Unknown))
 }
 
 #[cfg(test)]

@@ -291,7 +291,7 @@ impl Store for PostgresStore {
     }
 
     async fn forget_after(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.write(transitions::forget_after(&self.pool, now)).await
+        self.write(transitions::forget_after(&self.pool, self.fence.as_ref(), now)).await
     }
 
     async fn put_incidents(&self, incidents: &[Arc<Incident>]) -> Result<(), StoreError> {

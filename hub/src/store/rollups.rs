@@ -13,6 +13,8 @@ use super::{CheckKey, StoreError};
 
 /// Rows in one INSERT: below what either data base allows in values.
 pub(super) const ROWS_PER_INSERT: usize = 500;
+/// Days that a statement marks: two values each.
+const DAYS_PER_INSERT: usize = 5_000;
 /// Microseconds after its end by which a run is late when it is recorded.
 const LATE: i64 = 60 * 1_000_000;
 
@@ -183,7 +185,7 @@ pub(super) fn late_run(row: &impl Fields) -> Result<LateRun, StoreError> {
 }
 
 /// What keeps late results, and what marks their days.
-pub(super) fn put_late<DB>(results: &[(CheckKey, Late)]) -> [QueryBuilder<DB>; 2]
+pub(super) fn put_late<DB>(results: &[(CheckKey, Late)]) -> Vec<QueryBuilder<DB>>
 where
     DB: Database,
     String: for<'q> Encode<'q, DB> + Type<DB>,
@@ -202,12 +204,15 @@ where
     }
     days.sort_unstable();
     days.dedup();
-    let mut mark = QueryBuilder::new("INSERT INTO changed_days (day, cluster) ");
-    mark.push_values(days, |mut row, (day, cluster)| {
-        row.push_bind(day).push_bind(cluster);
-    });
-    mark.push(" ON CONFLICT (day, cluster) DO NOTHING");
-    [put, mark]
+    let mark = |days: &[(i64, String)]| {
+        let mut mark = QueryBuilder::new("INSERT INTO changed_days (day, cluster) ");
+        mark.push_values(days, |mut row, (day, cluster)| {
+            row.push_bind(*day).push_bind(cluster.clone());
+        });
+        mark.push(" ON CONFLICT (day, cluster) DO NOTHING");
+        mark
+    };
+    std::iter::once(put).chain(days.chunks(DAYS_PER_INSERT).map(mark)).collect()
 }
 
 pub(super) fn late_results<DB>(checks: &CheckFilter, from: Timestamp, to: Timestamp) -> QueryBuilder<DB>

@@ -136,7 +136,10 @@ pub(super) async fn keep_commits(connection: &mut PgConnection) -> Result<(), sq
     sqlx::query(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
     )
-    .execute(connection)
-    .await
-    .map(drop)
+    .execute(&mut *connection)
+    .await?;
+    // A machine that dies or stands still within a transaction must not keep its locks from the others.
+    let ends = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+                SET idle_in_transaction_session_timeout = '10s'";
+    sqlx::raw_sql(ends).execute(connection).await.map(drop)
 }

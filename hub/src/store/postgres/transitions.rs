@@ -51,12 +51,17 @@ pub(super) async fn lives(pool: &PgPool) -> Result<Vec<Life>, StoreError> {
     rows.iter().map(rows::life).collect()
 }
 
-pub(super) async fn forget_after(pool: &PgPool, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn forget_after(pool: &PgPool, lease: Option<&Lease>, now: Timestamp) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
     for statement in [
         "DELETE FROM transitions WHERE at > $1",
         "DELETE FROM hub_lives WHERE started_at > $1",
         "UPDATE hub_lives SET alive_at = $1 WHERE alive_at > $1",
+        // Days that had not begun, or were not over, are summed up again.
+        "DELETE FROM check_days WHERE day >= $1 / 86400000000",
+        "DELETE FROM cluster_days WHERE day >= $1 / 86400000000",
+        "UPDATE rollups SET through = $1 / 86400000000 - 1 WHERE name = 'days' AND through >= $1 / 86400000000",
     ] {
         sqlx::query(statement).bind(micros(now)).execute(&mut *transaction).await?;
     }

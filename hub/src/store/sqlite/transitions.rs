@@ -43,6 +43,10 @@ pub(super) async fn forget_after(db: &mut SqliteConnection, now: Timestamp) -> R
         "DELETE FROM transitions WHERE at > ?",
         "DELETE FROM hub_lives WHERE started_at > ?",
         "UPDATE hub_lives SET alive_at = ?1 WHERE alive_at > ?1",
+        // Days that had not begun, or were not over, are summed up again.
+        "DELETE FROM check_days WHERE day >= ?1 / 86400000000",
+        "DELETE FROM cluster_days WHERE day >= ?1 / 86400000000",
+        "UPDATE rollups SET through = ?1 / 86400000000 - 1 WHERE name = 'days' AND through >= ?1 / 86400000000",
     ] {
         sqlx::query(statement).bind(micros(now)).execute(&mut *db).await?;
     }
