@@ -339,4 +339,24 @@ mod tests {
         assert!((48.0..=50.0).contains(&sum.down_seconds), "{sum:?}");
         assert!((99.0..=112.0).contains(&sum.unknown_seconds), "{sum:?}");
     }
+
+    #[tokio::test]
+    async fn who_takes_over_says_what_everything_is_since_the_life_in_which_it_was_said_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(dir.path()).await.unwrap());
+        let known = KnownCluster { name: "east".into(), cluster_uid: Some("u".into()), ..KnownCluster::default() };
+        let mut fleet = Fleet::new(at(0), Duration::from_secs(15), "");
+        fleet.apply(at(0), Change::Cluster(known));
+        let epoch = fleet.open(at(1), &hello(at(1))).0.unwrap();
+        let what = Said::Upsert(Box::new(check("dns", Phase::Succeeded)));
+        fleet.apply(at(2), Change::Said { cluster: "east".into(), epoch, what });
+        let steady = fleet.publish();
+        let (_sender, view) = watch::channel(steady.clone());
+        let stop = CancellationToken::new();
+        clock::virtual_time::begin(at(100));
+        stop.cancel();
+        run(Arc::clone(&store) as Arc<dyn Store>, view, steady, (at(50), true), stop).await.unwrap();
+        let found = all(&store).await;
+        assert!(matches!(found[..], [(_, 100, Some(CheckStatus::Succeeded))]), "{found:?}");
+    }
 }

@@ -139,3 +139,25 @@ async fn of_a_check_that_is_gone_nothing_is_made_up() {
     pass(&store, &fleet(vec![]), at(3, 3600)).await.unwrap();
     assert_eq!(sums(&store).await, CUT);
 }
+
+#[tokio::test]
+async fn what_an_agent_says_of_times_stops_neither_the_sums_nor_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).await.unwrap();
+    three_days(&store).await;
+    let mut endless = check("east", "dns", CheckStatus::Succeeded, vec![]);
+    let state = &mut Arc::make_mut(&mut endless).state;
+    (state.schedule, state.timeout_seconds) = ("@every 60s".into(), u64::MAX);
+    let view = fleet(vec![cluster("east", ClusterStatus::Connected, vec![endless])]);
+    let mut runs = reports(0..3);
+    runs[1].finished_at = Timestamp::MIN;
+    store.record_runs("east", runs, at(2, 0)).await.unwrap();
+    pass(&store, &view, at(3, 600)).await.unwrap();
+    // The same again, from an agent that is honest of its timeouts.
+    let mut runs = reports(3..6);
+    runs[1].finished_at = Timestamp::MIN;
+    runs[2].finished_at = runs[0].finished_at;
+    store.record_runs("east", runs, at(2, 0)).await.unwrap();
+    pass(&store, &self::view(), at(3, 1200)).await.unwrap();
+    assert_eq!(store.rolled_up().await.unwrap().runs, store.newest_run(at(3, 900)).await.unwrap());
+}

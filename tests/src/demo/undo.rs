@@ -115,7 +115,10 @@ pub(super) async fn traces(kubectl: &Kubectl) -> anyhow::Result<Vec<Value>> {
 }
 
 async fn workflows(kubectl: &Kubectl) -> anyhow::Result<Vec<Value>> {
-    kubectl.objects(&["get", "workflows.argoproj.io", "-A", "-l", CHECK_UID_LABEL]).await
+    let mut found = kubectl.objects(&["get", "workflows.argoproj.io", "-A", "-l", CHECK_UID_LABEL]).await?;
+    let self_tests = format!("{OWNER_LABEL}={OWNER},!{CHECK_UID_LABEL}");
+    found.extend(kubectl.objects(&["get", "workflows.argoproj.io", "-A", "-l", &self_tests]).await?);
+    Ok(found)
 }
 
 /// The Events about HealthChecks, and about the workflows with these uids.
