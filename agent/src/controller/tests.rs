@@ -9,6 +9,7 @@ use active_monitor_core::ownership::Remedies;
 use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::scope::Scope;
 use active_monitor_core::state::Phase;
+use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -338,4 +339,30 @@ async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_
     // Asked twice, as after an outage that came back before they were looked at.
     assert_eq!((waiting().collect::<Vec<_>>(), waiting().count()), (vec!["failed".to_owned()], 1));
     assert_eq!(context.remember("failed", |memory| memory.failures), 1);
+}
+
+/// A list of more than one page takes its time: whoever looked at a check meanwhile would see it as it was, and never again.
+#[tokio::test]
+async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
+    let (store, writer) = reflector::store::<Guarded>();
+    let ((vanished, mut vanishings), (listed, mut lists)) = (mpsc::channel(1), mpsc::channel(1));
+    let (events, received) = futures::channel::mpsc::unbounded();
+    let mut changes = std::pin::pin!(changes(received, writer, vanished, listed));
+    let mut give = |event| {
+        events.unbounded_send(Ok(event)).unwrap();
+        changes.next().now_or_never().flatten().map(|changed| changed.unwrap().meta().generation)
+    };
+    let version = |generation| (*guarded(object("dns", generation, spec("namespace")))).clone();
+    let known = || store.state().first().and_then(|check| check.meta().generation);
+    assert_eq!(give(watcher::Event::Init), None);
+    assert_eq!(give(watcher::Event::InitApply(version(1))), None);
+    assert_eq!(give(watcher::Event::InitDone), None);
+    assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(1)));
+    assert_eq!(give(watcher::Event::Apply(version(2))), Some(Some(2)));
+
+    assert_eq!(give(watcher::Event::Init), None);
+    assert_eq!(give(watcher::Event::InitApply(version(3))), None, "not yet: the cache has the version before");
+    assert_eq!((lists.try_recv().is_err(), known()), (true, Some(2)));
+    assert_eq!(give(watcher::Event::InitDone), None);
+    assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(3)));
 }
