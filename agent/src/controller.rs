@@ -329,7 +329,7 @@ async fn run_check(
                     return Ok(again);
                 }
             }
-            Step::Abandon(key) => context.journal.abandon(&key),
+            Step::Abandon(key) => context.journal.abandon(&key).await?,
             Step::Confirm(workflow) => crate::runs::confirm(context, &check.uid, &workflow).await?,
         }
     }
