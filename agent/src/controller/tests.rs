@@ -366,3 +366,40 @@ async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
     assert_eq!(give(watcher::Event::InitDone), None);
     assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(3)));
 }
+
+/// A create may land after the API server said that there is no such workflow, and the watch may lag: the limit must hold.
+#[tokio::test]
+async fn a_remedy_that_came_late_is_found_before_another_one_is_made() {
+    let late = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": "dns-late", "namespace": "health", "creationTimestamp": "2026-01-02T00:00:03Z",
+            "labels": {CHECK_UID_LABEL: "dns", KIND_LABEL: "remedy", SLOT_LABEL: "20260102T000001Z"}},
+    });
+    let list = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowList", "metadata": {}, "items": [late]});
+    for is_watched in [false, true] {
+        let (asked, list) = (Asked::default(), list.clone());
+        let client = client(asked.clone(), move |method, path| match *method {
+            Method::GET if path.ends_with("/workflows") => (StatusCode::OK, list.clone()),
+            _ => accepted("dns"),
+        });
+        let (_dir, context) = context(client).await;
+        let mut spec = spec("namespace");
+        spec["remedyworkflow"] = spec["workflow"].clone();
+        let resource: HealthCheck = serde_json::from_value(object("dns", 1, spec)).unwrap();
+        let check = Check::parse(&resource).unwrap();
+        if is_watched {
+            context.workflows.insert(&serde_json::from_value(late.clone()).unwrap());
+        }
+        context.remember("dns", |memory| memory.gone.insert("health/dns-late".into()));
+        let slot = "2026-01-03T00:00:00Z".parse().unwrap();
+        let key = RunKey { check_uid: "dns".into(), kind: RunKind::Remedy, slot };
+        let requests = || asked.lock().unwrap().len();
+        assert_eq!(crate::runs::start(&context, &check, &key, None).await.unwrap(), Begun::Yes);
+        let observed = context.observe(Timestamp::now(), &resource, HealthCheckStatus::default());
+        let seen: Vec<_> = observed.workflows.iter().map(|seen| seen.workflow.as_str()).collect();
+        assert_eq!((requests(), seen, observed.gone.len()), (1, vec!["health/dns-late"], 0), "just the question");
+        // What is known by now is no news: it is gone on with.
+        let _answer = crate::runs::start(&context, &check, &key, None).await;
+        assert!(requests() > 2);
+    }
+}
