@@ -27,7 +27,7 @@ mod provider;
 mod tests;
 
 pub use args::{OidcArgs, OidcArgsError};
-pub use claims::ClaimsError;
+pub use claims::{ClaimsError, person};
 
 /// Why nobody was logged in.
 #[derive(Debug, thiserror::Error)]

@@ -41,7 +41,8 @@ impl Sessions {
         Ok(Sessions::with_key(&store.secret(SECRET, fresh).await?))
     }
 
-    fn with_key(secret: &[u8]) -> Sessions {
+    /// With this key.
+    pub fn with_key(secret: &[u8]) -> Sessions {
         Sessions { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 

@@ -52,7 +52,7 @@ pub enum ClaimsError {
 ///
 /// # Errors
 /// See [`ClaimsError`].
-pub(super) fn person(args: &OidcArgs, keys: &JwkSet, token: &str, nonce: Option<&str>) -> Result<Me, ClaimsError> {
+pub fn person(args: &OidcArgs, keys: &JwkSet, token: &str, nonce: Option<&str>) -> Result<Me, ClaimsError> {
     let claims = verified(args, keys, token)?;
     if let Some(nonce) = nonce
         && claims.get("nonce").and_then(Value::as_str) != Some(nonce)
