@@ -83,6 +83,13 @@ impl Teller {
         self
     }
 
+    /// The hub's clock was set by `by`: what was told was told as long ago as before.
+    pub fn stepped(&mut self, by: SignedDuration) {
+        for (at, _) in self.told.values_mut() {
+            *at = at.saturating_add(by).unwrap_or(*at);
+        }
+    }
+
     /// What must be told at `now`: new incidents that `picks` wants, what changed for who must act, what goes on since
     /// `resend`, and the end of what is no longer open.
     pub fn due(&self, now: Timestamp, open: &[Arc<Incident>], picks: impl Fn(&Incident) -> bool) -> Vec<Notice> {
@@ -103,7 +110,9 @@ impl Teller {
                 told.incident.widespread != incident.widespread || now.duration_since(*at) >= self.resend
             }
             None => {
-                let is_settled = now.duration_since(incident.first_seen) >= SETTLE;
+                let age = now.duration_since(incident.first_seen);
+                // One that begins later than now was seen before the clock was set back.
+                let is_settled = age >= SETTLE || age.is_negative();
                 !incident.silenced && incident.recovered_at.is_none() && is_settled && picks(incident)
             }
         };

@@ -17,6 +17,7 @@ use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::incidents::OpenIncidents;
 use crate::owner::FleetHandle;
 use crate::store::{IncidentQuery, MAX_PAGE, Store, StoreError};
@@ -192,8 +193,13 @@ impl Task {
         let pauses =
             || ExponentialBuilder::new().with_jitter().with_max_delay(Duration::from_secs(60)).without_max_times();
         let mut failures = pauses().build();
+        let mut watch = clock::Watch::new();
         loop {
-            let pause = match self.round(Timestamp::now()).await {
+            let (now, step) = watch.look();
+            if let Some(by) = step {
+                self.stepped(by);
+            }
+            let pause = match self.round(now).await {
                 Ok(()) => {
                     failures = pauses().build();
                     PERIOD
@@ -208,6 +214,12 @@ impl Task {
                 () = stop.cancelled() => return,
             }
         }
+    }
+
+    /// The hub's clock was set by `by`: what goes by periods goes on as before.
+    fn stepped(&mut self, by: SignedDuration) {
+        self.teller.stepped(by);
+        self.alive_at = self.alive_at.map(|at| at.saturating_add(by).unwrap_or(at));
     }
 
     /// Delivers what is due. Where that fails it is due again; what a receiver refuses holds back nothing else. Returns the

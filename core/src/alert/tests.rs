@@ -44,6 +44,23 @@ fn an_incident_is_told_once_it_has_settled_said_again_and_resolved_when_it_is_cl
 }
 
 #[test]
+fn what_is_told_goes_by_periods_whatever_the_clock_is_set_to() {
+    const HOUR: i64 = 3600;
+    for step in [HOUR, -HOUR] {
+        let mut teller = teller();
+        let one = [incident("a")];
+        assert_eq!(tell(&mut teller, 10, &one), [("a".into(), "firing")]);
+        teller.stepped(SignedDuration::from_secs(step));
+        assert!(tell(&mut teller, 69 + step, &one).is_empty(), "{step}");
+        assert_eq!(tell(&mut teller, 70 + step, &one), [("a".into(), "firing")], "{step}");
+        // One that nobody was told of does not wait until the clock is where it was.
+        let new = [Incident { first_seen: at(71), ..incident("b") }];
+        let due = tell(&mut teller, 82 + step, &new);
+        assert!(due.contains(&("b".into(), "firing")), "{step}: {due:?}");
+    }
+}
+
+#[test]
 fn what_was_not_delivered_is_due_again_as_it_is_then() {
     let teller = teller();
     let one = Arc::new(incident("a"));

@@ -94,3 +94,22 @@ async fn a_notice_that_a_webhook_refuses_holds_back_no_other_one() {
     server.abort();
     tasks.stop();
 }
+
+#[tokio::test]
+async fn a_route_repeats_and_lives_by_periods_when_the_clock_is_set_back() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(data.path()).await.unwrap());
+    let tasks = Tasks::new();
+    let fleet = owner::start(store, Terms::of_a_test(data.path()), &tasks).await.unwrap();
+    let one = incident("one", IncidentKind::Check, None);
+    let (_open, open) = watch::channel(Arc::new(vec![Arc::clone(&one)]));
+    let mut teller = Teller::new(RESEND);
+    teller.delivered(at(60), &[Notice { status: NoticeStatus::Firing, incident: one }]);
+    let route = route("alertmanager: 'http://x', watchdog: true");
+    let mut task = Task { route, teller, alive_at: Some(at(60)), open, fleet, metrics: AlertMetrics::new().unwrap() };
+    task.stepped(SignedDuration::from_hours(-1));
+    assert_eq!(task.alive_at, Some(at(60 - 3600)));
+    assert!(task.due(at(119 - 3600)).is_empty());
+    assert_eq!(task.due(at(120 - 3600)).len(), 1);
+    tasks.stop();
+}
