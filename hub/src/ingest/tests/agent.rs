@@ -31,8 +31,6 @@ use crate::clock::virtual_time;
 const PAUSE: Duration = Duration::from_secs(1);
 const DIAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What the hub may send ahead of what is read.
-const UNREAD_BYTES: u32 = 16 * 1024;
 /// Reports in a frame of a flood, and a time before all others.
 const FLOOD: u64 = 128;
 const FLOOD_BEGAN: Timestamp = Timestamp::UNIX_EPOCH;
@@ -126,23 +124,6 @@ impl Agent {
         answers.message().await?.ok_or_else(|| Status::aborted("nothing"))
     }
 
-    /// In a session of its own reports one run after the other and reads no answer, until `is_over`.
-    pub(super) async fn talk_without_listening(&self, is_over: impl Fn() -> bool) {
-        let mut client = FleetClient::new(self.dial().await.unwrap());
-        let (frames, queued) = mpsc::channel(1);
-        frames.send(AgentFrame::Hello(self.hello()).into()).await.unwrap();
-        let _unread = client.session(ReceiverStream::new(queued)).await.unwrap();
-        frames.send(AgentFrame::Snapshot { checks: vec![self.check()], last: true }.into()).await.unwrap();
-        while !is_over() {
-            let mut known = self.known.lock();
-            known.reported += 1;
-            let report = Report { seq: known.reported, run: run(FLOOD_BEGAN + Duration::from_secs(known.reported)) };
-            drop(known);
-            // What cannot be sent any more is not waited for.
-            let _ = frames.send_timeout(AgentFrame::reports(vec![report]).into(), Duration::from_millis(10)).await;
-        }
-    }
-
     /// In a session of its own reports so many runs, as fast as the hub takes them; how long until the last ack.
     pub(super) async fn flood(&self, count: u64) -> anyhow::Result<Duration> {
         let first = self.known.lock().reported + 1;
@@ -190,7 +171,6 @@ impl Agent {
             std::future::ready(near.map_err(std::io::Error::from))
         });
         let endpoint = Endpoint::from_static("http://hub")
-            .initial_stream_window_size(UNREAD_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);

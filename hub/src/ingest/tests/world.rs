@@ -23,7 +23,7 @@ use crate::ca::{self, AgentIdentity};
 use crate::enrolment::EnrolmentService;
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
-use crate::refusals::{Refusals, Refused};
+use crate::refusals::Refusals;
 use crate::store::frozen::{Frozen, frozen};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{RunQuery, Store};
@@ -60,7 +60,6 @@ pub(super) struct World {
 
 struct Hub {
     tasks: Tasks,
-    refusals: Refusals,
     fleet: FleetHandle,
     issuer: Issuer,
 }
@@ -94,7 +93,7 @@ impl World {
         let marks = Marks::load(&*self.store).await.unwrap();
         let (refusals, figures) = (Refusals::new().unwrap(), Figures::new().unwrap());
         let store = Arc::clone(&self.store);
-        let service = FleetService::new(issuer.clone(), store, lease, refusals.clone(), marks, figures, tasks.clone());
+        let service = FleetService::new(issuer.clone(), store, lease, refusals, marks, figures, tasks.clone());
         let (wires, accepted) = mpsc::unbounded_channel();
         let stop = tasks.stop_token();
         let served = serve::grpc(lease).add_service(FleetServer::new(Door(service)));
@@ -103,7 +102,7 @@ impl World {
         tasks.supervise("agents", serve::drained(served, stop));
         tokio::spawn(watch(fleet.clone(), Arc::clone(&self.seen)));
         *self.door.0.lock() = Some(wires);
-        self.hub = Some(Hub { tasks, refusals, fleet, issuer });
+        self.hub = Some(Hub { tasks, fleet, issuer });
     }
 
     pub(super) async fn stop(&mut self) {
@@ -115,11 +114,6 @@ impl World {
 
     fn hub(&self) -> &Hub {
         self.hub.as_ref().expect("a hub")
-    }
-
-    /// What the hub refused in this life.
-    pub(super) fn refused(&self, what: Refused) -> u64 {
-        self.hub().refusals.total(what)
     }
 
     pub(super) fn view(&self) -> Arc<FleetView> {
