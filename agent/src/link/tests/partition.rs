@@ -41,8 +41,6 @@ struct Far {
     /// Whether reports are acked, and the last one that is not.
     acks: Mutex<bool>,
     unacked: Mutex<Option<u64>>,
-    /// Whether the hub reads what it is sent.
-    reads: watch::Sender<bool>,
     /// Signs the next certificates; each is past two thirds of its life as it comes.
     hub: Hub,
     /// Said once, behind Welcome.
@@ -58,7 +56,6 @@ impl Far {
             recorded: Mutex::default(),
             acks: Mutex::new(true),
             unacked: Mutex::default(),
-            reads: watch::channel(true).0,
             hub: Hub::with_certificates(CERTIFICATE_AGE, CERTIFICATE_REST),
             says: Mutex::default(),
             answers: Mutex::default(),
@@ -226,9 +223,7 @@ impl Fleet for Remote {
         let (far, mut frames) = (Arc::clone(&self.0), request.into_inner());
         tokio::spawn(async move {
             let mut session = HubSession::new("c1".into());
-            let mut reads = far.reads.subscribe();
-            while reads.wait_for(|reads| *reads).await.is_ok() {
-                let Ok(Some(frame)) = frames.message().await else { return };
+            while let Ok(Some(frame)) = frames.message().await {
                 let frame = AgentFrame::try_from(frame).unwrap();
                 if let AgentFrame::CommandAnswer(answer) = frame {
                     far.answers.lock().push(answer);
@@ -485,34 +480,6 @@ async fn a_hub_that_acks_nothing_gets_no_more_reports_than_it_allows_and_hears_w
     near.until_recorded().await;
     assert_eq!((near.journal.backlog(), far.last_reported()), (0, 1000));
     assert!(far.recorded.lock().values().all(|times| *times == 1), "in one session nothing comes twice");
-}
-
-#[tokio::test(start_paused = true)]
-async fn for_a_hub_that_stops_reading_nothing_piles_up_and_it_hears_how_things_are_once_it_reads() {
-    const CHANGES: usize = 20_000;
-    let far = Far::new();
-    let mut near = Near::start(&far).await;
-    near.until_connected(true).await;
-    far.reads.send_replace(false);
-    near.runs(1000).await;
-    for change in 0..CHANGES {
-        near.states.upsert(check("a", &format!("{change:01000}")));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(*near.connected.borrow(), "it answers pings");
-    far.reads.send_replace(true);
-    near.until_recorded().await;
-    near.states.upsert(check("a", "last"));
-    let last = || far.heard.lock().last() == Some(&Heard::Check("last".into()));
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !last() {
-        assert!(Instant::now() < deadline, "the last word");
-        tokio::time::sleep(TAKES).await;
-    }
-    // What HTTP/2 lets be sent ahead, a MiB here, is sent already; the rest is said once, as it is by then.
-    let heard = far.heard.lock().iter().filter(|heard| matches!(heard, Heard::Check(_))).count();
-    assert!(heard < CHANGES / 10, "{heard}");
-    assert!(far.recorded.lock().values().all(|times| *times == 1));
 }
 
 #[tokio::test(start_paused = true)]
