@@ -1,5 +1,5 @@
-//! The hub's process with simulated agents and no cluster: killed at random times, stopped, on a full disk, without
-//! descriptors, behind a proxy that delays and cuts. Each report is in the history exactly once.
+//! The hub's process with simulated agents and no cluster: killed at random times, stopped, on a full disk, behind a proxy
+//! that delays and cuts. Each report is in the history exactly once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use active_monitor_core::view::FleetSummary;
 use active_monitor_tests::bench::Agents;
 use active_monitor_tests::run_dir::RunDir;
 use active_monitor_tests::{Hub, skip, wait};
-use reqwest::Method;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -136,58 +135,6 @@ async fn a_hub_whose_disk_is_full_takes_no_report_answers_people_and_recovers_by
     fleet.each_once(all).await;
     fleet.until_connected().await;
     drop(fleet);
-}
-
-/// What the hub may have open: more than it needs for itself and these agents.
-const FILES: usize = 128;
-
-/// Holds more connections than the hub has descriptors, until it is dropped; the hub lets silent ones go after a while.
-async fn hold(address: String) {
-    let mut held = Vec::new();
-    loop {
-        for _ in 0..FILES {
-            held.push(TcpStream::connect(&address).await);
-        }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hub_without_a_free_descriptor_serves_its_sessions_counts_who_waits_and_recovers_by_itself() {
-    let run = Arc::new(RunDir::create().expect("folder"));
-    let launcher = ["prlimit".to_owned(), format!("--nofile={FILES}:{FILES}")];
-    let hub = Hub::start_by(&launcher, &run, run.path(), &[LEASE]).await.expect("hub");
-    let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).expect("CA");
-    let agents = Agents::join(&hub, &ca, CLUSTERS, CHECKS).await.expect("agents");
-    let fleet = Fleet { hub, agents, _run: run };
-    fleet.until_connected().await;
-    let pid = fleet.hub.process.pid().expect("it lives");
-
-    let holder = tokio::spawn(hold(fleet.hub.url.trim_start_matches("http://").to_owned()));
-    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
-    wait::until("no descriptor left", PATIENCE, || async { Ok((open()? >= FILES - 1).then_some(())) })
-        .await
-        .expect("descriptors");
-    let waiting = TcpStream::connect(&fleet.hub.agents_address).await;
-    fleet.hub.process.until_logged("connection not accepted", 0, PATIENCE).await.expect("refused by the system");
-    let all = fleet.agents.report(20);
-    wait::until("acks", PATIENCE, || async { Ok((fleet.agents.acked() >= all).then_some(())) }).await.unwrap_or_else(
-        |error| panic!("{error:#}: {} of {all}; {}", fleet.agents.acked(), fleet.hub.process.log_tail()),
-    );
-    assert!(open().expect("it lives") >= FILES - 1, "all that while");
-
-    holder.abort();
-    drop(waiting);
-    let counted = wait::until("the count", PATIENCE, || async {
-        let asked = fleet.hub.request(Method::GET, "/metrics", None::<&()>).await;
-        let Ok(text) = asked else { return Ok(None) };
-        let series = "activemonitor_hub_connections_refused_total{listener=\"agents\",reason=\"system\"} ";
-        Ok(text.lines().find_map(|line| line.strip_prefix(series)).map(str::to_owned))
-    });
-    assert_ne!(counted.await.expect("a counter"), "0");
-    assert_eq!(fleet.hub.process.pid(), Some(pid), "{}", fleet.hub.process.log_tail());
-    fleet.each_once(fleet.agents.report(20)).await;
-    fleet.until_connected().await;
 }
 
 /// Carries connections with a delay each way, and cuts each after a random time while told to.
