@@ -64,7 +64,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 fn run(target: &str, body: fn(&[u8])) {
     let seeds = seeds(target);
     seeds.iter().for_each(|seed| body(seed));
-    let mut dice = Dice(target.bytes().fold(1, |hash, byte| hash * 31 + u64::from(byte)));
+    let mut dice = Dice(target.bytes().fold(1, |seed, byte| seed.rotate_left(7) ^ u64::from(byte)));
     for number in 0..INPUTS {
         let input = dice.change(&seeds);
         // A test's output is shown where it fails.
