@@ -5,7 +5,6 @@
 //! way to a receiver of alerts or a remote store in that moment can still arrive.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +38,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const VIEWS: usize = 10;
 /// After so long it is said that a duty does not end.
 const GRACE: Duration = Duration::from_secs(10);
-/// Between two looks for what all replicas have followed.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// What is done.
 pub(crate) struct Duties {
@@ -105,15 +102,11 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             }
         }
         let tasks = Tasks::new();
-        tasks.supervise("changes", forget(Arc::clone(&replicas), tasks.stop_token()));
-        let failed = tasks.stop_token();
-        match duties.start(replicas.fenced(&lease), (recorded, true), &tasks).await {
-            Ok(_) => tokio::select! {
-                () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
-                () = failed.cancelled() => {}
-                () = stop.cancelled() => {}
-            },
-            Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
+        // However long the start of the duties takes, the lease is prolonged meanwhile.
+        tokio::select! {
+            () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
+            () = work(&duties, replicas.fenced(&lease), recorded, &tasks) => {}
+            () = stop.cancelled() => {}
         }
         tasks.stop();
         ended(&tasks).await?;
@@ -131,6 +124,14 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
     }
 }
 
+/// Returns once some duty does not begin, or ended.
+async fn work(duties: &Duties, store: Arc<dyn Store>, recorded: Arc<FleetView>, tasks: &Tasks) {
+    match duties.start(store, (recorded, true), tasks).await {
+        Ok(_) => tasks.stop_token().cancelled().await,
+        Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
+    }
+}
+
 /// Waits for the lease. Gives with it when it was asked for, and the oldest of the views that were seen meanwhile.
 async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<FleetView>) {
     let mut views = VecDeque::new();
@@ -138,7 +139,11 @@ async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<
         let asked = Instant::now();
         views.push_back(fleet.view());
         match replicas.take_lease(LEASE, LIFE).await {
-            Ok(Some(lease)) => return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view())),
+            Ok(Some(lease)) if asked.elapsed() < PERIOD => {
+                return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view()));
+            }
+            // It waited for what the holder before was writing, and is not good for long: it is prolonged first.
+            Ok(Some(_)) => continue,
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "whether another replica has the lease is not known"),
         }
@@ -170,18 +175,6 @@ async fn ended(tasks: &Tasks) -> Result<(), TaskError> {
         match tasks.clone().run(GRACE).await {
             Err(error @ TaskError::Stuck { .. }) => tracing::warn!(%error, "duties of another replica go on"),
             ended => return ended,
-        }
-    }
-}
-
-async fn forget(replicas: Arc<Replicas>, stop: CancellationToken) -> Result<(), Infallible> {
-    loop {
-        tokio::select! {
-            () = sleep(FORGET_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        if let Err(error) = replicas.forget_changes().await {
-            tracing::warn!(%error, "changes that all have followed are not forgotten");
         }
     }
 }

@@ -92,6 +92,15 @@ impl PostgresStore {
         self.metrics.collectors()
     }
 
+    /// Forgets what was noted of changes for replicas, once everybody has had the time to follow. Changes are noted in a hub
+    /// that is alone too.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn forget_changes(&self) -> Result<(), StoreError> {
+        within(replicas::changes::forget(&self.pool)).await
+    }
+
     /// The same store. What only one replica may write is refused once another has taken the lease over.
     fn fenced(&self, lease: &Lease) -> PostgresStore {
         PostgresStore { fence: Some(lease.clone()), ..self.clone() }
@@ -271,7 +280,7 @@ impl Store for PostgresStore {
         key: &CheckKey,
         acknowledgement: Option<&Acknowledgement>,
     ) -> Result<(), StoreError> {
-        self.write(care::put_acknowledgement(&self.pool, key, acknowledgement)).await
+        self.write(care::put_acknowledgement(&self.pool, self.fence.as_ref(), key, acknowledgement)).await
     }
 
     async fn record_transitions(&self, life: Life, transitions: Vec<(CheckKey, Transition)>) -> Result<(), StoreError> {

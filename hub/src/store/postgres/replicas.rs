@@ -158,14 +158,6 @@ impl Replicas {
         within(alone::alone(&self.store.pool)).await
     }
 
-    /// Forgets what everybody has had the time to follow.
-    ///
-    /// # Errors
-    /// The data base fails.
-    pub async fn forget_changes(&self) -> Result<(), StoreError> {
-        within(changes::forget(&self.store.pool)).await
-    }
-
     /// The files that replicas share, by name.
     ///
     /// # Errors
