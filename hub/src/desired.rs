@@ -36,7 +36,7 @@ mod rendered;
 mod replace;
 
 pub(crate) use enrolment::{Asks, Tested};
-pub(crate) use reload::Stale;
+pub(crate) use reload::{Stale, Which};
 pub(crate) use replace::Replacement;
 
 /// Requests that share one round of storing statuses.

@@ -45,6 +45,11 @@ impl Peers {
             sender.send_replace(());
         }
     }
+
+    /// What changed is not known any more.
+    fn tell_all(&self) {
+        self.changed.lock().values().for_each(|sender| drop(sender.send_replace(())));
+    }
 }
 
 /// The longest time between two beats, and between two looks at those of the others.

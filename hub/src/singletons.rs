@@ -1,4 +1,5 @@
-//! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write.
+//! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write, and
+//! keeping it as Git's folder says.
 //!
 //! A hub that is alone does it from its start to its end. Of replicas it is the one that has the lease. It stops before
 //! another can take the lease, and should it not, what it writes is refused by the lease's fence. A message that is under
@@ -12,6 +13,7 @@ use std::time::Duration;
 use active_monitor_core::fleet::FleetView;
 use active_monitor_runtime::tasks::{TaskError, Tasks};
 use prometheus::Registry;
+use prometheus::core::Collector;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,7 @@ use crate::recorder;
 use crate::remote_write::{RemoteWrite, RemoteWriteArgs, RemoteWriteMetrics};
 use crate::retention::{self, Pruning, Retention};
 use crate::serve::ServeError;
+use crate::source::{self, Source, Teller};
 use crate::store::Store;
 use crate::store::postgres::replicas::{Lease, Replicas};
 
@@ -42,6 +45,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What is done.
 pub(crate) struct Duties {
     pub(crate) fleet: FleetHandle,
+    pub(crate) source: Arc<Source>,
     pub(crate) retention: Retention,
     pub(crate) pruning: Pruning,
     pub(crate) incidents: IncidentMetrics,
@@ -53,7 +57,13 @@ pub(crate) struct Duties {
 }
 
 impl Duties {
-    /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica.
+    /// What is shown by whoever does them.
+    pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        self.pruning.collectors().into_iter().chain(self.source.collectors()).collect()
+    }
+
+    /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica,
+    /// which `teller` tells of Git's folder.
     ///
     /// # Errors
     /// The store fails, or remote write cannot be set up.
@@ -61,6 +71,7 @@ impl Duties {
         &self,
         store: Arc<dyn Store>,
         (recorded, takes_over): (Arc<FleetView>, bool),
+        teller: Option<Teller>,
         tasks: &Tasks,
     ) -> Result<OpenIncidents, ServeError> {
         let (fleet, stop) = (&self.fleet, || tasks.stop_token());
@@ -79,6 +90,10 @@ impl Duties {
         {
             tasks.supervise("remote-write", writer.run(fleet.clone(), stop()));
         }
+        if self.source.has_folder() {
+            let run = source::run(Arc::clone(&self.source), Arc::clone(&store), fleet.clone(), teller, stop());
+            tasks.supervise("source", run);
+        }
         tasks
             .supervise("retention", retention::run(store, fleet.clone(), self.retention, self.pruning.clone(), stop()));
         Ok(open)
@@ -96,7 +111,7 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             () = stop.cancelled() => return Ok(()),
         };
         tracing::info!(fence = lease.fence, "this replica records, prunes and tells from now on");
-        for collector in duties.pruning.collectors() {
+        for collector in duties.collectors() {
             if let Err(error) = duties.registry.register(collector) {
                 tracing::debug!(%error, "metric not registered");
             }
@@ -105,12 +120,12 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
         // However long the start of the duties takes, the lease is prolonged meanwhile.
         tokio::select! {
             () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
-            () = work(&duties, replicas.fenced(&lease), recorded, &tasks) => {}
+            () = work(&duties, &replicas, &lease, recorded, &tasks) => {}
             () = stop.cancelled() => {}
         }
         tasks.stop();
         ended(&tasks).await?;
-        for collector in duties.pruning.collectors() {
+        for collector in duties.collectors() {
             // Err means that it is not registered.
             let _ = duties.registry.unregister(collector);
         }
@@ -125,8 +140,9 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
 }
 
 /// Returns once some duty does not begin, or ended.
-async fn work(duties: &Duties, store: Arc<dyn Store>, recorded: Arc<FleetView>, tasks: &Tasks) {
-    match duties.start(store, (recorded, true), tasks).await {
+async fn work(duties: &Duties, replicas: &Arc<Replicas>, lease: &Lease, recorded: Arc<FleetView>, tasks: &Tasks) {
+    let teller = Teller::new(Arc::clone(replicas), lease.clone());
+    match duties.start(replicas.fenced(lease), (recorded, true), Some(teller), tasks).await {
         Ok(_) => tasks.stop_token().cancelled().await,
         Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
     }

@@ -2,7 +2,7 @@
 -- which changes no key, does not.
 CREATE UNIQUE INDEX replica_leases_by_fence ON replica_leases (name, fence);
 
--- What was revoked, so that each replica has it in its own revoked.json, which no backup holds: JSON, as that file is.
+-- What was revoked, so that each replica has it in its own revoked.json, which no backup holds. Microseconds since 1970.
 CREATE TABLE replica_revocations (
     subject TEXT COLLATE "C" NOT NULL,
     key TEXT COLLATE "C" NOT NULL,
@@ -10,7 +10,21 @@ CREATE TABLE replica_revocations (
     PRIMARY KEY (subject, key)
 );
 
-CREATE TRIGGER replica_change_begins BEFORE INSERT OR UPDATE OR DELETE ON replica_revocations
-    FOR EACH STATEMENT EXECUTE FUNCTION replica_change_begins();
-CREATE TRIGGER replica_change AFTER INSERT OR UPDATE OR DELETE ON replica_revocations
-    FOR EACH ROW EXECUTE FUNCTION replica_change('');
+-- What the replica that keeps the fleet as Git's folder says shows of that: JSON.
+CREATE TABLE replica_sources (
+    id BIGINT NOT NULL PRIMARY KEY CHECK (id = 0),
+    replica TEXT COLLATE "C" NOT NULL,
+    view TEXT NOT NULL
+);
+
+DO $$
+DECLARE
+    named TEXT;
+BEGIN
+    FOREACH named IN ARRAY ARRAY['replica_revocations', 'replica_sources'] LOOP
+        EXECUTE format('CREATE TRIGGER replica_change_begins BEFORE INSERT OR UPDATE OR DELETE ON %I
+            FOR EACH STATEMENT EXECUTE FUNCTION replica_change_begins()', named);
+        EXECUTE format('CREATE TRIGGER replica_change AFTER INSERT OR UPDATE OR DELETE ON %I
+            FOR EACH ROW EXECUTE FUNCTION replica_change('''')', named);
+    END LOOP;
+END $$;

@@ -216,7 +216,7 @@ impl Store for PostgresStore {
     }
 
     async fn definition_statuses(&self) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
-        within(definitions::statuses(&self.pool)).await
+        within(definitions::statuses(&self.pool, None)).await
     }
 
     async fn put_definition_statuses(&self, cluster: &str, statuses: Vec<DefinitionStatus>) -> Result<(), StoreError> {
@@ -357,6 +357,6 @@ impl Store for PostgresStore {
     }
 
     async fn put_ownership(&self, ownership: Option<&Ownership>) -> Result<(), StoreError> {
-        self.write(source::put_ownership(&self.pool, ownership)).await
+        self.write(source::put_ownership(&self.pool, self.fence.as_ref(), ownership)).await
     }
 }

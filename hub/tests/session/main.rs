@@ -5,6 +5,7 @@
 mod certificates;
 mod commands;
 mod definitions;
+mod duties;
 mod enrolment;
 mod hostile;
 mod identity;

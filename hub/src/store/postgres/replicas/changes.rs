@@ -36,8 +36,10 @@ pub enum Topic {
     ApiTokens,
     /// Whether the store came back from the past.
     Restore,
-    /// What Git owns.
+    /// What Git owns, or what became of its folder.
     Source,
+    /// What was revoked.
+    Revocations,
     /// A command to a cluster, that it was taken, or its answer.
     Commands,
 }
@@ -54,7 +56,8 @@ impl Topic {
             "incidents" => Topic::Incidents,
             "api_tokens" => Topic::ApiTokens,
             "restores" => Topic::Restore,
-            "source" => Topic::Source,
+            "source" | "replica_sources" => Topic::Source,
+            "replica_revocations" => Topic::Revocations,
             "replica_commands" => Topic::Commands,
             _ => return None,
         })
