@@ -367,7 +367,13 @@ impl FleetHandle {
         let (answer, answered) = oneshot::channel();
         let message = Message::Open(Box::new(hello), epoch, answer);
         self.messages.send(message).await.map_err(|_| NotOpened::Stopping)?;
-        answered.await.map_err(|_| NotOpened::Stopping)?.map_err(NotOpened::Refused)
+        let opened = answered.await.map_err(|_| NotOpened::Stopping)?;
+        if let (Some(peers), Err(Refusal::OtherUid { name, given, .. })) = (&self.peers, &opened)
+            && let Err(error) = peers.store.note_foreign(name, given).await
+        {
+            tracing::warn!(cluster = name, %error, "other replicas do not show that an agent was refused");
+        }
+        opened.map_err(NotOpened::Refused)
     }
 
     /// The epoch of a session that is at this replica from now on. Where the store refuses one, 0: the fleet, which then

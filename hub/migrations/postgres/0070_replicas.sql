@@ -17,14 +17,23 @@ CREATE TABLE replica_sources (
     view TEXT NOT NULL
 );
 
+-- Which other cluster's agent was refused last under a cluster's identity, by its kube-system uid.
+CREATE TABLE replica_foreign (
+    cluster TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    cluster_uid TEXT NOT NULL,
+    at BIGINT NOT NULL DEFAULT replica_now()
+);
+
 DO $$
 DECLARE
-    named TEXT;
+    named TEXT[];
 BEGIN
-    FOREACH named IN ARRAY ARRAY['replica_revocations', 'replica_sources'] LOOP
+    FOREACH named SLICE 1 IN ARRAY ARRAY[
+        ['replica_revocations', ''], ['replica_sources', ''], ['replica_foreign', 'cluster']
+    ] LOOP
         EXECUTE format('CREATE TRIGGER replica_change_begins BEFORE INSERT OR UPDATE OR DELETE ON %I
-            FOR EACH STATEMENT EXECUTE FUNCTION replica_change_begins()', named);
+            FOR EACH STATEMENT EXECUTE FUNCTION replica_change_begins()', named[1]);
         EXECUTE format('CREATE TRIGGER replica_change AFTER INSERT OR UPDATE OR DELETE ON %I
-            FOR EACH ROW EXECUTE FUNCTION replica_change('''')', named);
+            FOR EACH ROW EXECUTE FUNCTION replica_change(%L)', named[1], named[2]);
     END LOOP;
 END $$;

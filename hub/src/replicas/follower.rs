@@ -87,6 +87,13 @@ impl Follower {
         if news(Topic::Acknowledgements) {
             self.acknowledge().await?;
         }
+        if news(Topic::Foreign) {
+            let named = (!is_all).then(|| named(&topics, Topic::Foreign));
+            for (cluster, cluster_uid, ago) in self.peers.store.foreign(named.as_ref()).await? {
+                let at = began.checked_sub(ago).unwrap_or(Timestamp::MIN);
+                self.send(Change::Foreign { cluster, cluster_uid, at }).await;
+            }
+        }
         if news(Topic::Commands) {
             commands::round(&self.peers, &self.fleet).await?;
         }

@@ -22,6 +22,7 @@ pub(super) mod changes;
 mod commands;
 mod files;
 mod follow;
+mod foreign;
 mod lease;
 mod publish;
 mod revocations;
@@ -189,6 +190,26 @@ impl Replicas {
         clusters: &BTreeSet<String>,
     ) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
         within(super::definitions::statuses(&self.store.pool, Some(clusters))).await
+    }
+
+    /// Notes that an agent of the cluster with this kube-system uid was refused under the identity of another.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn note_foreign(&self, cluster: &str, cluster_uid: &str) -> Result<(), StoreError> {
+        within(foreign::note(&self.store.pool, cluster, cluster_uid)).await
+    }
+
+    /// The clusters among these, or among all, under whose identity an agent was refused in the last ten minutes, the
+    /// kube-system uid that it named, and how long ago it was.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn foreign(
+        &self,
+        clusters: Option<&BTreeSet<String>>,
+    ) -> Result<Vec<(String, String, Duration)>, StoreError> {
+        within(foreign::told(&self.store.pool, clusters)).await
     }
 
     /// What was told last of Git's folder: by which replica, and JSON.

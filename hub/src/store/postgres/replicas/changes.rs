@@ -40,6 +40,8 @@ pub enum Topic {
     Source,
     /// What was revoked.
     Revocations,
+    /// An agent of another cluster was refused under a cluster's identity.
+    Foreign,
     /// A command to a cluster, that it was taken, or its answer.
     Commands,
 }
@@ -58,6 +60,7 @@ impl Topic {
             "restores" => Topic::Restore,
             "source" | "replica_sources" => Topic::Source,
             "replica_revocations" => Topic::Revocations,
+            "replica_foreign" => Topic::Foreign,
             "replica_commands" => Topic::Commands,
             _ => return None,
         })
