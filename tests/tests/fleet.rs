@@ -47,6 +47,8 @@ mod moving;
 mod network;
 #[path = "fleet/options.rs"]
 mod options;
+#[path = "fleet/replicas.rs"]
+mod replicas;
 #[path = "fleet/rights.rs"]
 mod rights;
 #[path = "fleet/together.rs"]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use tokio::process::Command;
 
-use super::postgres::Postgres;
+use crate::postgres::Postgres;
 use super::progress::Progress;
 use super::report::{Rows, Target};
 use super::stats::quantile;
