@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_says_less_than_was_written_is_believed_where_most_others_agree_with_it() {
-        let ahead = |seconds: &[i64]| seconds.iter().map(|second| SignedDuration::from_secs(*second)).collect::<Vec<_>>();
+        let ahead =
+            |seconds: &[i64]| seconds.iter().map(|second| SignedDuration::from_secs(*second)).collect::<Vec<_>>();
         let behind = |written, others: &[i64]| may_be_behind(at(0), at(written), ahead(others));
         assert!(!behind(0, &[]) && !behind(-1, &[3600]), "it says no less");
         assert!(behind(1, &[]), "nobody tells");

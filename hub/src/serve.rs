@@ -204,8 +204,10 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let figures = Figures::new().map_err(metrics_error)?;
     let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
     let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?.shared(replicas.clone()));
-    let own = own.chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
-    for collector in collectors.into_iter().chain(own) {
+    let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
+    // Of replicas the one that prunes shows it.
+    let pruned = if replicas.is_none() { pruning.collectors() } else { Vec::new() };
+    for collector in collectors.into_iter().chain(own).chain(pruned) {
         if let Err(error) = prometheus::default_registry().register(collector) {
             tracing::debug!(%error, "metric not registered");
         }
@@ -285,14 +287,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         registry: prometheus::default_registry().clone(),
     };
     let open_incidents = match replicas {
-        None => {
-            for collector in duties.collectors() {
-                if let Err(error) = duties.registry.register(collector) {
-                    tracing::debug!(%error, "metric not registered");
-                }
-            }
-            duties.start(Arc::clone(&store), (fleet.view(), false), None, tasks).await?
-        }
+        None => duties.start(Arc::clone(&store), (fleet.view(), false), None, tasks).await?,
         Some(replicas) => {
             tasks.supervise("singletons", singletons::run(replicas, duties, tasks.stop_token()));
             incidents::follow(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?

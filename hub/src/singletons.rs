@@ -13,7 +13,6 @@ use std::time::Duration;
 use active_monitor_core::fleet::FleetView;
 use active_monitor_runtime::tasks::{TaskError, Tasks};
 use prometheus::Registry;
-use prometheus::core::Collector;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -57,11 +56,6 @@ pub(crate) struct Duties {
 }
 
 impl Duties {
-    /// What is shown by whoever does them.
-    pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        self.pruning.collectors().into_iter().chain(self.source.collectors()).collect()
-    }
-
     /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica,
     /// which `teller` tells of Git's folder.
     ///
@@ -111,7 +105,7 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             () = stop.cancelled() => return Ok(()),
         };
         tracing::info!(fence = lease.fence, "this replica records, prunes and tells from now on");
-        for collector in duties.collectors() {
+        for collector in duties.pruning.collectors() {
             if let Err(error) = duties.registry.register(collector) {
                 tracing::debug!(%error, "metric not registered");
             }
@@ -125,7 +119,7 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
         }
         tasks.stop();
         ended(&tasks).await?;
-        for collector in duties.collectors() {
+        for collector in duties.pruning.collectors() {
             // Err means that it is not registered.
             let _ = duties.registry.unregister(collector);
         }

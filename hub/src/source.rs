@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desired::{Replacement, Stale};
 use crate::owner::{self, ChangeError, FleetHandle};
-use crate::store::{AuditEntry, Store, StoreError};
 use crate::store::postgres::replicas::Replicas;
+use crate::store::{AuditEntry, Store, StoreError};
 use folder::Listing;
 pub(crate) use shared::{Held, Teller};
 
@@ -129,9 +129,12 @@ impl Source {
     }
 
     fn show(&self, change: impl FnOnce(SourceView) -> SourceView) {
-        if let Some(view) = self.view() {
-            self.view.store(Arc::new(Some(change(view))));
+        let Some(view) = self.view().map(change) else { return };
+        self.error.set((view.state == SourceState::Refused).into());
+        if let Some(synced_at) = view.synced_at {
+            self.synced.set(synced_at.as_second());
         }
+        self.view.store(Arc::new(Some(view)));
     }
 }
 
@@ -314,8 +317,6 @@ impl Syncer {
     async fn in_force(&self, revision: Option<String>, waiting: Vec<String>) {
         let now = Timestamp::now();
         let objects = self.source.ownership.lock().await.objects.clone();
-        self.source.error.set(0);
-        self.source.synced.set(now.as_second());
         self.source.show(|view| SourceView {
             state: SourceState::InForce,
             revision,
@@ -329,7 +330,6 @@ impl Syncer {
     }
 
     fn refused(&self, revision: Option<String>, mut problems: Vec<Finding>) {
-        self.source.error.set(1);
         problems.truncate(SHOWN);
         self.source.show(|view| {
             if view.problems != problems {

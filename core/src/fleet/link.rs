@@ -270,7 +270,9 @@ impl Fleet {
 
     /// An agent of another cluster was refused under this identity.
     pub(super) fn note_foreign(&mut self, now: Timestamp, name: &str, cluster_uid: &str, at: Timestamp) {
-        let Some(link) = self.links.get_mut(name).filter(|link| link.uid.as_deref() != Some(cluster_uid)) else { return };
+        let Some(link) = self.links.get_mut(name).filter(|link| link.uid.as_deref() != Some(cluster_uid)) else {
+            return;
+        };
         let text = format!("refused an agent of another cluster (kube-system uid {cluster_uid}) under this identity");
         link.oddity = Some((crate::run::clean_message(&text), at));
         self.refresh_cluster(now, name);

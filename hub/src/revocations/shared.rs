@@ -27,8 +27,10 @@ impl Revoked {
     fn rows(&self) -> Vec<Revocation> {
         let Revoked { clusters, bindings, tokens } = self;
         let maps = [("cluster", clusters), ("binding", bindings), ("token", tokens)];
-        let row = |subject: &str, key: &String, at: &Timestamp| {
-            Revocation { subject: subject.to_owned(), key: key.clone(), at: *at }
+        let row = |subject: &str, key: &String, at: &Timestamp| Revocation {
+            subject: subject.to_owned(),
+            key: key.clone(),
+            at: *at,
         };
         maps.into_iter().flat_map(|(subject, times)| times.iter().map(move |(key, at)| row(subject, key, at))).collect()
     }

@@ -25,7 +25,8 @@ pub(super) async fn take(
     holder: &str,
     life: Duration,
 ) -> Result<Option<Lease>, StoreError> {
-    let prolong = "UPDATE replica_leases SET until = replica_now() + $3 WHERE name = $1 AND holder = $2 RETURNING fence";
+    let prolong =
+        "UPDATE replica_leases SET until = replica_now() + $3 WHERE name = $1 AND holder = $2 RETURNING fence";
     // A plain UPDATE locks no row that it does not change: those who only ask do not hold up its holder.
     let take_over = "UPDATE replica_leases SET holder = $2, fence = fence + 1, until = replica_now() + $3 \
                      WHERE name = $1 AND until < replica_now() RETURNING fence";

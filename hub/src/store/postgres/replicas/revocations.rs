@@ -20,9 +20,8 @@ pub struct Revocation {
 
 pub(super) async fn all(pool: &PgPool) -> Result<Vec<Revocation>, StoreError> {
     let rows = sqlx::query("SELECT subject, key, at FROM replica_revocations").fetch_all(pool).await?;
-    let read = |row: &PgRow| {
-        Ok(Revocation { subject: owned(row, "subject")?, key: owned(row, "key")?, at: time(row, "at")? })
-    };
+    let read =
+        |row: &PgRow| Ok(Revocation { subject: owned(row, "subject")?, key: owned(row, "key")?, at: time(row, "at")? });
     rows.iter().map(read).collect()
 }
 
