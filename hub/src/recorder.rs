@@ -22,6 +22,8 @@ use crate::store::{AgentVersions, CheckKey, Store, StoreError};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Rounds after which the hub says that it is alive though nothing changed: so much is unknown after a crash.
 const ROUNDS: u32 = 10;
+/// By so much the clocks of replicas may differ without a word.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
 /// Records what is another than in the view that is `recorded`, until `stop`, and once more then. After the hub's start the
 /// checks in that view are those of an earlier life: what they are is not known before their agents speak.
@@ -105,7 +107,7 @@ impl Doubt {
                 }
             }
             if let Doubt::Since(newest) = self
-                && *newest > now
+                && newest.duration_since(now) > TOLERANCE
             {
                 tracing::error!(%now, %newest, "the clock says less than when it was recorded last: agents' clocks decide");
             }

@@ -149,7 +149,7 @@ async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<
         let asked = Instant::now();
         views.push_back(fleet.view());
         match replicas.take_lease(LEASE, LIFE).await {
-            Ok(Some(lease)) if asked.elapsed() < PERIOD => {
+            Ok(Some(lease)) if asked.elapsed() < MARGIN => {
                 return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view()));
             }
             // It waited for what the holder before was writing, and is not good for long: it is prolonged first.
