@@ -368,12 +368,18 @@ impl FleetHandle {
         let message = Message::Open(Box::new(hello), epoch, answer);
         self.messages.send(message).await.map_err(|_| NotOpened::Stopping)?;
         let opened = answered.await.map_err(|_| NotOpened::Stopping)?;
-        if let (Some(peers), Err(Refusal::OtherUid { name, given, .. })) = (&self.peers, &opened)
-            && let Err(error) = peers.store.note_foreign(name, given).await
-        {
-            tracing::warn!(cluster = name, %error, "other replicas do not show that an agent was refused");
+        if let Err(Refusal::OtherUid { name, given, .. }) = &opened {
+            self.tell_of_foreign(name.clone(), given.clone()).await;
         }
         opened.map_err(NotOpened::Refused)
+    }
+
+    /// Where there are other replicas, they show too that an agent of another cluster was refused.
+    async fn tell_of_foreign(&self, cluster: String, cluster_uid: String) {
+        let Some(peers) = &self.peers else { return };
+        if let Err(error) = peers.store.note_foreign(&cluster, &cluster_uid).await {
+            tracing::warn!(cluster, %error, "other replicas do not show that an agent was refused");
+        }
     }
 
     /// The epoch of a session that is at this replica from now on. Where the store refuses one, 0: the fleet, which then

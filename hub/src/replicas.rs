@@ -48,7 +48,9 @@ impl Peers {
 
     /// What changed is not known any more.
     fn tell_all(&self) {
-        self.changed.lock().values().for_each(|sender| drop(sender.send_replace(())));
+        for sender in self.changed.lock().values() {
+            sender.send_replace(());
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! A PostgreSQL server for a test or a part of the bench, with its settings as Debian ships them, but for the memory that a server of
-//! this size would be given. As root it runs as `postgres`, since the server refuses to be root.
+//! A PostgreSQL server for a test or a part of the bench, with its settings as Debian ships them, but for the memory that a
+//! server of this size would be given. As root it runs as `postgres`, since the server refuses to be root.
 
 use std::path::PathBuf;
 use std::process::Stdio;

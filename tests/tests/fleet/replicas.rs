@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{PATIENCE, patient, takes_creates, waiting_check};
+use super::{PATIENCE, created_workflows, patient, takes_creates, waiting_check};
 
 /// So soon an agent whose hub is gone is at another one.
 const BACK: Duration = Duration::from_secs(10);
@@ -172,7 +172,11 @@ async fn stop(cluster: &Cluster, check: &str) -> u64 {
     wait::until(&format!("{check} stands"), PATIENCE, || async {
         let status = cluster.health_check("health", check).await?["status"].take();
         anyhow::ensure!(status["failedCount"].as_u64().unwrap_or(0) == 0, "{status}");
-        Ok(status["successCount"].as_u64().filter(|_| status["status"] == "Stopped"))
+        let prefix = format!("health/{check}-");
+        let all = created_workflows(cluster);
+        let created = all.iter().filter(|created| created.workflow.starts_with(&prefix)).count() as u64;
+        let counted = status["successCount"].as_u64().filter(|counted| *counted == created);
+        Ok(counted.filter(|_| status["status"] == "Stopped"))
     })
     .await
     .unwrap_or_else(|error| panic!("{error:#}"))
