@@ -47,6 +47,8 @@ pub(crate) async fn run(
         if step.is_some() {
             (life_from, begins, was_set) = (now, true, true);
         }
+        // Asked before the view: the last one is recorded.
+        let is_last = stop.is_cancelled();
         let current = view.borrow().clone();
         if doubt.remains(store.as_ref(), now, &current).await {
             waits = true;
@@ -63,7 +65,6 @@ pub(crate) async fn run(
             false => difference(&recorded, &current, now),
         };
         let versions = new_versions(&recorded, &current);
-        let is_last = stop.is_cancelled();
         quiet += 1;
         if was_set || !transitions.is_empty() || !versions.is_empty() || quiet > ROUNDS || is_last {
             forget(store.as_ref(), &recorded, &current).await;
