@@ -19,7 +19,7 @@ async fn the_lease_is_prolonged_while_its_duties_start() {
     replica.spawn();
     let mut connection = database.connect().await;
     let mut first = None;
-    within("a lease that is prolonged for longer than it is good for", async {
+    within("lease that is prolonged for longer than it is good for", async {
         loop {
             let until = "SELECT until FROM replica_leases WHERE name = 'singletons' AND fence = 1";
             let until: Option<i64> = sqlx::query_scalar(until).fetch_optional(&mut connection).await.unwrap();
