@@ -116,7 +116,9 @@ impl Teller {
         let mut due: Vec<Notice> = open.iter().filter_map(|incident| self.due_of(now, incident, &picks)).collect();
         let over = self.told.iter().filter(|(id, _)| !is_open(open, id)).map(|(_, (_, notice))| notice);
         due.extend(over.map(|notice| Notice { status: NoticeStatus::Resolved, incident: notice.incident.clone() }));
-        due.retain(|notice| !self.refused.get(&notice.incident.id).is_some_and(|refusal| refusal.holds_back(now, notice)));
+        due.retain(|notice| {
+            !self.refused.get(&notice.incident.id).is_some_and(|refusal| refusal.holds_back(now, notice))
+        });
         due.truncate(MAX_DUE);
         due
     }

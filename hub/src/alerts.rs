@@ -256,7 +256,9 @@ impl Task {
         for (batch, error) in failures {
             match batch {
                 [notice] if self.is_refusal(notice, &error, is_well) => self.put_off(now, notice, &error),
-                _ => drop(first.get_or_insert(error)),
+                _ => {
+                    first.get_or_insert(error);
+                }
             }
         }
         first.map_or(Ok(()), |error| Err(error.into()))

@@ -4,6 +4,7 @@
 //! What Git owns is in the store before the first change that it leads to, so a crash leaves nothing behind that would be
 //! taken for a person's.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use active_monitor_core::document::Finding;
 use active_monitor_core::fleet::Change;
 use active_monitor_core::gitops::plan::{Existing, Ownership, Plan, plan};
 use active_monitor_core::gitops::{Documents, Kind, read, whole};
-use active_monitor_core::view::{SourceState, SourceView};
+use active_monitor_core::view::{GitOrigin, SourceState, SourceView};
 use arc_swap::ArcSwap;
 use clap::Args;
 use jiff::Timestamp;
@@ -116,6 +117,15 @@ impl Source {
     /// The folder and what became of it; `None` without one.
     pub fn view(&self) -> Option<SourceView> {
         self.view.load().as_ref().clone()
+    }
+
+    /// Where the objects of a kind that are Git's are written, by name.
+    pub(crate) fn origins(&self, kind: Kind) -> BTreeMap<String, GitOrigin> {
+        let view = self.view.load();
+        let Some(SourceView { objects, revision, .. }) = view.as_ref() else { return BTreeMap::new() };
+        let origin = |file: &str| GitOrigin { file: file.to_owned(), revision: revision.clone() };
+        let of_kind = objects.iter().filter(|owned| owned.kind == kind);
+        of_kind.map(|owned| (owned.name.clone(), origin(&owned.file))).collect()
     }
 
     /// What Git owns, held for as long as a person's change takes.

@@ -68,7 +68,8 @@ fn who_knows_is_not_called_and_is_called_again_when_that_ends() {
 fn what_is_refused_waits_longer_each_time_and_what_changes_of_it_does_not_wait() {
     let mut teller = teller();
     let one = Arc::new(incident("a"));
-    let due = |teller: &Teller, second, one: &Arc<Incident>| teller.due(at(second), std::slice::from_ref(one), |_| true);
+    let due =
+        |teller: &Teller, second, one: &Arc<Incident>| teller.due(at(second), std::slice::from_ref(one), |_| true);
     let mut second = 10;
     for (times, pause) in [(1, 10), (2, 20), (3, 40)] {
         let notice = due(&teller, second, &one).remove(0);

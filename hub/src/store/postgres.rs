@@ -238,6 +238,14 @@ impl Store for PostgresStore {
         self.write(access::delete_token(&self.pool, name)).await
     }
 
+    async fn ended_sessions(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        within(access::ended_sessions(&self.pool)).await
+    }
+
+    async fn end_sessions(&self, subject: &str, at: Timestamp, over: Timestamp) -> Result<(), StoreError> {
+        self.write(access::end_sessions(&self.pool, subject, at, over)).await
+    }
+
     async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         self.write(access::audit(&self.pool, entry)).await
     }

@@ -22,7 +22,7 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 /// Before the name of a person, so that no API token has that name in the audit log.
-const NAME_PREFIX: &str = "oidc:";
+pub const NAME_PREFIX: &str = "oidc:";
 /// The longest name, bytes.
 const MAX_NAME_BYTES: usize = 256;
 
