@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use active_monitor_core::care::WindowSpec;
 use active_monitor_core::health::Health;
-use active_monitor_core::run::Run;
+use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
 use active_monitor_core::view::{CheckStatus, Incident};
@@ -51,11 +51,19 @@ fn check(name: &str) -> (CheckState, Health) {
 }
 
 fn run(name: &str, seconds: u64) -> Run {
-    let key = json!({"checkUid": format!("uid-{name}"), "kind": "HealthCheck", "slot": ago(seconds)});
-    read(json!({
-        "key": key, "namespace": "health", "name": name, "outcome": "Failed", "reason": "WorkflowFailed",
-        "message": "no such host", "startedAt": ago(seconds), "finishedAt": ago(seconds - 5),
-    }))
+    Run {
+        key: RunKey { check_uid: format!("uid-{name}"), kind: RunKind::HealthCheck, slot: ago(seconds) },
+        namespace: "health".to_owned(),
+        name: name.to_owned(),
+        workflow: None,
+        outcome: Outcome::Failed,
+        reason: Some(Reason::WorkflowFailed),
+        message: "no such host".to_owned(),
+        started_at: ago(seconds),
+        finished_at: ago(seconds - 5),
+        warning: String::new(),
+        log_tail: String::new(),
+    }
 }
 
 fn incident(name: &str) -> Arc<Incident> {
