@@ -6,6 +6,7 @@ use std::time::Duration;
 use active_monitor_core::view::{Me, Role};
 use active_monitor_hub::auth::oidc::{Oidc, OidcArgs};
 use active_monitor_hub::auth::sessions::Sessions;
+use active_monitor_hub::store::Store;
 use axum::body::Body;
 use futures::StreamExt;
 use http::{Method, Request, StatusCode, header};

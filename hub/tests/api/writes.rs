@@ -1,6 +1,7 @@
 //! Who writes says what he has read: `If-Match` and `If-None-Match`. And whose it is, where it is Git's.
 
 use active_monitor_hub::source::GitArgs;
+use active_monitor_hub::store::Store;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
 
