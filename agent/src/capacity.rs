@@ -177,7 +177,7 @@ mod tests {
         assert!(capacity.ask(at(4), &other, &key(&other)).is_none());
         assert_eq!((capacity.waits_since("a-second"), capacity.waiting.get()), (Some(at(1)), 2));
 
-        journal.abandon(&key(&first));
+        journal.abandon(&key(&first)).await.unwrap();
         capacity.freed(at(5));
         assert_eq!(woken.try_recv().unwrap().name, "second");
         assert!(woken.try_recv().is_err(), "there is one place");

@@ -11,7 +11,7 @@ use active_monitor_core::ownership::{MANAGER, keep_writers};
 use active_monitor_core::rbac::Account;
 use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::status;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -81,17 +81,10 @@ pub async fn run(
 ) {
     let (store, writer) = reflector::store::<Guarded>();
     let (vanished, vanishings) = mpsc::channel(1);
+    let (listed, lists) = mpsc::channel(1);
     let apis = watches::apis(&context.scope, &context.client);
-    let checks = watches::watch::<Guarded>(apis, &watcher::Config::default().page_size(PAGE))
-        .modify(|check| keep_writers(check.meta_mut()))
-        .reflect(writer)
-        .inspect_err(|error| tracing::debug!(%error, "watch of HealthChecks failed, trying again"))
-        .inspect_ok(move |event| {
-            if matches!(event, watcher::Event::Delete(_) | watcher::Event::InitDone) {
-                let _ = vanished.try_send(());
-            }
-        })
-        .applied_objects();
+    let events = watches::watch::<Guarded>(apis, &watcher::Config::default().page_size(PAGE));
+    let checks = changes(events, writer, vanished, listed);
     let woken = tokio_stream::wrappers::ReceiverStream::new(wake)
         .map(|key| ObjectRef::new(&key.name).within(key.namespace.as_deref().unwrap_or_default()));
     let prepare = prepare(context.clone(), store.clone(), workflows_ready, ready);
@@ -100,6 +93,7 @@ pub async fn run(
     let recovery = crate::recovery::run(context.clone(), store.clone(), wake_again);
     let controller = Controller::for_stream(checks, store)
         .with_config(Config::default().concurrency(workers))
+        .reconcile_all_on(tokio_stream::wrappers::ReceiverStream::new(lists))
         .reconcile_on(woken)
         .reconcile_on(tokio_stream::wrappers::ReceiverStream::new(woken_again))
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
@@ -109,6 +103,35 @@ pub async fn run(
         () = controller => {}
         () = async { tokio::join!(prepare, sweep, recovery); } => {}
     }
+}
+
+/// Keeps the cache, and gives the checks that change. What a list shows is in the cache only once the list is complete: then
+/// `listed` is told, and all are looked at. `vanished` is told when some may have gone.
+fn changes(
+    events: impl Stream<Item = watcher::Result<watcher::Event<Guarded>>>,
+    writer: reflector::store::Writer<Guarded>,
+    vanished: mpsc::Sender<()>,
+    listed: mpsc::Sender<()>,
+) -> impl Stream<Item = watcher::Result<Guarded>> {
+    let kept = events.modify(|check| keep_writers(check.meta_mut())).reflect(writer);
+    kept.inspect_err(|error| tracing::debug!(%error, "watch of HealthChecks failed, trying again")).try_filter_map(
+        move |event| {
+            let changed = match event {
+                watcher::Event::Apply(check) => Some(check),
+                watcher::Event::Delete(_) => {
+                    let _ = vanished.try_send(());
+                    None
+                }
+                watcher::Event::Init | watcher::Event::InitApply(_) => None,
+                watcher::Event::InitDone => {
+                    let _ = vanished.try_send(());
+                    let _ = listed.try_send(());
+                    None
+                }
+            };
+            std::future::ready(Ok(changed))
+        },
+    )
 }
 
 /// Opens the gate once the caches are complete, with every check's rights known: a role must not shrink to what the
@@ -306,7 +329,7 @@ async fn run_check(
                     return Ok(again);
                 }
             }
-            Step::Abandon(key) => context.journal.abandon(&key),
+            Step::Abandon(key) => context.journal.abandon(&key).await?,
             Step::Confirm(workflow) => crate::runs::confirm(context, &check.uid, &workflow).await?,
         }
     }

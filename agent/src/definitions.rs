@@ -107,6 +107,14 @@ impl Allowed {
     fn take(&mut self, made: usize) -> Result<(), String> {
         self.pace.take(self.since.elapsed(), &self.policy, made).inspect_err(|_| count(&PACED))
     }
+
+    /// What was taken last came to nothing if this is the API server's answer. Without one, or where it failed in the
+    /// middle, nobody knows.
+    fn give_back(&mut self, made: usize, error: &RequestError) {
+        if matches!(error.code(), Some(400..500)) {
+            self.pace.give_back(&self.policy, made);
+        }
+    }
 }
 
 async fn apply_all(
@@ -187,26 +195,32 @@ async fn apply(
     {
         return Ok((DefinitionResult::Refused, message));
     }
-    if existing.as_ref().is_none_or(|existing| is_rescheduled(existing, &wanted))
-        && let Err(message) = allowed.take(made.len())
-    {
+    let runs_sooner = existing.as_ref().is_none_or(|existing| is_rescheduled(existing, &wanted));
+    if runs_sooner && let Err(message) = allowed.take(made.len()) {
         return Ok((DefinitionResult::Failed, message));
     }
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    match existing {
-        None => match request(api.create(&params, &wanted)).await {
-            Err(error) if error.is_conflict() => return Ok(conflict(&namespace, &name)),
-            other => other.map(|_| ())?,
-        },
-        Some(existing) => {
-            if let Some(changed) = changed(existing, wanted) {
-                request(api.replace(&name, &params, &changed)).await?;
-            }
+    let is_new = existing.is_none();
+    if let Err(error) = write(&api, existing, wanted).await {
+        if runs_sooner {
+            allowed.give_back(made.len(), &error);
         }
+        return if is_new && error.is_conflict() { Ok(conflict(&namespace, &name)) } else { Err(error) };
     }
     made.entry(definition.name.clone()).or_default();
     applied.insert(definition.name.clone(), (namespace, name));
     Ok((DefinitionResult::Applied, String::new()))
+}
+
+/// Makes it, or makes what exists agree with it.
+async fn write(api: &Api<HealthCheck>, existing: Option<HealthCheck>, wanted: HealthCheck) -> Result<(), RequestError> {
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match existing {
+        None => request(api.create(&params, &wanted)).await.map(drop),
+        Some(existing) => match changed(existing, wanted) {
+            Some(changed) => request(api.replace(&changed.name_any(), &params, &changed)).await.map(drop),
+            None => Ok(()),
+        },
+    }
 }
 
 fn conflict(namespace: &str, name: &str) -> (DefinitionResult, String) {

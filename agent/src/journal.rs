@@ -123,9 +123,10 @@ impl Journal {
         self.request(|done| Request::Settle { run: Box::new(run), done }).await
     }
 
-    /// Withdraws an intent: nothing was created. Not synced.
-    pub fn abandon(&self, key: &RunKey) {
-        self.writer.note(Record::Withdrawn { key: key.clone() });
+    /// Withdraws an intent: nothing was created. On disk when this returns, as [`Journal::intend`]: an agent that forgot it
+    /// would wait for a workflow that comes late, whose slot others have used up meanwhile.
+    pub async fn abandon(&self, key: &RunKey) -> Result<(), JournalError> {
+        self.request(|done| Request::Abandon { key: key.clone(), done }).await
     }
 
     /// The intents of a check that no [`Journal::settle`] or [`Journal::abandon`] has ended, checks before remedies, by

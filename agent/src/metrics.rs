@@ -256,3 +256,61 @@ fn label(name: &str, value: &str) -> LabelPair {
     label.set_value(value.to_owned());
     label
 }
+
+#[cfg(test)]
+mod tests {
+    use active_monitor_core::samples::MAX_SAMPLES;
+    use active_monitor_core::state::Sample;
+
+    use super::*;
+
+    fn check(name: &str, metrics: impl IntoIterator<Item = String>) -> CheckState {
+        let sample = |metric| Sample { metric, help: String::new(), value: 1.0 };
+        CheckState {
+            uid: name.into(),
+            namespace: "health".into(),
+            name: name.into(),
+            description: String::new(),
+            phase: Phase::Pending,
+            message: String::new(),
+            schedule: String::new(),
+            running: None,
+            next_slot: None,
+            timeout_seconds: 60,
+            check: Totals::default(),
+            remedy: None,
+            remedy_status: String::new(),
+            samples: metrics.into_iter().map(sample).collect(),
+            refused_samples: 0,
+            pauses: Vec::new(),
+            remedy_budget: None,
+            depends_on: Vec::new(),
+            definition: None,
+        }
+    }
+
+    #[test]
+    fn custom_metrics_take_no_built_in_name_and_are_bounded_together_and_what_is_left_out_is_counted() {
+        let mut families = Families::default();
+        for (check_name, metric) in [("healthcheck", "success_count"), ("activemonitor", "agent_leader")] {
+            families.check(&check(check_name, [metric.to_owned()]));
+        }
+        let first = &families.by_name["healthcheck_success_count"];
+        assert!(first.get_metric().iter().all(|metric| metric.get_label().len() == 3), "only its own: {first:?}");
+        assert!(!families.by_name.contains_key("activemonitor_agent_leader"));
+        assert_eq!((families.custom, families.dropped), (0, 2));
+
+        let checks = MAX_SERIES / MAX_SAMPLES;
+        for i in 0..=checks {
+            families.check(&check(&format!("c{i}"), (0..MAX_SAMPLES).map(|m| format!("m{m}"))));
+        }
+        assert_eq!((families.custom, families.dropped), (MAX_SERIES, 2 + MAX_SAMPLES as u64));
+        families.dropped();
+        let said =
+            families.by_name["activemonitor_agent_custom_metrics_dropped"].get_metric()[0].get_gauge().get_value();
+        assert!((said - 52.0).abs() < f64::EPSILON);
+        // The check that came last shows its own counters all the same.
+        let counted = &families.by_name["healthcheck_success_count"];
+        assert_eq!(counted.get_metric().len(), 2 + checks + 1);
+    }
+}

@@ -249,7 +249,7 @@ async fn take(
             Ok(())
         }
         Err(error) => {
-            context.journal.abandon(key);
+            context.journal.abandon(key).await?;
             Err(error)
         }
     }

@@ -2,7 +2,7 @@
 
 use active_monitor_core::check::{Check, Invalid, Job};
 use active_monitor_core::decide::{Observed, RUN_NOW_ANNOTATION, ended_without_workflow};
-use active_monitor_core::manifest::{Manifest, WARNING_ANNOTATION, workflow_name};
+use active_monitor_core::manifest::{CHECK_UID_LABEL, KIND_LABEL, Manifest, WARNING_ANNOTATION, workflow_name};
 use active_monitor_core::rbac::{Account, Layer};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind, clean_message};
 use active_monitor_core::samples;
@@ -10,7 +10,7 @@ use active_monitor_core::status::conditions::Argo;
 use active_monitor_core::workflow::{Seen, WorkflowPhase, key_of_labels};
 use jiff::Timestamp;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 
 use crate::accounts::AccountError;
@@ -23,6 +23,9 @@ use crate::workflows::SlimWorkflow;
 /// Seconds that what is not allowed is asked for again: after an install or its own restart the API server knows the
 /// agent's rights only by and by.
 const RBAC_PATIENCE_SECONDS: i64 = 15;
+
+/// Remedies of a check that are looked at before another one: more than Argo's time to live leaves there.
+const MOST_REMEDIES: u32 = 100;
 
 /// A run that cannot be started, now or at all.
 enum Refused {
@@ -55,6 +58,9 @@ pub(crate) async fn start(
     run_now: Option<&str>,
 ) -> Result<Begun, StepError> {
     let Some(job) = check.job(key.kind) else { return Ok(Begun::Yes) };
+    if key.kind == RunKind::Remedy && finds_another(context, check, job).await? {
+        return Ok(Begun::Yes);
+    }
     let now = context.clock.now();
     let Some(_place) = context.capacity.ask(now, check, key) else { return Ok(Begun::NoRoom) };
     let since = context.remember(&check.uid, |memory| match &memory.trying {
@@ -86,6 +92,28 @@ pub(crate) async fn start(
     let run = ended_without_workflow(context.clock.now(), check, key, None, reason, message);
     context.remember(&check.uid, |memory| memory.trying = None);
     settle(context, run).await.map(|()| Begun::Yes)
+}
+
+/// Whether the API server has a remedy of this check that is news: the watch does not show it yet, or the API server itself
+/// had said that there is none, and the request to create it came after that. It is known from here on, and counts against
+/// the limit. Checks are repeated anyway; a remedy is rare, and worth the question.
+async fn finds_another(context: &Context, check: &Check, job: &Job) -> Result<bool, StepError> {
+    let api: Api<SlimWorkflow> = Api::namespaced(context.client.clone(), &job.namespace);
+    let labels = format!("{CHECK_UID_LABEL}={},{KIND_LABEL}={}", check.uid, RunKind::Remedy.as_str());
+    let listed = request(api.list(&ListParams::default().labels(&labels).limit(MOST_REMEDIES))).await?;
+    let known = context.workflows.of_check(&check.uid);
+    let gone = context.remember(&check.uid, |memory| memory.gone.clone());
+    let is_known =
+        |seen: &Seen| known.iter().any(|known| known.workflow == seen.workflow) && !gone.contains(&seen.workflow);
+    let mut is_news = false;
+    for slim in &listed.items {
+        if let Some(seen) = slim.seen().filter(|seen| !is_known(seen)) {
+            is_news = true;
+            context.workflows.insert(slim);
+            remember(context, &check.uid, seen);
+        }
+    }
+    Ok(is_news)
 }
 
 fn waited(now: Timestamp, since: Timestamp) -> i64 {

@@ -78,7 +78,7 @@ async fn forget(context: &Context, uid: &str) -> Result<(), StepError> {
     for open in context.journal.intents(uid) {
         // Whether it was created may not be known, and its name may be another's by now.
         if !open.created && !crate::runs::exists(context, &open.intent).await? {
-            context.journal.abandon(&open.intent.key);
+            context.journal.abandon(&open.intent.key).await?;
             continue;
         }
         crate::runs::terminate(context, &open.intent.workflow).await;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use active_monitor_core::scope::Scope;
 use backon::ExponentialBuilder;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use kube::core::NamespaceResourceScope;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as follow};
 use kube::{Api, Client, Resource};
@@ -20,6 +23,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(800);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Where many namespaces are watched the longest pause is this for each of them: they share what is asked meanwhile.
 const PAUSE_EACH: Duration = Duration::from_millis(200);
+
+/// HTTP's 410 Gone.
+const EXPIRED: u16 = 410;
 
 /// Where objects of a kind are found.
 pub fn apis<K>(scope: &Scope, client: &Client) -> Vec<Api<K>>
@@ -35,15 +41,50 @@ pub fn watch<K>(apis: Vec<Api<K>>, config: &watcher::Config) -> BoxStream<'stati
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let pauses = pauses(apis.len());
-    let followed = apis.into_iter().map(|api| {
-        let pauses = watcher::ExponentialBackoff::from(pauses);
-        follow(api, config.clone()).backoff(pauses).boxed()
-    });
+    let growing = pauses(apis.len());
+    let followed = apis.into_iter().map(|api| patient(follow(api, config.clone()), growing).boxed());
     let mut watches: Vec<_> = followed.collect();
     match watches.len() {
         1 => watches.remove(0),
         _ => merged(watches).boxed(),
+    }
+}
+
+/// Pauses after each error, longer and longer. That what was seen last is too long ago is an answer, and no outage: the list
+/// that it asks for waits for the shortest pause only. It is what the first watch after an API server's restart is told.
+fn patient<K>(
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    growing: ExponentialBuilder,
+) -> impl Stream<Item = watcher::Result<Event<K>>> {
+    let is_answer = Arc::new(AtomicBool::new(false));
+    let pauses = Pauses { growing: growing.into(), is_answer: is_answer.clone() };
+    let told = move |error: &watcher::Error| {
+        let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == EXPIRED);
+        is_answer.store(is_expired, Ordering::Relaxed);
+    };
+    events.inspect_err(told).backoff(pauses)
+}
+
+/// A watch's pauses; they begin anew with each of its events, and with an error that is an answer.
+struct Pauses {
+    growing: watcher::ExponentialBackoff,
+    is_answer: Arc<AtomicBool>,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        if self.is_answer.load(Ordering::Relaxed) {
+            self.growing.reset();
+        }
+        self.growing.next()
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.growing.reset();
     }
 }
 
@@ -162,6 +203,31 @@ mod tests {
             let (least, most) = (Duration::from_secs(longest / 2), Duration::from_secs(longest));
             assert!(all[10..].iter().all(|pause| (least..=most).contains(pause)), "{watches}: {all:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_too_old_after_an_outage_is_listed_anew_at_once() {
+        let error = |code: u16| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            watcher::Result::<Event<ConfigMap>>::Err(watcher::Error::WatchError(Box::new(status)))
+        };
+        let away = || Err(watcher::Error::NoResourceVersion);
+        let events: Vec<_> =
+            (0..9).map(|_| away()).chain([error(410), Ok(Event::Init)]).chain((0..9).map(|_| error(500))).collect();
+        let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1)));
+        let mut pauses = Vec::new();
+        loop {
+            let began = tokio::time::Instant::now();
+            if events.next().await.is_none() {
+                break;
+            }
+            pauses.push(began.elapsed());
+        }
+        // Before the event at each place there is the pause that the one before it asked for.
+        let (longest, first) = (LONGEST_PAUSE..=2 * LONGEST_PAUSE, FIRST_PAUSE..=2 * FIRST_PAUSE);
+        assert!(longest.contains(&pauses[9]), "an outage: {pauses:?}");
+        assert!(first.contains(&pauses[10]), "an answer: {pauses:?}");
+        assert!(longest.contains(&pauses[19]), "what fails in another way waits: {pauses:?}");
     }
 
     #[test]

@@ -216,6 +216,16 @@ impl Workflows {
         }
     }
 
+    /// Takes a complete list in place of what was known. Gives the checks that it may concern, which are those of what was
+    /// there and of what is: only from here on a look at them sees it.
+    fn replace(&self, listed: ByCheck) -> Vec<ObjectRef<HealthCheck>> {
+        let mut known = self.by_check.lock();
+        let before = std::mem::replace(&mut *known, listed);
+        let vanished =
+            before.into_iter().filter(|(uid, _)| !known.contains_key(uid)).map(|(_, of_check)| of_check.check);
+        known.values().map(|of_check| of_check.check.clone()).chain(vanished).flatten().collect()
+    }
+
     /// Follows the cluster until the stream's end; tells which check each change concerns. `ready` is told when the
     /// first list is complete.
     pub async fn follow(
@@ -243,28 +253,27 @@ impl Workflows {
             let changed = match event {
                 Ok(Event::Init) => {
                     listed.clear();
-                    None
+                    Vec::new()
                 }
                 Ok(Event::InitApply(workflow)) => {
                     insert(&mut listed, &workflow);
-                    workflow.check()
+                    Vec::new()
                 }
                 Ok(Event::InitDone) => {
-                    *self.by_check.lock() = std::mem::take(&mut listed);
                     absences = 0;
                     if self.missing.swap(false, Ordering::Relaxed) {
                         tracing::info!("Argo Workflows is installed by now");
                     }
                     let _ = ready.try_send(());
-                    None
+                    self.replace(std::mem::take(&mut listed))
                 }
                 Ok(Event::Apply(workflow)) => {
                     self.insert(&workflow);
-                    workflow.check()
+                    workflow.check().into_iter().collect()
                 }
                 Ok(Event::Delete(workflow)) => {
                     workflow.seen().iter().for_each(|seen| self.remove(seen));
-                    workflow.check()
+                    workflow.check().into_iter().collect()
                 }
                 Err(error) if is_absence(&error) => {
                     absences += 1;
@@ -274,17 +283,17 @@ impl Workflows {
                         self.by_check.lock().clear();
                         let _ = ready.try_send(());
                     }
-                    None
+                    Vec::new()
                 }
                 Err(error) => {
                     tracing::debug!(%error, "watch of workflows failed, trying again");
-                    None
+                    Vec::new()
                 }
             };
-            if let Some(check) = changed
-                && wake.send(check).await.is_err()
-            {
-                return;
+            for check in changed {
+                if wake.send(check).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -316,6 +325,8 @@ pub const WATCH_LAG: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     fn workflow(name: &str, slot: &str) -> SlimWorkflow {
@@ -331,23 +342,40 @@ mod tests {
         .unwrap()
     }
 
-    #[tokio::test]
-    async fn a_relist_replaces_what_was_known_and_names_the_checks_it_concerns() {
+    #[tokio::test(start_paused = true)]
+    async fn a_relist_replaces_what_was_known_and_wakes_its_checks_once_it_is_complete() {
         let workflows = Workflows::default();
         let (wake, mut woken) = mpsc::channel(16);
         let (ready, mut is_ready) = mpsc::channel(1);
-        let events = vec![
-            Ok(Event::Apply(workflow("old", "20260101T000000Z"))),
-            Ok(Event::Init),
-            Ok(Event::InitApply(workflow("new", "20260101T000100Z"))),
-            Ok(Event::InitDone),
-        ];
-        workflows.apply(futures::stream::iter(events), wake, ready).await;
-        let of_check = workflows.of_check("u");
-        assert_eq!(of_check.len(), 1);
-        assert_eq!((of_check[0].workflow.as_str(), of_check[0].deadline_seconds), ("health/new", Some(65)));
-        assert_eq!(woken.recv().await.unwrap().name, "dns");
+        let (events, received) = futures::channel::mpsc::unbounded();
+        let follower = workflows.clone();
+        let task = tokio::spawn(async move { follower.apply(received, wake, ready).await });
+        let mut vanished = workflow("vanished", "20260101T000000Z");
+        vanished.metadata.labels.as_mut().unwrap().insert(CHECK_UID_LABEL.into(), "v".into());
+        vanished.metadata.annotations.as_mut().unwrap().insert(CHECK_ANNOTATION.into(), "health/gone".into());
+        for event in [Event::Apply(workflow("old", "20260101T000000Z")), Event::Apply(vanished)] {
+            events.unbounded_send(Ok(event)).unwrap();
+            woken.recv().await.unwrap();
+        }
+        for event in [Event::Init, Event::InitApply(workflow("new", "20260101T000100Z"))] {
+            events.unbounded_send(Ok(event)).unwrap();
+        }
+        // Whoever is woken looks: by then what he sees must be the new list.
+        assert!(timeout(Duration::from_secs(60), woken.recv()).await.is_err(), "the list is not complete");
+        assert_eq!(workflows.of_check("u")[0].workflow, "health/old");
+        events.unbounded_send(Ok(Event::InitDone)).unwrap();
+        let mut names = Vec::new();
+        for _ in 0..2 {
+            names.push(woken.recv().await.unwrap().name);
+            let of_check = workflows.of_check("u");
+            assert_eq!((of_check.len(), of_check[0].workflow.as_str()), (1, "health/new"));
+            assert_eq!((of_check[0].deadline_seconds, workflows.of_check("v").len()), (Some(65), 0));
+        }
+        names.sort();
+        assert_eq!(names, ["dns", "gone"], "what vanished is looked at too");
         assert!(is_ready.recv().await.is_some());
+        drop(events);
+        task.await.unwrap();
     }
 
     #[tokio::test]

@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Make, list and delete API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// End sessions of people who log in at the OpenID provider.
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Show who changed what, newest first.
     #[command(after_help = "Examples:\n  fleetcheck audit\n  fleetcheck audit --limit 1000 -o json")]
     Audit {
@@ -162,6 +165,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  fleetcheck get definitions\n  fleetcheck get dns\n  \
         fleetcheck get dns -o yaml > dns.yaml    # can be applied again")]
     Get(GetArgs),
+    /// Change a fleet definition in $VISUAL or $EDITOR. Where somebody else changed it meanwhile, nothing is overwritten.
+    #[command(after_help = "Examples:\n  fleetcheck edit dns\n  EDITOR='code --wait' fleetcheck edit dns\n\n\
+        What cannot be applied stays in a file, whose name is printed.")]
+    Edit(EditArgs),
     /// Delete fleet definitions; the clusters withdraw the checks that were made from them.
     #[command(after_help = "Examples:\n  fleetcheck delete dns\n  fleetcheck delete -f checks.yaml")]
     Delete(DeleteArgs),
@@ -268,6 +275,22 @@ pub(crate) enum ClusterCommand {
     #[command(after_help = "Examples:\n  fleetcheck cluster annotate prod-eu-1 dns.zone=eu.example.com\n  \
         fleetcheck cluster annotate prod-eu-1 dns.zone-    # removes the annotation")]
     Annotate(ChangeArgs),
+    /// Hold definitions back from a cluster: it keeps what it has, and its checks run on, until it is uncordoned.
+    #[command(after_help = "Examples:\n  fleetcheck cluster cordon prod-eu-1 --reason 'node upgrade, ticket 7'\n\n\
+        Nothing is pushed and nothing withdrawn. Alerts go on: for those see `fleetcheck window set`.")]
+    Cordon {
+        /// Its name.
+        name: String,
+        /// For people: who looks at a definition sees it.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a cordoned cluster have its definitions again, as they are then.
+    #[command(after_help = "Examples:\n  fleetcheck cluster uncordon prod-eu-1")]
+    Uncordon {
+        /// Its name.
+        name: String,
+    },
     /// Remove a cluster: its agent's certificate is refused from then on.
     #[command(
         visible_alias = "rm",
@@ -309,6 +332,19 @@ pub(crate) enum TokenCommand {
     Delete {
         /// Its name.
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// End every session of a person, at once.
+    #[command(
+        after_help = "Examples:\n  fleetcheck session end oidc:ann@example.com\n\nWho may still log in at the provider \
+        can do so again: take the role away there first."
+    )]
+    End {
+        /// As the audit log names them; it begins with oidc:
+        person: String,
     },
 }
 
@@ -571,6 +607,12 @@ pub(crate) struct GetArgs {
     /// `definitions`, a definition's name, or both.
     #[arg(required = true, num_args = 1..=2, value_name = "definitions|NAME")]
     pub(crate) what: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    /// Its name.
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

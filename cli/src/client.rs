@@ -7,7 +7,7 @@ use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::view::{
     AcknowledgementAdd, AuditView, CaRoll, CaView, CheckView, ClusterAdd, ClusterPatch, ClusterToken, ClusterView,
     CommandReport, CommandRequest, DefinitionView, EnrolmentDecision, EnrolmentKey, FleetSummary, IncidentPage, List,
-    Preview, Problem, RestoreView, RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
+    Page, Preview, Problem, RestoreView, RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
 };
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, StatusCode, Url};
@@ -18,6 +18,8 @@ use crate::connection::{Connection, is_loopback};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest page that a hub gives.
+const MAX_PAGE: usize = 10_000;
 /// More of an error's text than this helps nobody.
 const MAX_SHOWN_BYTES: usize = 200;
 
@@ -105,6 +107,21 @@ pub(crate) struct IncidentQuery {
     pub(crate) limit: Option<u16>,
 }
 
+/// Something that people write, and the tag by which the hub knows what it was when it was read; none of a hub that gives none.
+pub(crate) struct Tagged<T> {
+    pub(crate) tag: Option<String>,
+    pub(crate) value: T,
+}
+
+/// What is asked for after a list's first page.
+#[derive(Serialize)]
+struct More<'a, Q> {
+    #[serde(flatten)]
+    query: &'a Q,
+    limit: usize,
+    after: &'a str,
+}
+
 /// Which checks to list; what is absent matches all.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct CheckQuery {
@@ -114,6 +131,13 @@ pub(crate) struct CheckQuery {
     pub(crate) namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<&'static str>,
+}
+
+/// A success.
+struct Answered {
+    status: StatusCode,
+    headers: HeaderMap,
+    bytes: Vec<u8>,
 }
 
 impl Client {
@@ -153,7 +177,7 @@ impl Client {
     }
 
     pub(crate) async fn clusters(&self) -> Result<Vec<ClusterView>, ClientError> {
-        Ok(self.get::<List<_>>(&["clusters"], &()).await?.items)
+        self.pages(&["clusters"], &()).await
     }
 
     pub(crate) async fn add_cluster(&self, body: &ClusterAdd) -> Result<ClusterToken, ClientError> {
@@ -193,6 +217,10 @@ impl Client {
         self.delete(&["tokens", name]).await
     }
 
+    pub(crate) async fn end_sessions(&self, person: &str) -> Result<(), ClientError> {
+        self.delete(&["sessions", person]).await
+    }
+
     /// Newest first.
     pub(crate) async fn audit(&self, limit: u16) -> Result<Vec<AuditView>, ClientError> {
         Ok(self.get::<List<_>>(&["audit"], &serde_json::json!({"limit": limit})).await?.items)
@@ -224,7 +252,10 @@ impl Client {
 
     /// Worst first.
     pub(crate) async fn checks(&self, query: &CheckQuery) -> Result<Vec<CheckView>, ClientError> {
-        Ok(self.get::<List<_>>(&["checks"], query).await?.items)
+        let mut checks: Vec<CheckView> = self.pages(&["checks"], query).await?;
+        // The hub's order by names stays within a status.
+        checks.sort_by_key(|check| check.status);
+        Ok(checks)
     }
 
     pub(crate) async fn cluster(&self, name: &str) -> Result<ClusterView, ClientError> {
@@ -303,6 +334,25 @@ impl Client {
         Ok((status == StatusCode::CREATED, view))
     }
 
+    pub(crate) async fn definition_to_edit(&self, name: &str) -> Result<Tagged<DefinitionView>, ClientError> {
+        let Answered { headers, bytes, .. } = self.answer(self.http.get(self.url(&["definitions", name], &()))).await?;
+        let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        Ok(Tagged { tag, value: self.decode(&bytes)? })
+    }
+
+    /// Only where it is as it was read with this tag.
+    pub(crate) async fn put_definition_over(
+        &self,
+        body: &FleetHealthCheck,
+        tag: Option<&str>,
+    ) -> Result<(), ClientError> {
+        let mut request = self.http.put(self.url(&["definitions", &body.metadata.name], &())).json(body);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        self.answer(request).await.map(drop)
+    }
+
     pub(crate) async fn delete_definition(&self, name: &str) -> Result<(), ClientError> {
         self.delete(&["definitions", name]).await
     }
@@ -313,8 +363,22 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<T, ClientError> {
         let request = self.http.get(self.url(path, query));
-        let (_, bytes) = self.answer(request).await?;
-        self.decode(&bytes)
+        self.decode(&self.answer(request).await?.bytes)
+    }
+
+    /// A whole list. The first page is as large as the hub likes, so that a small fleet is one request; the others are large.
+    async fn pages<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<Vec<T>, ClientError> {
+        let Page { mut items, mut next } = self.get::<Page<T>>(path, query).await?;
+        while let Some(after) = next {
+            let more = More { query, limit: MAX_PAGE, after: &after };
+            let page: Page<T> = self.get(path, &more).await?;
+            if page.items.is_empty() || page.next.as_deref() == Some(after.as_str()) {
+                return Err(ClientError::NotAHub { hub: self.hub.clone(), what: "a list without an end".to_owned() });
+            }
+            items.extend(page.items);
+            next = page.next;
+        }
+        Ok(items)
     }
 
     async fn send<T: DeserializeOwned>(
@@ -324,7 +388,7 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<(StatusCode, T), ClientError> {
         let request = self.http.request(method, self.url(path, &())).json(body);
-        let (status, bytes) = self.answer(request).await?;
+        let Answered { status, bytes, .. } = self.answer(request).await?;
         Ok((status, self.decode(&bytes)?))
     }
 
@@ -348,11 +412,14 @@ impl Client {
         url
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Vec<u8>), ClientError> {
-        let response = request.send().await.map_err(|error| self.transport_error(&error))?;
-        let status = response.status();
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answered, ClientError> {
+        let mut response = request.send().await.map_err(|error| self.transport_error(&error))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let bytes = response.bytes().await.map_err(|error| self.transport_error(&error))?;
-        if status.is_success() { Ok((status, bytes.into())) } else { Err(self.refusal(status, &bytes)) }
+        if !status.is_success() {
+            return Err(self.refusal(status, &bytes));
+        }
+        Ok(Answered { status, headers, bytes: bytes.into() })
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, ClientError> {

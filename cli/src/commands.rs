@@ -9,6 +9,7 @@ mod cluster;
 mod definitions;
 mod diff;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 mod enrolment;
 mod hub;
 mod incidents;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli, world: &World, streams: &mut Streams<'_>) -> Result<
             remote(&at, world, async |hub| cluster::run(&hub, what, format, world, streams).await)
         }
         Command::Token(what) => remote(&at, world, async |hub| access::token(&hub, what, format, world, streams).await),
+        Command::Session(what) => remote(&at, world, async |hub| access::session(&hub, what, streams).await),
         Command::Audit { limit } => {
             remote(&at, world, async |hub| access::audit(&hub, limit, format, world, streams).await)
         }
@@ -64,6 +66,7 @@ pub(crate) fn run(cli: Cli, world: &World, streams: &mut Streams<'_>) -> Result<
         Command::Get(args) => {
             remote(&at, world, async |hub| definitions::get(&hub, args, format, world, streams).await)
         }
+        Command::Edit(args) => remote(&at, world, async |hub| edit::run(&hub, args, world, streams).await),
         Command::Delete(args) => remote(&at, world, async |hub| definitions::delete(&hub, args, streams).await),
         Command::Doctor(args) => doctor::run(&args, format, world, streams),
         Command::Schedule(args) => schedule::run(&args, format, world, streams),

@@ -69,6 +69,8 @@ enum Error {
     #[error(transparent)]
     Documents(#[from] documents::DocumentsError),
     #[error(transparent)]
+    Edit(#[from] commands::edit::EditError),
+    #[error(transparent)]
     Doctor(#[from] commands::doctor::DoctorError),
     #[error(transparent)]
     Schedule(#[from] commands::schedule::ScheduleCommandError),

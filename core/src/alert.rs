@@ -20,6 +20,12 @@ pub use routes::{Match, Receiver, Route, Routes};
 pub const SETTLE: SignedDuration = SignedDuration::from_secs(10);
 /// Most notices that are due at once; the rest is due in the next round.
 pub const MAX_DUE: usize = 100;
+/// Pause before what a receiver refused is said again; it doubles with each refusal.
+const REFUSED_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+/// The longest of these pauses.
+const MAX_REFUSED_PAUSE: SignedDuration = SignedDuration::from_hours(1);
+/// An end that was refused this often, which takes some 7 hours, is said no more: nothing will come after it.
+const MAX_REFUSED_ENDS: u32 = 16;
 
 /// What is said of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +63,33 @@ pub struct Notice {
 pub struct Teller {
     resend: SignedDuration,
     told: BTreeMap<String, (Timestamp, Notice)>,
+    refused: BTreeMap<String, Refusal>,
+}
+
+/// A receiver that is well does not take this one notice.
+#[derive(Debug)]
+struct Refusal {
+    status: NoticeStatus,
+    widespread: bool,
+    times: u32,
+    at: Timestamp,
+}
+
+impl Refusal {
+    /// Whether it is too early to try again. Something else is not held back, nor anything by a clock that was set back.
+    fn holds_back(&self, now: Timestamp, Notice { status, incident }: &Notice) -> bool {
+        let Refusal { status: refused, widespread, times, at } = self;
+        let pause = REFUSED_PAUSE.checked_mul(1 << (times - 1).min(16)).unwrap_or(MAX_REFUSED_PAUSE);
+        let since = now.duration_since(*at);
+        let is_same = refused == status && *widespread == incident.widespread;
+        is_same && !since.is_negative() && since < pause.min(MAX_REFUSED_PAUSE)
+    }
 }
 
 impl Teller {
     /// One that says again what goes on each `resend`.
     pub fn new(resend: SignedDuration) -> Teller {
-        Teller { resend, told: BTreeMap::new() }
+        Teller { resend, told: BTreeMap::new(), refused: BTreeMap::new() }
     }
 
     /// `closed` were closed of late: that the receiver heard of the end of those that `picks` wants is not known, so it is
@@ -83,12 +110,22 @@ impl Teller {
         self
     }
 
+    /// The hub's clock was set by `by`: what was told was told as long ago as before.
+    pub fn stepped(&mut self, by: SignedDuration) {
+        for (at, _) in self.told.values_mut() {
+            *at = at.saturating_add(by).unwrap_or(*at);
+        }
+    }
+
     /// What must be told at `now`: new incidents that `picks` wants, what changed for who must act, what goes on since
-    /// `resend`, and the end of what is no longer open.
+    /// `resend`, and the end of what is no longer open. What was refused waits a while, so that it takes nobody's place.
     pub fn due(&self, now: Timestamp, open: &[Arc<Incident>], picks: impl Fn(&Incident) -> bool) -> Vec<Notice> {
         let mut due: Vec<Notice> = open.iter().filter_map(|incident| self.due_of(now, incident, &picks)).collect();
         let over = self.told.iter().filter(|(id, _)| !is_open(open, id)).map(|(_, (_, notice))| notice);
         due.extend(over.map(|notice| Notice { status: NoticeStatus::Resolved, incident: notice.incident.clone() }));
+        due.retain(|notice| {
+            !self.refused.get(&notice.incident.id).is_some_and(|refusal| refusal.holds_back(now, notice))
+        });
         due.truncate(MAX_DUE);
         due
     }
@@ -103,7 +140,9 @@ impl Teller {
                 told.incident.widespread != incident.widespread || now.duration_since(*at) >= self.resend
             }
             None => {
-                let is_settled = now.duration_since(incident.first_seen) >= SETTLE;
+                let age = now.duration_since(incident.first_seen);
+                // One that begins later than now was seen before the clock was set back.
+                let is_settled = age >= SETTLE || age.is_negative();
                 !incident.silenced && incident.recovered_at.is_none() && is_settled && picks(incident)
             }
         };
@@ -114,11 +153,43 @@ impl Teller {
     pub fn delivered(&mut self, now: Timestamp, notices: &[Notice]) {
         for notice in notices {
             let id = notice.incident.id.clone();
+            self.refused.remove(&id);
             match notice.status {
                 NoticeStatus::Resolved => drop(self.told.remove(&id)),
                 NoticeStatus::Firing | NoticeStatus::Silenced => drop(self.told.insert(id, (now, notice.clone()))),
             }
         }
+    }
+
+    /// The receiver took others but not this one. It is due again after a pause of its own. True: it is an end, and is given up.
+    pub fn refused(&mut self, now: Timestamp, notice: &Notice) -> bool {
+        let Notice { status, incident } = notice;
+        let times = self.refusals(notice).saturating_add(1);
+        if *status == NoticeStatus::Resolved && times >= MAX_REFUSED_ENDS {
+            self.told.remove(&incident.id);
+            self.refused.remove(&incident.id);
+            return true;
+        }
+        let refusal = Refusal { status: *status, widespread: incident.widespread, times, at: now };
+        self.refused.insert(incident.id.clone(), refusal);
+        false
+    }
+
+    /// How often a notice was refused one after the other.
+    pub fn refusals(&self, Notice { status, incident }: &Notice) -> u32 {
+        let refusal = self.refused.get(&incident.id).filter(|refusal| refusal.status == *status);
+        refusal.map_or(0, |refusal| refusal.times)
+    }
+
+    /// Forgets refusals of what is over and was never told.
+    pub fn forget_over(&mut self, open: &[Arc<Incident>]) {
+        let told = &self.told;
+        self.refused.retain(|id, _| told.contains_key(id) || is_open(open, id));
+    }
+
+    /// When the receiver last took a notice of this incident.
+    pub fn told_at(&self, incident: &Incident) -> Option<Timestamp> {
+        self.told.get(&incident.id).map(|(at, _)| *at)
     }
 
     /// The incident as it was told before, where its labels were others than now: Alertmanager knows an alert by them.

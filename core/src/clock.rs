@@ -70,9 +70,38 @@ impl Steps {
     }
 }
 
+/// Whether a clock may be behind: it says an earlier time than one that was written by it. It was ahead then, or is behind
+/// now, and what `others` say of it decides: by how much each of their clocks is ahead of it. Where they do not, it may be.
+pub fn may_be_behind(now: Timestamp, written: Timestamp, others: impl IntoIterator<Item = SignedDuration>) -> bool {
+    let gap = written.duration_since(now);
+    if !gap.is_positive() {
+        return false;
+    }
+    let (mut agree, mut contradict) = (0_usize, 0_usize);
+    for ahead in others {
+        match ahead.unsigned_abs() * 2 < gap.unsigned_abs() {
+            true => agree += 1,
+            false => contradict += 1,
+        }
+    }
+    agree <= contradict
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_says_less_than_was_written_is_believed_where_most_others_agree_with_it() {
+        let ahead =
+            |seconds: &[i64]| seconds.iter().map(|second| SignedDuration::from_secs(*second)).collect::<Vec<_>>();
+        let behind = |written, others: &[i64]| may_be_behind(at(0), at(written), ahead(others));
+        assert!(!behind(0, &[]) && !behind(-1, &[3600]), "it says no less");
+        assert!(behind(1, &[]), "nobody tells");
+        let hour = 3_600_000;
+        assert!(behind(hour, &[3_600, 3_700]) && behind(hour, &[3_600, 0]) && behind(hour, &[-3_600]));
+        assert!(!behind(hour, &[0]) && !behind(hour, &[2, -2, 3_600]));
+    }
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap()

@@ -497,7 +497,7 @@ fn next_run(now: Timestamp, check: &Check, observed: &Observed) -> Step {
     if let Some(due) = due(now, check, observed).filter(|due| may_start && !due.missed) {
         return Step::Start(RunKey { check_uid: check.uid.clone(), kind: RunKind::HealthCheck, slot: due.slot });
     }
-    let next = check.slots().filter(|_| may_start).and_then(|slots| slots.next(now));
+    let next = check.slots().filter(|_| may_start).and_then(|slots| slots.next(now).map(|slot| slots.start(slot)));
     let wait = Step::Wait(next.into_iter().chain(end_of_pause(observed)).min());
     settle(now, check, observed, observed.status.clone(), false).unwrap_or(wait)
 }

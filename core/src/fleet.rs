@@ -125,6 +125,15 @@ pub enum Change {
     },
     /// What other replicas of the hub show.
     Followed(Box<Followed>),
+    /// A replica of the hub refused an agent of another cluster under this identity.
+    Foreign {
+        /// Name of the cluster whose identity it is.
+        cluster: String,
+        /// kube-system uid of the other one.
+        cluster_uid: String,
+        /// When.
+        at: Timestamp,
+    },
 }
 
 /// What an agent says in a session, as far as the fleet's state is concerned.
@@ -274,6 +283,7 @@ impl Fleet {
                 }
             }
             Change::Followed(followed) => self.follow(now, *followed),
+            Change::Foreign { cluster, cluster_uid, at } => self.note_foreign(now, &cluster, &cluster_uid, at),
         }
         self.take_events()
     }

@@ -114,6 +114,14 @@ impl Incidents {
         changed
     }
 
+    /// The hub's clock was set by `by`: what is well is well for as long as before. Dates that people see stay.
+    pub fn stepped(&mut self, by: SignedDuration) {
+        for incident in self.open.values_mut().filter(|incident| incident.recovered_at.is_some()) {
+            let incident = Arc::make_mut(incident);
+            incident.recovered_at = incident.recovered_at.map(|at| at.saturating_add(by).unwrap_or(at));
+        }
+    }
+
     /// The open incidents: widespread ones first, then those that call somebody, then the oldest.
     pub fn open(&self) -> Vec<Arc<Incident>> {
         let mut open: Vec<_> = self.open.values().cloned().collect();

@@ -2,6 +2,8 @@
 //!
 //! Each function answers what is allowed when the text is not, so that the answer can be shown to a person as it is.
 
+/// Annotation of a cluster at the hub that is cordoned: no definition is pushed to it and none withdrawn. Its value says why.
+pub const CORDON_ANNOTATION: &str = "fleet.activemonitor.keikoproj.io/cordoned";
 /// Label of a HealthCheck that a fleet definition made: the definition's name.
 pub const DEFINITION_LABEL: &str = "activemonitor.keikoproj.io/definition";
 /// Annotation of a HealthCheck: the checks of the same cluster that it depends on, `namespace/name` or the name of one in its

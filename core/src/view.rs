@@ -13,11 +13,12 @@
 //! | `POST /api/v1/clusters/{cluster}/token` | [`ClusterToken`]: a new token for a cluster that is there | admin |
 //! | `POST /api/v1/clusters/{cluster}/rebind` | [`ClusterToken`]: cuts its session, voids its certificates, frees its uid | admin |
 //! | `POST /api/v1/clusters/{cluster}/approve`, `/deny` | [`EnrolmentKey`] -> [`ClusterView`]: decides upon an agent that waits | admin |
-//! | `GET /api/v1/checks?cluster=&selector=&namespace=&name=&status=&limit=&after=` | `{items: [CheckView], next?}`, worst first; pages by name | viewer |
+//! | `GET /api/v1/checks?cluster=&selector=&namespace=&name=&status=&limit=&after=` | `{items: [CheckView], next?}`, by name | viewer |
 //! | `GET /api/v1/clusters/{cluster}/checks/{namespace}/{name}` | [`CheckView`] | viewer |
 //! | `PUT`, `DELETE /api/v1/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement` | [`AcknowledgementAdd`] -> [`CheckView`]; 204 | operator |
 //! | `GET /api/v1/incidents?all=&kind=&limit=&before=` | [`IncidentPage`]: the open ones, worst first; all of them newest first | viewer |
 //! | `GET /api/v1/windows` | `{items: [WindowView]}` | viewer |
+//! | `GET /api/v1/windows/{name}` | [`WindowView`] | viewer |
 //! | `PUT`, `DELETE /api/v1/windows/{name}` | [`WindowSpec`](crate::care::WindowSpec) -> [`WindowView`]: 201 or 200; 204 | operator |
 //! | `GET /api/v1/runs?cluster=&namespace=&name=&kind=&outcome=&limit=&before=` | [`RunPage`], newest first | viewer |
 //! | `POST /api/v1/commands` | [`CommandRequest`] -> [`CommandReport`]: one result a cluster | operator |
@@ -32,6 +33,7 @@
 //! | `GET /api/v1/tokens` | `{items: [TokenView]}` | admin |
 //! | `POST /api/v1/tokens` | [`TokenAdd`] -> [`TokenSecret`]: 201; replaces one of that name | admin |
 //! | `DELETE /api/v1/tokens/{name}` | 204 | admin |
+//! | `DELETE /api/v1/sessions/{person}` | 204; ends every session of a person whom a provider vouched for | admin |
 //! | `GET /api/v1/audit?from=&to=&who=&action=&limit=&before=` | `{items: [AuditView], next?}`, newest first | admin |
 //! | `GET /api/v1/ca` | [`CaView`] | viewer |
 //! | `POST /api/v1/ca/roll` | [`CaRoll`] -> [`CaView`]: the stage after this one | admin |
@@ -76,7 +78,7 @@ pub use incident::{
 };
 pub use restore::{Restore, RestoreDifference, RestoreView};
 pub use silence::{Silence, SilenceKind, silences};
-pub use source::{SourceState, SourceView};
+pub use source::{GitOrigin, SourceState, SourceView};
 pub use uptime::{UptimePage, UptimeView};
 
 use crate::care::Care;
@@ -425,6 +427,9 @@ pub struct DefinitionView {
     /// Why the hub cannot use it; empty when it can.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Where it is written; absent where it is a person's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitOrigin>,
     /// One for each cluster that it is or was meant for, by name.
     pub clusters: Vec<DefinitionClusterStatus>,
 }

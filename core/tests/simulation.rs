@@ -69,7 +69,7 @@ fn all_pass(run: fn(u64, bool) -> u64) {
 }
 
 /// Seeds that once failed, and why.
-const FAILED: [(u64, &str); 9] = [
+const FAILED: [(u64, &str); 11] = [
     (158, "a request obeyed by another replica was lost with an edit of generateName"),
     (291, "a run in flight of another replica ran twice after an edit of generateName"),
     (1730, "a watch that lagged showed a workflow that the API server said was gone"),
@@ -78,6 +78,8 @@ const FAILED: [(u64, &str); 9] = [
     (7682, "a request was said to be obeyed before its run could be sure to come"),
     (14202, "a look that was under way ran a check again that had been forgotten meanwhile"),
     (16500, "a workflow that came too late to count stood for a request"),
+    (19153, "a remedy that came after the API server had said that it was not there did not count against the limit"),
+    (19735, "an intent that was withdrawn was there again after a crash, and its workflow came late"),
     (24306, "the same as 14202"),
 ];
 

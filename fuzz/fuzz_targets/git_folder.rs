@@ -1,20 +1,3 @@
-//! The files of a Git folder: what is read has each name once, and each finding says where.
-
 #![no_main]
 
-use active_monitor_core::document::Input;
-use active_monitor_core::gitops::read;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let inputs = text.split('\0').enumerate();
-    let inputs = inputs.map(|(number, text)| Input { name: format!("{number}.yaml"), text: text.to_owned() });
-    match read(&inputs.collect::<Vec<_>>()) {
-        Ok(documents) => {
-            for ((kind, name), document) in documents {
-                assert_eq!(document.wanted.key(), (kind, name.as_str()));
-            }
-        }
-        Err(findings) => assert!(!findings.is_empty() && findings.iter().all(|finding| !finding.message.is_empty())),
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| active_monitor_fuzz_bodies::git_folder::body(bytes));

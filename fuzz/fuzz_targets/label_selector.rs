@@ -1,20 +1,3 @@
-//! Label selectors as kubectl writes them: what is read says the same whatever it is asked.
-
 #![no_main]
 
-use std::collections::BTreeMap;
-
-use active_monitor_core::definition::select::{matches, parse};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let Ok(selector) = parse(text) else { return };
-    assert!(selector.match_labels.is_none());
-    let requirements = selector.match_expressions.as_deref().unwrap_or_default();
-    assert!(requirements.iter().all(|requirement| !requirement.key.is_empty()), "{requirements:?}");
-    let labels = BTreeMap::from([("env".to_owned(), "prod".to_owned()), ("tier".to_owned(), String::new())]);
-    if requirements.is_empty() {
-        assert!(matches(&selector, &labels));
-    }
-    let _ = matches(&selector, &BTreeMap::new());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| active_monitor_fuzz_bodies::label_selector::body(bytes));

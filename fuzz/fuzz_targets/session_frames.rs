@@ -1,17 +1,3 @@
-//! Frames of the session, as bytes from the network: hub and agent each refuse what is no frame.
-
 #![no_main]
 
-use active_monitor_core::session::frame::{AgentFrame, HubFrame};
-use active_monitor_proto::v1;
-use prost::Message;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(frame) = v1::AgentFrame::decode(bytes) {
-        let _ = AgentFrame::try_from(frame);
-    }
-    if let Ok(frame) = v1::HubFrame::decode(bytes) {
-        let _ = HubFrame::try_from(frame);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| active_monitor_fuzz_bodies::session_frames::body(bytes));

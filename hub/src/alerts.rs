@@ -3,6 +3,7 @@
 //!
 //! [`start`] is called by one replica at a time: two that both told would call people twice.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +18,19 @@ use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::incidents::OpenIncidents;
 use crate::owner::FleetHandle;
 use crate::store::{IncidentQuery, MAX_PAGE, Store, StoreError};
 
 mod follow;
 mod post;
+mod sign;
 #[cfg(test)]
 mod tests;
 
 use follow::Follower;
-use post::Post;
+use post::{Fault, Post, PostError};
 
 /// Time between two looks at what is due.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -79,6 +82,7 @@ pub fn read(path: &Path) -> Result<Routes, RoutesError> {
 pub struct AlertMetrics {
     sent: IntCounterVec,
     failed: IntCounterVec,
+    abandoned: IntCounterVec,
     routes_error: IntGauge,
 }
 
@@ -93,24 +97,39 @@ impl AlertMetrics {
             "activemonitor_hub_failed_notifications_total",
             "Requests to a receiver of alerts that failed; what they said is said again.",
         );
-        let (sent, failed) = (IntCounterVec::new(sent, &["route"])?, IntCounterVec::new(failed, &["route"])?);
+        let abandoned = Opts::new(
+            "activemonitor_hub_abandoned_notifications_total",
+            "Ends of incidents that a receiver of alerts refused so often that they are said no more.",
+        );
+        let counter = |opts: Opts| IntCounterVec::new(opts, &["route"]);
         let help = "1 while the file of routes makes no sense; the routes before stay in force.";
-        Ok(AlertMetrics { sent, failed, routes_error: IntGauge::new("activemonitor_hub_routes_error", help)? })
+        Ok(AlertMetrics {
+            sent: counter(sent)?,
+            failed: counter(failed)?,
+            abandoned: counter(abandoned)?,
+            routes_error: IntGauge::new("activemonitor_hub_routes_error", help)?,
+        })
     }
 
     /// To be registered where they shall be seen.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        vec![Box::new(self.sent.clone()), Box::new(self.failed.clone()), Box::new(self.routes_error.clone())]
+        let mut all: Vec<Box<dyn Collector>> = vec![Box::new(self.routes_error.clone())];
+        all.extend(self.counters().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>));
+        all
+    }
+
+    fn counters(&self) -> [&IntCounterVec; 3] {
+        [&self.sent, &self.failed, &self.abandoned]
     }
 
     fn know(&self, route: &str) {
-        for counter in [&self.sent, &self.failed] {
+        for counter in self.counters() {
             counter.with_label_values(&[route]);
         }
     }
 
     fn forget(&self, route: &str) {
-        for counter in [&self.sent, &self.failed] {
+        for counter in self.counters() {
             // It is there only where it was known.
             let _ = counter.remove_label_values(&[route]);
         }
@@ -135,7 +154,7 @@ impl Alerts {
         let Alerts { open, fleet, store, metrics } = self.clone();
         let now_open = open.borrow().clone();
         let teller = teller(&route, &now_open, &fleet.view(), store.as_ref(), now).await?;
-        Ok(Task { route, teller, alive_at: None, open, fleet, metrics })
+        Ok(Task { route, teller, began: now, alive_at: None, open, fleet, metrics })
     }
 }
 
@@ -180,6 +199,7 @@ async fn closed_lately(store: &dyn Store, now: Timestamp) -> Result<Vec<Incident
 struct Task {
     route: Route,
     teller: Teller,
+    began: Timestamp,
     /// When the last sign of life was given.
     alive_at: Option<Timestamp>,
     open: OpenIncidents,
@@ -192,8 +212,13 @@ impl Task {
         let pauses =
             || ExponentialBuilder::new().with_jitter().with_max_delay(Duration::from_secs(60)).without_max_times();
         let mut failures = pauses().build();
+        let mut watch = clock::Watch::new();
         loop {
-            let pause = match self.round(Timestamp::now()).await {
+            let (now, step) = watch.look();
+            if let Some(by) = step {
+                self.stepped(by);
+            }
+            let pause = match self.round(now).await {
                 Ok(()) => {
                     failures = pauses().build();
                     PERIOD
@@ -210,8 +235,14 @@ impl Task {
         }
     }
 
+    /// The hub's clock was set by `by`: what goes by periods goes on as before.
+    fn stepped(&mut self, by: SignedDuration) {
+        self.teller.stepped(by);
+        self.alive_at = self.alive_at.map(|at| at.saturating_add(by).unwrap_or(at));
+    }
+
     /// Delivers what is due. Where that fails it is due again; what a receiver refuses holds back nothing else. Returns the
-    /// first error.
+    /// first failure that is the receiver's.
     async fn round(&mut self, now: Timestamp) -> anyhow::Result<()> {
         let is_late = self.alive_at.is_none_or(|at| now.duration_since(at) >= ALIVE);
         let sign_of_life = self.route.watchdog && is_late;
@@ -219,35 +250,88 @@ impl Task {
         if due.is_empty() && !sign_of_life {
             return Ok(());
         }
-        let failed = self.metrics.failed.with_label_values(&[&self.route.name]);
-        let post = Post::new(&self.route).inspect_err(|_| failed.inc())?;
-        let mut errors = Vec::new();
+        let (route, failed) = (self.route.clone(), self.metrics.failed.with_label_values(&[&self.route.name]));
+        let post = Post::new(&route, self.began).inspect_err(|_| failed.inc())?;
+        let mut first = None;
         if sign_of_life {
-            match post.alive(now).await {
+            match post.alive(now, self.alive_at).await {
                 Ok(()) => self.alive_at = Some(now),
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    failed.inc();
+                    first = Some(error);
+                }
             }
         }
-        for batch in post.batches(&due) {
-            // Each of the others would wait as long.
-            if errors.last().is_some_and(post::is_timeout) {
-                break;
+        let is_stuck = first.as_ref().is_some_and(PostError::is_timeout);
+        let (is_well, failures) = if is_stuck { (false, Vec::new()) } else { self.deliver(&post, now, &due).await };
+        failed.inc_by(failures.len() as u64);
+        for (batch, error) in failures {
+            match batch {
+                [notice] if self.is_refusal(notice, &error, is_well) => self.put_off(now, notice, &error),
+                _ => {
+                    first.get_or_insert(error);
+                }
             }
-            let before = batch.iter().filter_map(|notice| self.teller.relabelled(notice)).collect::<Vec<_>>();
-            match post.tell(now, batch, &before).await {
+        }
+        first.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Tells batch by batch; whether the receiver took one, and which it did not take.
+    async fn deliver<'n>(
+        &mut self,
+        post: &Post<'_>,
+        now: Timestamp,
+        due: &'n [Notice],
+    ) -> (bool, Vec<(&'n [Notice], PostError)>) {
+        let (mut is_well, mut failures) = (false, Vec::new());
+        let mut batches: VecDeque<&[Notice]> = post.batches(due).collect();
+        while let Some(batch) = batches.pop_front() {
+            match post.tell(now, batch, &self.teller).await {
                 Ok(()) => {
+                    is_well = true;
                     self.teller.delivered(now, batch);
                     self.metrics.sent.with_label_values(&[&self.route.name]).inc_by(batch.len() as u64);
                 }
-                Err(error) => errors.push(error),
+                // One by one it shows which of them it is.
+                Err(error) if batch.len() > 1 && error.fault() == Fault::Notice => {
+                    batch.chunks(1).rev().for_each(|one| batches.push_front(one));
+                }
+                Err(error) => {
+                    let is_stuck = error.is_timeout();
+                    failures.push((batch, error));
+                    // Each of the others would wait as long.
+                    if is_stuck {
+                        break;
+                    }
+                }
             }
         }
-        failed.inc_by(errors.len() as u64);
-        errors.into_iter().next().map_or(Ok(()), Err)
+        (is_well, failures)
     }
 
-    fn due(&self, now: Timestamp) -> Vec<Notice> {
+    /// Whether it is this notice that the receiver does not take.
+    fn is_refusal(&self, notice: &Notice, error: &PostError, is_well: bool) -> bool {
+        match error.fault() {
+            Fault::Notice => true,
+            Fault::Either => is_well || self.teller.refusals(notice) > 0,
+            Fault::Receiver => false,
+        }
+    }
+
+    /// The notice waits for itself: the route goes on.
+    fn put_off(&mut self, now: Timestamp, notice: &Notice, error: &PostError) {
+        let (route, incident, status) = (&self.route.name, &notice.incident.id, notice.status.as_str());
+        let is_given_up = self.teller.refused(now, notice);
+        let times = self.teller.refusals(notice);
+        tracing::warn!(route, incident, status, %error, times, is_given_up, "an alert is refused");
+        if is_given_up {
+            self.metrics.abandoned.with_label_values(&[route]).inc();
+        }
+    }
+
+    fn due(&mut self, now: Timestamp) -> Vec<Notice> {
         let (open, view) = (self.open.borrow().clone(), self.fleet.view());
+        self.teller.forget_over(&open);
         let mut due = self.teller.due(now, &open, |incident| picks(&self.route, incident, &view));
         for notice in &mut due {
             self.say_how_it_ended(notice, now);

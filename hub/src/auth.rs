@@ -17,6 +17,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
+use jiff::Timestamp;
 use prometheus::{IntCounter, Registry};
 use rand::RngCore;
 use sha2::{Digest, Sha256};
@@ -24,6 +25,7 @@ use subtle::ConstantTimeEq;
 
 use limit::CallLimit;
 use oidc::Oidc;
+use sessions::{Ended, Session};
 
 use crate::api::problem::ApiError;
 use crate::store::{ApiToken, Store};
@@ -63,8 +65,10 @@ pub struct Auth {
     limited: Option<IntCounter>,
 }
 
+#[derive(Default)]
 struct Known {
     tokens: Vec<ApiToken>,
+    ended: Ended,
     read_at: Option<Instant>,
 }
 
@@ -79,14 +83,14 @@ impl Auth {
         {
             tracing::debug!(%error, "a metric is registered already");
         }
-        let known = ArcSwap::from_pointee(Known { tokens: Vec::new(), read_at: None });
+        let known = ArcSwap::from_pointee(Known::default());
         Auth { store, oidc, known, secure_cookies, calls: CallLimit::default(), limited }
     }
 
     /// Whose token or session this is; `None` when nobody's.
     pub async fn identify(&self, token: &str) -> Result<Option<Me>, ApiError> {
         match &self.oidc {
-            Some(oidc) if !is_token(token) => Ok(oidc.identify(token).await),
+            Some(oidc) if !is_token(token) => Ok(oidc.identify(token, &self.known().await?.ended).await),
             Some(_) | None => self.identify_token(token).await,
         }
     }
@@ -113,9 +117,45 @@ impl Auth {
         })
     }
 
-    /// The tokens have changed: they are read again with the next request.
+    /// Ends the session that a cookie carries, and says whose it was; nothing where it carries none.
+    ///
+    /// # Errors
+    /// The store fails: it goes on.
+    pub async fn end_session(&self, cookie: &str) -> Result<Option<Me>, ApiError> {
+        let Some(Session { id, me, .. }) = self.oidc.as_ref().and_then(|oidc| oidc.session(cookie)) else {
+            return Ok(None);
+        };
+        // One that an earlier version sealed has no name of its own.
+        let subject = if id.is_empty() { &me.name } else { &id };
+        self.end(subject).await.map(|()| Some(me))
+    }
+
+    /// Ends every session of a person.
+    ///
+    /// # Errors
+    /// There are no sessions of that name, or the store fails.
+    pub async fn end_sessions_of(&self, person: &str) -> Result<(), ApiError> {
+        if self.oidc.is_none() || !person.starts_with(oidc::NAME_PREFIX) {
+            let text = format!(
+                "{person} has no sessions: only people whom a provider vouches for have, and their names begin with {}",
+                oidc::NAME_PREFIX
+            );
+            return Err(ApiError::NotFound(text));
+        }
+        self.end(person).await
+    }
+
+    async fn end(&self, subject: &str) -> Result<(), ApiError> {
+        let now = Timestamp::now();
+        let over = now.saturating_sub(sessions::LIFE).unwrap_or(Timestamp::MIN);
+        self.store.end_sessions(subject, now, over).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// The tokens or the ended sessions have changed: they are read again with the next request.
     pub fn forget(&self) {
-        self.known.store(Arc::new(Known { tokens: Vec::new(), read_at: None }));
+        self.known.store(Arc::default());
     }
 
     async fn known(&self) -> Result<Arc<Known>, ApiError> {
@@ -124,7 +164,8 @@ impl Auth {
             return Ok(known);
         }
         let read_at = Some(Instant::now());
-        let fresh = Arc::new(Known { tokens: self.store.api_tokens().await?, read_at });
+        let (tokens, ended) = tokio::try_join!(self.store.api_tokens(), self.store.ended_sessions())?;
+        let fresh = Arc::new(Known { tokens, ended: ended.into_iter().collect(), read_at });
         self.keep(&known, &fresh);
         Ok(fresh)
     }
@@ -173,18 +214,39 @@ extractor!(Viewer, Role::Viewer);
 extractor!(Operator, Role::Operator);
 extractor!(Admin, Role::Admin);
 
+/// What a caller shows to say who it is: a token, or a session. Whoever answers for long asks again whether it still is anybody's.
+pub struct Credential(String);
+
+impl Credential {
+    /// Whether a long answer must end. A store that cannot be asked ends nothing.
+    pub async fn is_void(&self, auth: &Auth) -> bool {
+        matches!(auth.identify(&self.0).await, Ok(None))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Credential {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        credential(parts)
+    }
+}
+
+fn credential(parts: &Parts) -> Result<Credential, ApiError> {
+    if let Some(token) = bearer(&parts.headers)? {
+        return Ok(Credential(token.to_owned()));
+    }
+    let jar = CookieJar::from_headers(&parts.headers);
+    let Some(cookie) = jar.get(COOKIE) else { return Err(ApiError::Unauthenticated("a token is required")) };
+    if !is_safe(&parts.method) && !is_same_origin(parts) {
+        return Err(ApiError::Forbidden("the request comes from another origin".to_owned()));
+    }
+    Ok(Credential(cookie.value().to_owned()))
+}
+
 async fn caller(parts: &Parts, auth: &Auth, needed: Role) -> Result<Me, ApiError> {
-    let me = match bearer(&parts.headers)? {
-        Some(token) => auth.identify(token).await?,
-        None => {
-            let jar = CookieJar::from_headers(&parts.headers);
-            let Some(cookie) = jar.get(COOKIE) else { return Err(ApiError::Unauthenticated("a token is required")) };
-            if !is_safe(&parts.method) && !is_same_origin(parts) {
-                return Err(ApiError::Forbidden("the request comes from another origin".to_owned()));
-            }
-            auth.identify(cookie.value()).await?
-        }
-    };
+    let Credential(shown) = credential(parts)?;
+    let me = auth.identify(&shown).await?;
     let me = me.ok_or(ApiError::Unauthenticated("the token is not known"))?;
     auth.allow(&me)?;
     if me.role < needed {
@@ -232,8 +294,6 @@ pub fn is_same_origin(parts: &Parts) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::store::sqlite::SqliteStore;
 
@@ -251,7 +311,8 @@ mod tests {
         let store = Arc::new(SqliteStore::open(dir.path()).await.unwrap());
         let auth = Auth::new(store, None, false, &Registry::new());
         let token = ApiToken { name: "ann".into(), role: Role::Admin, hash: hash("x"), created_at: Timestamp::now() };
-        let read = || Arc::new(Known { tokens: vec![token.clone()], read_at: Some(Instant::now()) });
+        let read =
+            || Arc::new(Known { tokens: vec![token.clone()], read_at: Some(Instant::now()), ..Known::default() });
         let seen = auth.known.load_full();
         auth.keep(&seen, &read());
         assert!(auth.identify("x").await.unwrap().is_some());

@@ -164,7 +164,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Other replicas of this hub may run on the same data base, which must be on a PostgreSQL server.
-    #[arg(long, env = "ACTIVE_MONITOR_REPLICATED", conflicts_with = "git_folder")]
+    #[arg(long, env = "ACTIVE_MONITOR_REPLICATED")]
     pub replicated: bool,
     /// Where agents connect (mTLS).
     #[arg(long, env = "ACTIVE_MONITOR_AGENTS_LISTEN", default_value = "0.0.0.0:7443")]

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::expected::{Expected, version};
 use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
 use crate::revocations::Subject;
 use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
@@ -36,7 +37,7 @@ mod rendered;
 mod replace;
 
 pub(crate) use enrolment::{Asks, Tested};
-pub(crate) use reload::Stale;
+pub(crate) use reload::{Stale, Which};
 pub(crate) use replace::Replacement;
 
 /// Requests that share one round of storing statuses.
@@ -51,10 +52,10 @@ type Answer<T> = oneshot::Sender<Result<T, ChangeError>>;
 /// What others ask of this task.
 pub(crate) enum Request {
     AddCluster(ClusterAdd, Answer<ClusterToken>),
-    PatchCluster(String, ClusterPatch, Answer<()>),
+    PatchCluster(String, ClusterPatch, Expected, Answer<()>),
     RemoveCluster(String, Answer<()>),
-    PutDefinition(Box<FleetHealthCheck>, Answer<(Arc<DefinitionView>, bool)>),
-    DeleteDefinition(String, Answer<()>),
+    PutDefinition(Box<FleetHealthCheck>, Expected, Answer<(Arc<DefinitionView>, bool)>),
+    DeleteDefinition(String, Expected, Answer<()>),
     Replace(Replacement, Answer<()>),
     /// What the agent of a cluster said of all its definitions.
     Statuses(String, Vec<DefinitionStatus>),
@@ -210,9 +211,10 @@ impl Desired {
         self.restore.as_ref()
     }
 
-    /// What a cluster gets; nothing while that is held back.
+    /// What a cluster gets; nothing while that is held back, from it or from all.
     fn set(&self, cluster: &str) -> Option<DefinitionSet> {
-        self.restore.is_none().then(|| self.rendered.set(cluster))
+        let is_held_back = self.restore.is_some() || self.rendered.is_cordoned(cluster);
+        (!is_held_back).then(|| self.rendered.set(cluster))
     }
 
     async fn restored(&mut self, restore: Restore, fleet: &FleetHandle) -> Result<(), ChangeError> {
@@ -257,14 +259,16 @@ impl Desired {
         // An answer that nobody waits for is dropped: the change is made all the same.
         match request {
             Request::AddCluster(add, answer) => drop(answer.send(self.add_cluster(add, fleet).await)),
-            Request::PatchCluster(name, patch, answer) => {
-                drop(answer.send(self.patch_cluster(&name, patch, fleet).await));
+            Request::PatchCluster(name, patch, expected, answer) => {
+                drop(answer.send(self.patch_cluster(&name, patch, &expected, fleet).await));
             }
             Request::RemoveCluster(name, answer) => drop(answer.send(self.remove_cluster(&name, fleet).await)),
-            Request::PutDefinition(definition, answer) => {
-                drop(answer.send(self.put_definition(*definition, fleet).await));
+            Request::PutDefinition(definition, expected, answer) => {
+                drop(answer.send(self.put_definition(*definition, &expected, fleet).await));
             }
-            Request::DeleteDefinition(name, answer) => drop(answer.send(self.delete_definition(&name, fleet).await)),
+            Request::DeleteDefinition(name, expected, answer) => {
+                drop(answer.send(self.delete_definition(&name, &expected, fleet).await));
+            }
             Request::Reload(stale, answer) => drop(answer.send(self.reload(stale, fleet).await)),
             Request::Replace(replacement, answer) => drop(answer.send(self.replace(replacement, fleet).await)),
             Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses),
@@ -378,8 +382,15 @@ impl Desired {
         Ok(())
     }
 
-    async fn patch_cluster(&mut self, name: &str, patch: ClusterPatch, fleet: &FleetHandle) -> Result<(), ChangeError> {
+    async fn patch_cluster(
+        &mut self,
+        name: &str,
+        patch: ClusterPatch,
+        expected: &Expected,
+        fleet: &FleetHandle,
+    ) -> Result<(), ChangeError> {
         let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
+        expected.check("cluster", name, Some(&cluster_version(&record.labels, &record.annotations)))?;
         let ClusterPatch { labels, annotations } = patch;
         apply_patch(&mut record.labels, labels);
         apply_patch(&mut record.annotations, annotations);
@@ -403,9 +414,12 @@ impl Desired {
     async fn put_definition(
         &mut self,
         definition: FleetHealthCheck,
+        expected: &Expected,
         fleet: &FleetHandle,
     ) -> Result<(Arc<DefinitionView>, bool), ChangeError> {
         let name = definition.metadata.name.clone();
+        let there = self.stored.get(&name).map(|stored| version(&stored.value));
+        expected.check("definition", &name, there.as_deref())?;
         let value = serde_json::to_value(&definition).map_err(|error| ChangeError::Invalid(error.to_string()))?;
         let is_new = !self.stored.contains_key(&name);
         if self.stored.get(&name).is_none_or(|stored| stored.value != value) {
@@ -429,10 +443,14 @@ impl Desired {
         }
     }
 
-    async fn delete_definition(&mut self, name: &str, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        if !self.stored.contains_key(name) {
-            return Err(not_found("definition", name));
-        }
+    async fn delete_definition(
+        &mut self,
+        name: &str,
+        expected: &Expected,
+        fleet: &FleetHandle,
+    ) -> Result<(), ChangeError> {
+        let stored = self.stored.get(name).ok_or_else(|| not_found("definition", name))?;
+        expected.check("definition", name, Some(&version(&stored.value)))?;
         self.store.delete_definition(name).await.map_err(ChangeError::Store)?;
         self.forget(name);
         self.republish(fleet).await;
@@ -548,6 +566,8 @@ impl Desired {
                 Ok(_) => String::new(),
                 Err(why) => format!("this hub cannot read it, the clusters keep what they have: {why}"),
             },
+            // Who owns it is the source's to say.
+            git: None,
             clusters: self.rendered.statuses(name, stored.generation, &self.statuses),
         })
     }
@@ -560,6 +580,11 @@ fn readable(stored: &BTreeMap<String, Stored>) -> impl Iterator<Item = (&String,
 
 fn not_found(kind: &'static str, name: &str) -> ChangeError {
     ChangeError::NotFound { kind, name: name.to_owned() }
+}
+
+/// The version of what people set of a cluster.
+pub(crate) fn cluster_version(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> String {
+    version(&(labels, annotations))
 }
 
 fn apply_patch(values: &mut BTreeMap<String, String>, patch: BTreeMap<String, Option<String>>) {

@@ -156,9 +156,11 @@ impl EnrolmentService {
         let first = asked.map_err(|error| match error {
             ChangeError::Store(error) => EnrolError::Store(error),
             ChangeError::NotFound { .. } => EnrolError::NoSuchToken,
-            ChangeError::Conflict(_) | ChangeError::Invalid(_) | ChangeError::Revocation(_) | ChangeError::Stopping => {
-                EnrolError::Stopping
-            }
+            ChangeError::Conflict(_)
+            | ChangeError::Unexpected(_)
+            | ChangeError::Invalid(_)
+            | ChangeError::Revocation(_)
+            | ChangeError::Stopping => EnrolError::Stopping,
         })?;
         let is_same = (&first.key_fingerprint, &first.cluster_uid) == (&asks.key_fingerprint, &asks.cluster_uid);
         match first.decision {

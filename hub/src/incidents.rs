@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::owner::FleetHandle;
 use crate::store::{AuditEntry, Store, StoreError};
 
@@ -96,8 +97,13 @@ pub async fn follow(
 
 impl Keeper {
     async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let mut watch = clock::Watch::new();
         loop {
-            self.round(Timestamp::now()).await;
+            let (now, step) = watch.look();
+            if let Some(by) = step {
+                self.incidents.stepped(by);
+            }
+            self.round(now).await;
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
                 () = stop.cancelled() => return Ok(()),

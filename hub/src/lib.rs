@@ -12,6 +12,7 @@ pub mod ca;
 pub mod config;
 pub mod dashboard;
 pub mod enrolment;
+pub mod expected;
 pub mod incidents;
 pub mod ingest;
 pub mod metrics;

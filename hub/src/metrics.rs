@@ -32,7 +32,7 @@ use crate::auth::Viewer;
 use custom::{Custom, CustomFamily};
 use families::FAMILIES;
 use rows::Rows;
-use selection::Selection;
+pub use selection::Selection;
 use text::Text;
 
 /// Bytes after which a chunk is sent.

@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::authority::Authority;
 use crate::clock;
 use crate::desired::{self, Asks, Desired, Replacement, Request, Stale, Tested};
+use crate::expected::Expected;
 use crate::replicas::{self, Peers};
 use crate::revocations::{RevocationError, Revocations, Subject as Revoked};
 use crate::saver;
@@ -54,6 +55,9 @@ pub enum ChangeError {
     /// It clashes with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// There is not what the caller expects.
+    #[error("{0}")]
+    Unexpected(String),
     /// The request makes no sense; says which field and what is allowed.
     #[error("{0}")]
     Invalid(String),
@@ -302,7 +306,20 @@ impl FleetHandle {
     /// # Errors
     /// There is no such cluster, or a label is not allowed.
     pub async fn patch_cluster(&self, name: &str, patch: ClusterPatch) -> Result<ClusterView, ChangeError> {
-        let () = self.request(|answer| Request::PatchCluster(name.to_owned(), patch, answer)).await??;
+        self.patch_cluster_if(name, patch, Expected::Anything).await
+    }
+
+    /// Changes labels and annotations where they are as expected.
+    ///
+    /// # Errors
+    /// There is no such cluster, they are others, or a label is not allowed.
+    pub async fn patch_cluster_if(
+        &self,
+        name: &str,
+        patch: ClusterPatch,
+        expected: Expected,
+    ) -> Result<ClusterView, ChangeError> {
+        let () = self.request(|answer| Request::PatchCluster(name.to_owned(), patch, expected, answer)).await??;
         self.settled().await?;
         self.cluster(name)
     }
@@ -332,7 +349,19 @@ impl FleetHandle {
         &self,
         definition: FleetHealthCheck,
     ) -> Result<(Arc<DefinitionView>, bool), ChangeError> {
-        let put = self.request(|answer| Request::PutDefinition(Box::new(definition), answer)).await??;
+        self.put_definition_if(definition, Expected::Anything).await
+    }
+
+    /// Adds or replaces a definition where there is what is expected. True: it is new.
+    ///
+    /// # Errors
+    /// There is something else, or the set of a cluster would become larger than a frame may be.
+    pub async fn put_definition_if(
+        &self,
+        definition: FleetHealthCheck,
+        expected: Expected,
+    ) -> Result<(Arc<DefinitionView>, bool), ChangeError> {
+        let put = self.request(|answer| Request::PutDefinition(Box::new(definition), expected, answer)).await??;
         self.settled().await?;
         Ok(put)
     }
@@ -342,7 +371,15 @@ impl FleetHandle {
     /// # Errors
     /// There is no such definition.
     pub async fn delete_definition(&self, name: &str) -> Result<(), ChangeError> {
-        self.request(|answer| Request::DeleteDefinition(name.to_owned(), answer)).await??;
+        self.delete_definition_if(name, Expected::Anything).await
+    }
+
+    /// Deletes a definition where it is as expected.
+    ///
+    /// # Errors
+    /// There is no such definition, or it is another one.
+    pub async fn delete_definition_if(&self, name: &str, expected: Expected) -> Result<(), ChangeError> {
+        self.request(|answer| Request::DeleteDefinition(name.to_owned(), expected, answer)).await??;
         self.settled().await
     }
 
@@ -367,7 +404,19 @@ impl FleetHandle {
         let (answer, answered) = oneshot::channel();
         let message = Message::Open(Box::new(hello), epoch, answer);
         self.messages.send(message).await.map_err(|_| NotOpened::Stopping)?;
-        answered.await.map_err(|_| NotOpened::Stopping)?.map_err(NotOpened::Refused)
+        let opened = answered.await.map_err(|_| NotOpened::Stopping)?;
+        if let Err(Refusal::OtherUid { name, given, .. }) = &opened {
+            self.tell_of_foreign(name.clone(), given.clone()).await;
+        }
+        opened.map_err(NotOpened::Refused)
+    }
+
+    /// Where there are other replicas, they show too that an agent of another cluster was refused.
+    async fn tell_of_foreign(&self, cluster: String, cluster_uid: String) {
+        let Some(peers) = &self.peers else { return };
+        if let Err(error) = peers.store.note_foreign(&cluster, &cluster_uid).await {
+            tracing::warn!(cluster, %error, "other replicas do not show that an agent was refused");
+        }
     }
 
     /// The epoch of a session that is at this replica from now on. Where the store refuses one, 0: the fleet, which then
@@ -383,6 +432,7 @@ impl FleetHandle {
                 ChangeError::Store(error) => NotOpened::Store(error),
                 ChangeError::NotFound { .. }
                 | ChangeError::Conflict(_)
+                | ChangeError::Unexpected(_)
                 | ChangeError::Invalid(_)
                 | ChangeError::Revocation(_)
                 | ChangeError::Stopping => NotOpened::Stopping,

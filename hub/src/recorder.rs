@@ -7,10 +7,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::clock::may_be_behind;
 use active_monitor_core::fleet::{Checks, ClusterEntry, FleetView};
 use active_monitor_core::uptime::{Life, Transition};
-use active_monitor_core::view::CheckView;
-use jiff::Timestamp;
+use active_monitor_core::view::{CheckView, ClusterStatus};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +22,13 @@ use crate::store::{AgentVersions, CheckKey, Store, StoreError};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Rounds after which the hub says that it is alive though nothing changed: so much is unknown after a crash.
 const ROUNDS: u32 = 10;
+/// By so much the clocks of replicas may differ without a word.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 
 /// Records what is another than in the view that is `recorded`, until `stop`, and once more then. After the hub's start the
 /// checks in that view are those of an earlier life: what they are is not known before their agents speak.
+///
+/// A life makes void what is recorded of the time after its begin. So where its clock may be behind, it waits to begin.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     view: watch::Receiver<Arc<FleetView>>,
@@ -36,18 +41,30 @@ pub(crate) async fn run(
     // What is new to the store: a life, and where the clock was set within one, what each check is from then on.
     // Who takes over from another replica says what everything is, too: the life in which it was said is over.
     let (mut life_from, mut begins, mut was_set) = (started_at, true, takes_over);
+    let (mut doubt, mut waits) = (Doubt::Unread, false);
     loop {
         let (now, step) = watch.look();
         if step.is_some() {
             (life_from, begins, was_set) = (now, true, true);
         }
+        // Asked before the view: the last one is recorded.
+        let is_last = stop.is_cancelled();
         let current = view.borrow().clone();
+        if doubt.remains(store.as_ref(), now, &current).await {
+            waits = true;
+            if next_round(&stop).await {
+                continue;
+            }
+            return Ok(());
+        }
+        if std::mem::take(&mut waits) {
+            (life_from, was_set) = (now, true);
+        }
         let transitions = match was_set {
             true => everything(&recorded, &current, now),
             false => difference(&recorded, &current, now),
         };
         let versions = new_versions(&recorded, &current);
-        let is_last = stop.is_cancelled();
         quiet += 1;
         if was_set || !transitions.is_empty() || !versions.is_empty() || quiet > ROUNDS || is_last {
             forget(store.as_ref(), &recorded, &current).await;
@@ -62,10 +79,50 @@ pub(crate) async fn run(
         if is_last {
             return Ok(());
         }
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
-            () = stop.cancelled() => {}
+        next_round(&stop).await;
+    }
+}
+
+/// False where the hub stops instead.
+async fn next_round(stop: &CancellationToken) -> bool {
+    tokio::time::timeout(PERIOD, stop.cancelled()).await.is_err()
+}
+
+/// Whether the clock is behind what an earlier life recorded.
+enum Doubt {
+    Unread,
+    /// That was recorded last.
+    Since(Timestamp),
+    Settled,
+}
+
+impl Doubt {
+    /// Agents settle it, and time does.
+    async fn remains(&mut self, store: &dyn Store, now: Timestamp, view: &FleetView) -> bool {
+        if let Doubt::Unread = self {
+            match store.lives().await {
+                Ok(lives) => *self = lives.iter().map(|life| life.to).max().map_or(Doubt::Settled, Doubt::Since),
+                Err(error) => {
+                    tracing::warn!(%error, "what was recorded last is not known");
+                    return true;
+                }
+            }
+            if let Doubt::Since(newest) = self
+                && newest.duration_since(now) > TOLERANCE
+            {
+                tracing::error!(%now, %newest, "the clock says less than when it was recorded last: agents' clocks decide");
+            }
         }
+        let Doubt::Since(newest) = *self else { return false };
+        // Of clusters elsewhere it is another replica's clock that was compared.
+        let here = view.clusters.values().filter(|entry| entry.own.is_some());
+        let connected = here.filter(|entry| entry.view.status == ClusterStatus::Connected);
+        let ahead = connected.map(|entry| SignedDuration::from_millis(entry.view.clock_skew_ms));
+        let remains = may_be_behind(now, newest, ahead);
+        if !remains {
+            *self = Doubt::Settled;
+        }
+        remains
     }
 }
 
@@ -175,7 +232,6 @@ mod tests {
     use active_monitor_core::state::{CheckState, Phase, Totals};
     use active_monitor_core::uptime::Walk;
     use active_monitor_core::view::CheckStatus;
-    use jiff::SignedDuration;
 
     use super::*;
     use crate::store::TransitionQuery;
@@ -358,5 +414,50 @@ mod tests {
         run(Arc::clone(&store) as Arc<dyn Store>, view, steady, (at(50), true), stop).await.unwrap();
         let found = all(&store).await;
         assert!(matches!(found[..], [(_, 100, Some(CheckStatus::Succeeded))]), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_with_the_clock_in_the_past_makes_nothing_void_before_it_is_known_which_time_was_wrong() {
+        let known = KnownCluster { name: "east".into(), cluster_uid: Some("u".into()), ..KnownCluster::default() };
+        let hour = SignedDuration::from_hours(1);
+        // An agent agrees with the clock; or it contradicts, and somebody sets the clock.
+        for (agent_ahead, is_void) in [(0, true), (3600, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Arc::new(Frozen(frozen(SqliteStore::open(dir.path())).await.unwrap()));
+            let key = CheckKey { cluster: "east".into(), namespace: "health".into(), name: "dns".into() };
+            let failed = Transition { at: at(3500), status: Some(CheckStatus::Failed), maintenance: false };
+            store.record_transitions(Life { from: at(0), to: at(3550) }, vec![(key, failed)]).await.unwrap();
+            clock::virtual_time::begin(at(100));
+            let mut fleet = Fleet::new(at(100), Duration::from_secs(15), "");
+            fleet.apply(at(100), Change::Cluster(known.clone()));
+            let (sender, view) = watch::channel(fleet.publish());
+            let (stop, shared) = (CancellationToken::new(), Arc::clone(&store) as Arc<dyn Store>);
+            let recorded = view.borrow().clone();
+            let task = tokio::spawn(run(shared, view, recorded, (at(100), false), stop.clone()));
+            let void = async || {
+                let mut found = Vec::new();
+                let query =
+                    TransitionQuery { cluster: None, namespace: None, name: None, from: at(0), to: Timestamp::MAX };
+                store.transitions(&query, &mut |_, transition| found.push(transition)).await.unwrap();
+                !found.contains(&failed)
+            };
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(!void().await, "nobody knows");
+            fleet.open(at(160), &hello(at(160 + agent_ahead))).0.unwrap();
+            sender.send_replace(fleet.publish());
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(void().await, is_void);
+            clock::virtual_time::step(hour);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            stop.cancel();
+            task.await.unwrap().unwrap();
+            assert_eq!(void().await, is_void);
+            let lives: Vec<_> = store.lives().await.unwrap();
+            let begins: Vec<_> = lives.iter().map(|life| life.from.duration_since(at(0)).as_secs()).collect();
+            match is_void {
+                true => assert!(matches!(begins[..], [0, 160..=162, 3820..=3822]), "{begins:?}"),
+                false => assert!(matches!(begins[..], [0, 3820..=3822]) && lives[0].to == at(3550), "{lives:?}"),
+            }
+        }
     }
 }

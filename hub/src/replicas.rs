@@ -45,6 +45,13 @@ impl Peers {
             sender.send_replace(());
         }
     }
+
+    /// What changed is not known any more.
+    fn tell_all(&self) {
+        for sender in self.changed.lock().values() {
+            sender.send_replace(());
+        }
+    }
 }
 
 /// The longest time between two beats, and between two looks at those of the others.

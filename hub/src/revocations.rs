@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca::write_private;
 use crate::owner::ChangeError;
+use crate::store::postgres::replicas::Replicas;
 use crate::store::{Store, StoreError};
+pub use shared::SharedError;
+
+mod shared;
 
 /// Name of the file in the data directory, where no other is given.
 pub const FILE_NAME: &str = "revoked.json";
@@ -89,6 +94,8 @@ impl Revoked {
 pub struct Revocations {
     path: PathBuf,
     revoked: Mutex<Revoked>,
+    /// None where the hub is alone.
+    replicas: Option<Arc<Replicas>>,
 }
 
 impl Revocations {
@@ -103,7 +110,7 @@ impl Revocations {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Revoked::default(),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Revocations { path: path.to_owned(), revoked: Mutex::new(revoked) })
+        Ok(Revocations { path: path.to_owned(), revoked: Mutex::new(revoked), replicas: None })
     }
 
     /// Notes what is revoked, then does it. The note is on the disk before: what a crash leaves undone, the next start does.
@@ -119,9 +126,9 @@ impl Revocations {
     ) -> Result<T, ChangeError> {
         let before = self.change(|revoked| revoked.set(subject, Some(at))).map_err(ChangeError::Revocation)?;
         let done = deed.await;
-        if done.as_ref().err().is_some_and(StoreError::is_undone)
-            && let Err(error) = self.change(|revoked| revoked.take_back(subject, at, before))
-        {
+        if !done.as_ref().err().is_some_and(StoreError::is_undone) {
+            self.share(subject, at).await;
+        } else if let Err(error) = self.change(|revoked| revoked.take_back(subject, at, before)) {
             tracing::error!(%error, ?subject, "not revoked, but the next start will do it");
         }
         done.map_err(ChangeError::Store)

@@ -41,10 +41,11 @@ use crate::refusals::Refusals;
 use crate::remote_write::{RemoteWriteMetrics, SenderError};
 use crate::replicas::Peers;
 use crate::retention::Pruning;
-use crate::revocations::{RevocationError, Revocations};
+use crate::revocations::{RevocationError, Revocations, SharedError as SharedRevocationError};
 use crate::singletons::{self, Duties};
-use crate::source::{self, Source};
+use crate::source::Source;
 use crate::store::location::{LocationError, Opened};
+use crate::store::postgres::replicas::Topic;
 use crate::store::{ApiToken, Store, StoreError};
 use crate::trust::Issuer;
 use crate::{AppState, api, auth};
@@ -112,6 +113,9 @@ pub enum ServeError {
     /// What was revoked is not known.
     #[error("what was revoked is not known")]
     Revocations(#[from] RevocationError),
+    /// What other replicas revoked is not known.
+    #[error("what other replicas revoked is not known")]
+    SharedRevocations(#[from] SharedRevocationError),
     /// The CA cannot be used.
     #[error("the CA cannot be used")]
     Ca(#[from] CaError),
@@ -199,7 +203,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let turned = Turned::new("activemonitor_hub_connections_refused_total").map_err(metrics_error)?;
     let figures = Figures::new().map_err(metrics_error)?;
     let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
-    let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?);
+    let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?.shared(replicas.clone()));
     let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
     // Of replicas the one that prunes shows it.
     let pruned = if replicas.is_none() { pruning.collectors() } else { Vec::new() };
@@ -208,14 +212,17 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
             tracing::debug!(%error, "metric not registered");
         }
     }
-    let revocations = Arc::new(Revocations::load(&args.revocations.path(&args.data_dir))?);
+    let revocations = Revocations::load(&args.revocations.path(&args.data_dir))?.shared(replicas.clone());
+    let revocations = Arc::new(revocations);
     // One replica after the other, so that of two that are the first ones only one makes a token.
     let turn = match &replicas {
         Some(replicas) => Some(replicas.wait_for_lease(START, START_LIFE).await?),
         None => None,
     };
     // First of all: where no admin's token is left, the first start makes one.
+    revocations.learn().await?;
     revocations.enforce(store.as_ref()).await?;
+    revocations.teach().await?;
     match &args.admin_token_file {
         Some(path) => given_token(path, store.as_ref()).await?,
         None => first_token(&args.data_dir, store.as_ref()).await?,
@@ -241,10 +248,18 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     if let Err(error) = prometheus::default_registry().register(Box::new(restore_unconfirmed.clone())) {
         tracing::debug!(%error, "metric not registered");
     }
+    let peers = replicas.clone().map(|replicas| Arc::new(Peers::new(replicas)));
+    if let Some(peers) = &peers {
+        let follow = Arc::clone(&revocations).follow(peers.changed(Topic::Revocations), tasks.stop_token());
+        tasks.supervise("shared revocations", follow);
+        let changes = peers.changed(Topic::Source);
+        let follow = Arc::clone(&source).follow(Arc::clone(&peers.store), changes, tasks.stop_token());
+        tasks.supervise("shared source", follow);
+    }
     let terms = Terms {
         revocations,
         restore_unconfirmed,
-        peers: replicas.clone().map(|replicas| Arc::new(Peers::new(replicas))),
+        peers,
         lease: args.lease(),
         authority: Arc::clone(&authority),
         agent_address: args.agents_advertise.clone().unwrap_or_else(|| agents_address.to_string()),
@@ -261,6 +276,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     }
     let duties = Duties {
         fleet: fleet.clone(),
+        source: Arc::clone(&source),
         retention: args.retention(),
         pruning,
         incidents: incident_metrics.clone(),
@@ -271,16 +287,12 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         registry: prometheus::default_registry().clone(),
     };
     let open_incidents = match replicas {
-        None => duties.start(Arc::clone(&store), (fleet.view(), false), tasks).await?,
+        None => duties.start(Arc::clone(&store), (fleet.view(), false), None, tasks).await?,
         Some(replicas) => {
             tasks.supervise("singletons", singletons::run(replicas, duties, tasks.stop_token()));
             incidents::follow(Arc::clone(&store), fleet.clone(), incident_metrics, tasks).await?
         }
     };
-    if args.git.git_folder.is_some() {
-        let run = source::run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token());
-        tasks.supervise("source", run);
-    }
     let listeners = Listeners::new(&authority.trust(), &args.names(), args.people_identity())?;
 
     let issuer = Issuer { authority: Arc::clone(&authority), fleet: fleet.clone() };

@@ -1,11 +1,11 @@
-//! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write.
+//! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write, and
+//! keeping it as Git's folder says.
 //!
 //! A hub that is alone does it from its start to its end. Of replicas it is the one that has the lease. It stops before
 //! another can take the lease, and should it not, what it writes is refused by the lease's fence. A message that is under
 //! way to a receiver of alerts or a remote store in that moment can still arrive.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::recorder;
 use crate::remote_write::{RemoteWrite, RemoteWriteArgs, RemoteWriteMetrics};
 use crate::retention::{self, Pruning, Retention};
 use crate::serve::ServeError;
+use crate::source::{self, Source, Teller};
 use crate::store::Store;
 use crate::store::postgres::replicas::{Lease, Replicas};
 
@@ -39,12 +40,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 const VIEWS: usize = 10;
 /// After so long it is said that a duty does not end.
 const GRACE: Duration = Duration::from_secs(10);
-/// Between two looks for what all replicas have followed.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// What is done.
 pub(crate) struct Duties {
     pub(crate) fleet: FleetHandle,
+    pub(crate) source: Arc<Source>,
     pub(crate) retention: Retention,
     pub(crate) pruning: Pruning,
     pub(crate) incidents: IncidentMetrics,
@@ -56,7 +56,8 @@ pub(crate) struct Duties {
 }
 
 impl Duties {
-    /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica.
+    /// Starts all of it; `recorded` is what the recorder takes for recorded, and whether it takes over from another replica,
+    /// which `teller` tells of Git's folder.
     ///
     /// # Errors
     /// The store fails, or remote write cannot be set up.
@@ -64,6 +65,7 @@ impl Duties {
         &self,
         store: Arc<dyn Store>,
         (recorded, takes_over): (Arc<FleetView>, bool),
+        teller: Option<Teller>,
         tasks: &Tasks,
     ) -> Result<OpenIncidents, ServeError> {
         let (fleet, stop) = (&self.fleet, || tasks.stop_token());
@@ -81,6 +83,10 @@ impl Duties {
             RemoteWrite::new(&self.remote_write, self.remote_write_metrics.clone(), self.registry.clone())?
         {
             tasks.supervise("remote-write", writer.run(fleet.clone(), stop()));
+        }
+        if self.source.has_folder() {
+            let run = source::run(Arc::clone(&self.source), Arc::clone(&store), fleet.clone(), teller, stop());
+            tasks.supervise("source", run);
         }
         tasks
             .supervise("retention", retention::run(store, fleet.clone(), self.retention, self.pruning.clone(), stop()));
@@ -105,15 +111,11 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             }
         }
         let tasks = Tasks::new();
-        tasks.supervise("changes", forget(Arc::clone(&replicas), tasks.stop_token()));
-        let failed = tasks.stop_token();
-        match duties.start(replicas.fenced(&lease), (recorded, true), &tasks).await {
-            Ok(_) => tokio::select! {
-                () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
-                () = failed.cancelled() => {}
-                () = stop.cancelled() => {}
-            },
-            Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
+        // However long the start of the duties takes, the lease is prolonged meanwhile.
+        tokio::select! {
+            () = hold(&replicas, &lease, asked) => tracing::warn!("the lease is lost"),
+            () = work(&duties, &replicas, &lease, recorded, &tasks) => {}
+            () = stop.cancelled() => {}
         }
         tasks.stop();
         ended(&tasks).await?;
@@ -131,6 +133,15 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
     }
 }
 
+/// Returns once some duty does not begin, or ended.
+async fn work(duties: &Duties, replicas: &Arc<Replicas>, lease: &Lease, recorded: Arc<FleetView>, tasks: &Tasks) {
+    let teller = Teller::new(Arc::clone(replicas), lease.clone());
+    match duties.start(replicas.fenced(lease), (recorded, true), Some(teller), tasks).await {
+        Ok(_) => tasks.stop_token().cancelled().await,
+        Err(error) => tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "not begun; again soon"),
+    }
+}
+
 /// Waits for the lease. Gives with it when it was asked for, and the oldest of the views that were seen meanwhile.
 async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<FleetView>) {
     let mut views = VecDeque::new();
@@ -138,7 +149,11 @@ async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<
         let asked = Instant::now();
         views.push_back(fleet.view());
         match replicas.take_lease(LEASE, LIFE).await {
-            Ok(Some(lease)) => return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view())),
+            Ok(Some(lease)) if asked.elapsed() < MARGIN => {
+                return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view()));
+            }
+            // It waited for what the holder before was writing, and is not good for long: it is prolonged first.
+            Ok(Some(_)) => continue,
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "whether another replica has the lease is not known"),
         }
@@ -170,18 +185,6 @@ async fn ended(tasks: &Tasks) -> Result<(), TaskError> {
         match tasks.clone().run(GRACE).await {
             Err(error @ TaskError::Stuck { .. }) => tracing::warn!(%error, "duties of another replica go on"),
             ended => return ended,
-        }
-    }
-}
-
-async fn forget(replicas: Arc<Replicas>, stop: CancellationToken) -> Result<(), Infallible> {
-    loop {
-        tokio::select! {
-            () = sleep(FORGET_EVERY) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        if let Err(error) = replicas.forget_changes().await {
-            tracing::warn!(%error, "changes that all have followed are not forgotten");
         }
     }
 }

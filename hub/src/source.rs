@@ -4,6 +4,7 @@
 //! What Git owns is in the store before the first change that it leads to, so a crash leaves nothing behind that would be
 //! taken for a person's.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,21 +15,24 @@ use active_monitor_core::document::Finding;
 use active_monitor_core::fleet::Change;
 use active_monitor_core::gitops::plan::{Existing, Ownership, Plan, plan};
 use active_monitor_core::gitops::{Documents, Kind, read, whole};
-use active_monitor_core::view::{SourceState, SourceView};
+use active_monitor_core::view::{GitOrigin, SourceState, SourceView};
 use arc_swap::ArcSwap;
 use clap::Args;
 use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{IntGauge, Opts};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::desired::Replacement;
+use crate::desired::{Replacement, Stale};
 use crate::owner::{self, ChangeError, FleetHandle};
+use crate::store::postgres::replicas::Replicas;
 use crate::store::{AuditEntry, Store, StoreError};
 use folder::Listing;
+pub(crate) use shared::{Held, Teller};
 
 mod folder;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +61,8 @@ pub struct Source {
     view: ArcSwap<Option<SourceView>>,
     error: IntGauge,
     synced: IntGauge,
+    /// None where the hub is alone.
+    replicas: Option<Arc<Replicas>>,
 }
 
 /// What is known of the folder from the last look.
@@ -102,7 +108,12 @@ impl Source {
                 "activemonitor_hub_source_synced_timestamp_seconds",
                 "When what --git-folder says was last found to be in force, in Unix time.",
             )?,
+            replicas: None,
         })
+    }
+
+    pub(crate) fn has_folder(&self) -> bool {
+        self.args.git_folder.is_some()
     }
 
     /// To be registered where they shall be seen; none without a folder.
@@ -118,17 +129,31 @@ impl Source {
         self.view.load().as_ref().clone()
     }
 
-    /// What Git owns, held for as long as a person's change takes.
-    pub(crate) async fn ownership(&self) -> MutexGuard<'_, Ownership> {
-        self.ownership.lock().await
+    fn show(&self, change: impl FnOnce(SourceView) -> SourceView) {
+        let Some(view) = self.view().map(change) else { return };
+        self.error.set((view.state == SourceState::Refused).into());
+        if let Some(synced_at) = view.synced_at {
+            self.synced.set(synced_at.as_second());
+        }
+        self.view.store(Arc::new(Some(view)));
+    }
+
+    /// Where the objects of a kind that are Git's are written, by name.
+    pub(crate) fn origins(&self, kind: Kind) -> BTreeMap<String, GitOrigin> {
+        let view = self.view.load();
+        let Some(SourceView { objects, revision, .. }) = view.as_ref() else { return BTreeMap::new() };
+        let origin = |file: &str| GitOrigin { file: file.to_owned(), revision: revision.clone() };
+        let of_kind = objects.iter().filter(|owned| owned.kind == kind);
+        of_kind.map(|owned| (owned.name.clone(), origin(&owned.file))).collect()
     }
 }
 
-/// Keeps the fleet as the folder says, until `stop`.
+/// Keeps the fleet as the folder says, until `stop`. Other replicas are told what became of it.
 pub(crate) async fn run(
     source: Arc<Source>,
     store: Arc<dyn Store>,
     fleet: FleetHandle,
+    mut teller: Option<Teller>,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let syncer = Syncer { source, store, fleet };
@@ -136,6 +161,9 @@ pub(crate) async fn run(
     let mut seen = Seen::default();
     loop {
         syncer.look(&mut seen).await;
+        if let Some(teller) = &mut teller {
+            teller.tell(syncer.source.view()).await;
+        }
         records.mark_unchanged();
         let poll = tokio::time::sleep(POLL);
         tokio::pin!(poll);
@@ -201,10 +229,15 @@ impl Syncer {
 
     /// Makes what is to be changed, and says for which clusters something waits.
     async fn sync(&self, documents: &Documents, revision: Option<String>) -> Result<Vec<String>, Vec<Finding>> {
-        let mut ownership = self.source.ownership.lock().await;
+        let mut ownership = self.source.ownership().await.map_err(stored)?;
         let before = ownership.clone();
-        let existing = self.existing().await.map_err(stored)?;
-        let plan = plan(&before.objects, documents, &existing, self.source.args.git_allow_empty)?;
+        let mut plan = self.plan(&before, documents).await?;
+        if !plan.is_empty() && self.source.replicas.is_some() {
+            // What people changed at other replicas a moment ago may not be known here.
+            let all = Stale { clusters: true, definitions: true, ..Stale::default() };
+            self.fleet.reload(all).await.map_err(|error| vec![whole(error.to_string())])?;
+            plan = self.plan(&before, documents).await?;
+        }
         let after = Ownership { revision, objects: plan.owned.clone() };
         if after == before && plan.is_empty() {
             return Ok(plan.waiting);
@@ -223,6 +256,11 @@ impl Syncer {
         self.own(&mut ownership, after.clone()).await?;
         self.audit(&plan, after.revision.as_deref()).await;
         Ok(plan.waiting)
+    }
+
+    async fn plan(&self, before: &Ownership, documents: &Documents) -> Result<Plan, Vec<Finding>> {
+        let existing = self.existing().await.map_err(stored)?;
+        plan(&before.objects, documents, &existing, self.source.args.git_allow_empty)
     }
 
     async fn own(&self, ownership: &mut Ownership, new: Ownership) -> Result<(), Vec<Finding>> {
@@ -289,9 +327,7 @@ impl Syncer {
     async fn in_force(&self, revision: Option<String>, waiting: Vec<String>) {
         let now = Timestamp::now();
         let objects = self.source.ownership.lock().await.objects.clone();
-        self.source.error.set(0);
-        self.source.synced.set(now.as_second());
-        self.show(|view| SourceView {
+        self.source.show(|view| SourceView {
             state: SourceState::InForce,
             revision,
             refused_revision: None,
@@ -304,21 +340,14 @@ impl Syncer {
     }
 
     fn refused(&self, revision: Option<String>, mut problems: Vec<Finding>) {
-        self.source.error.set(1);
         problems.truncate(SHOWN);
-        self.show(|view| {
+        self.source.show(|view| {
             if view.problems != problems {
                 let first = problems.first().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(problems = problems.len(), first, "what the folder says is refused");
             }
             SourceView { state: SourceState::Refused, refused_revision: revision, problems, ..view }
         });
-    }
-
-    fn show(&self, change: impl FnOnce(SourceView) -> SourceView) {
-        if let Some(view) = self.source.view() {
-            self.source.view.store(Arc::new(Some(change(view))));
-        }
     }
 }
 

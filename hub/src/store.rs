@@ -476,6 +476,11 @@ pub trait Store: rollups::Rollups + Send + Sync + 'static {
     /// Deletes an API token.
     async fn delete_api_token(&self, name: &str) -> Result<(), StoreError>;
 
+    /// Sessions that were ended before their time: the id of one, or the name of a person whose sessions until then all are.
+    async fn ended_sessions(&self) -> Result<Vec<(String, Timestamp)>, StoreError>;
+    /// Notes that they end at `at`, and forgets what was noted for times before `over`, when all of those are over.
+    async fn end_sessions(&self, subject: &str, at: Timestamp, over: Timestamp) -> Result<(), StoreError>;
+
     /// Appends to the audit log.
     async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError>;
     /// The newest lines of the audit log, newest first.

@@ -217,6 +217,7 @@ async fn accept_all(
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
+                gate.count(Refused::System);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

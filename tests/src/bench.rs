@@ -13,7 +13,6 @@ mod flood;
 mod history;
 mod hub;
 mod metrics;
-mod postgres;
 mod proc;
 mod progress;
 mod report;

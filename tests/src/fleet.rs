@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::view::{CheckStatus, CheckView, ClusterAdd, ClusterToken, List, RunPage, RunView};
+use active_monitor_core::view::{CheckStatus, CheckView, ClusterAdd, ClusterToken, Page, RunPage, RunView};
 use anyhow::{Context as _, bail};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
@@ -206,7 +206,9 @@ impl Hub {
     /// # Errors
     /// As [`Hub::get`].
     pub async fn checks(&self, query: &str) -> anyhow::Result<Vec<CheckView>> {
-        Ok(self.get::<List<CheckView>>(&format!("/api/v1/checks?{query}")).await?.items)
+        let page: Page<CheckView> = self.get(&format!("/api/v1/checks?limit=10000&{query}")).await?;
+        anyhow::ensure!(page.next.is_none(), "more than a page of checks");
+        Ok(page.items)
     }
 
     /// The status of one check; `None` while the hub does not know it.

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod netns;
 pub mod node;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod run_dir;

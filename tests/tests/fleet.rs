@@ -47,6 +47,8 @@ mod moving;
 mod network;
 #[path = "fleet/options.rs"]
 mod options;
+#[path = "fleet/replicas.rs"]
+mod replicas;
 #[path = "fleet/rights.rs"]
 mod rights;
 #[path = "fleet/together.rs"]
@@ -54,6 +56,7 @@ mod together;
 #[path = "fleet/upstream.rs"]
 mod upstream;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use active_monitor_core::self_test;
@@ -141,4 +144,17 @@ fn created_workflows(cluster: &Cluster) -> Vec<Created> {
             Some(Created { workflow, at: event.request_received_timestamp })
         })
         .collect()
+}
+
+/// The Workflows of a check that came to be, as `namespace/name`. A create whose agent or API server is killed in the
+/// middle may be stored without an answer that the audit log could have: then Argo's own writes tell of it.
+fn made_workflows(cluster: &Cluster, check: &str) -> BTreeSet<String> {
+    let prefix = format!("health/{check}-");
+    let answered = created_workflows(cluster).into_iter().map(|created| created.workflow);
+    let events = cluster.audit().expect("audit log");
+    let by_argo = events.iter().filter(|event| event.is("update", "workflows") || event.is("patch", "workflows"));
+    let by_argo = by_argo.filter(|event| event.user.username == "argo-workflow-controller");
+    let written = by_argo.filter(|event| event.code() == Some(200)).filter_map(|event| event.object_ref.as_ref());
+    let taken_up = written.map(|object| format!("{}/{}", object.namespace, object.name));
+    answered.chain(taken_up).filter(|workflow| workflow.starts_with(&prefix)).collect()
 }

@@ -9,6 +9,7 @@ use active_monitor_core::ownership::Remedies;
 use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::scope::Scope;
 use active_monitor_core::state::Phase;
+use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -338,4 +339,67 @@ async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_
     // Asked twice, as after an outage that came back before they were looked at.
     assert_eq!((waiting().collect::<Vec<_>>(), waiting().count()), (vec!["failed".to_owned()], 1));
     assert_eq!(context.remember("failed", |memory| memory.failures), 1);
+}
+
+/// A list of more than one page takes its time: whoever looked at a check meanwhile would see it as it was, and never again.
+#[tokio::test]
+async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
+    let (store, writer) = reflector::store::<Guarded>();
+    let ((vanished, mut vanishings), (listed, mut lists)) = (mpsc::channel(1), mpsc::channel(1));
+    let (events, received) = futures::channel::mpsc::unbounded();
+    let mut changes = std::pin::pin!(changes(received, writer, vanished, listed));
+    let mut give = |event| {
+        events.unbounded_send(Ok(event)).unwrap();
+        changes.next().now_or_never().flatten().map(|changed| changed.unwrap().meta().generation)
+    };
+    let version = |generation| (*guarded(object("dns", generation, spec("namespace")))).clone();
+    let known = || store.state().first().and_then(|check| check.meta().generation);
+    assert_eq!(give(watcher::Event::Init), None);
+    assert_eq!(give(watcher::Event::InitApply(version(1))), None);
+    assert_eq!(give(watcher::Event::InitDone), None);
+    assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(1)));
+    assert_eq!(give(watcher::Event::Apply(version(2))), Some(Some(2)));
+
+    assert_eq!(give(watcher::Event::Init), None);
+    assert_eq!(give(watcher::Event::InitApply(version(3))), None, "not yet: the cache has the version before");
+    assert_eq!((lists.try_recv().is_err(), known()), (true, Some(2)));
+    assert_eq!(give(watcher::Event::InitDone), None);
+    assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(3)));
+}
+
+/// A create may land after the API server said that there is no such workflow, and the watch may lag: the limit must hold.
+#[tokio::test]
+async fn a_remedy_that_came_late_is_found_before_another_one_is_made() {
+    let late = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": "dns-late", "namespace": "health", "creationTimestamp": "2026-01-02T00:00:03Z",
+            "labels": {CHECK_UID_LABEL: "dns", KIND_LABEL: "remedy", SLOT_LABEL: "20260102T000001Z"}},
+    });
+    let list = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowList", "metadata": {}, "items": [late]});
+    for is_watched in [false, true] {
+        let (asked, list) = (Asked::default(), list.clone());
+        let client = client(asked.clone(), move |method, path| match *method {
+            Method::GET if path.ends_with("/workflows") => (StatusCode::OK, list.clone()),
+            _ => accepted("dns"),
+        });
+        let (_dir, context) = context(client).await;
+        let mut spec = spec("namespace");
+        spec["remedyworkflow"] = spec["workflow"].clone();
+        let resource: HealthCheck = serde_json::from_value(object("dns", 1, spec)).unwrap();
+        let check = Check::parse(&resource).unwrap();
+        if is_watched {
+            context.workflows.insert(&serde_json::from_value(late.clone()).unwrap());
+        }
+        context.remember("dns", |memory| memory.gone.insert("health/dns-late".into()));
+        let slot = "2026-01-03T00:00:00Z".parse().unwrap();
+        let key = RunKey { check_uid: "dns".into(), kind: RunKind::Remedy, slot };
+        let requests = || asked.lock().unwrap().len();
+        assert_eq!(crate::runs::start(&context, &check, &key, None).await.unwrap(), Begun::Yes);
+        let observed = context.observe(Timestamp::now(), &resource, HealthCheckStatus::default());
+        let seen: Vec<_> = observed.workflows.iter().map(|seen| seen.workflow.as_str()).collect();
+        assert_eq!((requests(), seen, observed.gone.len()), (1, vec!["health/dns-late"], 0), "just the question");
+        // What is known by now is no news: it is gone on with.
+        let _answer = crate::runs::start(&context, &check, &key, None).await;
+        assert!(requests() > 2);
+    }
 }

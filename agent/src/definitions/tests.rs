@@ -69,6 +69,8 @@ async fn an_api_server_that_is_only_starting_costs_a_definition_no_half_minute()
 /// An API server that keeps HealthChecks, and says what was written.
 #[derive(Clone, Default)]
 struct ApiServer {
+    /// The answer to every write, where there is one.
+    refusal: Arc<Mutex<Option<u16>>>,
     kept: Arc<Mutex<BTreeMap<String, Value>>>,
     writes: Arc<Mutex<Vec<String>>>,
 }
@@ -78,6 +80,9 @@ impl ApiServer {
         let mut kept = self.kept.lock();
         if method != Method::GET {
             self.writes.lock().push(format!("{method} {path}"));
+            if let Some(code) = *self.refusal.lock() {
+                return (code, status(code, "Refused"));
+            }
         }
         match method.as_str() {
             "GET" if path.ends_with("/healthchecks") => {
@@ -239,4 +244,34 @@ async fn a_hostile_hub_gets_no_more_runs_by_renaming_and_rescheduling_its_checks
     allowed.since -= Duration::from_secs(3600);
     let answers = results_within(&server, &mut allowed, &set(renamed, 3600)).await;
     assert!(all_are(&answers, DefinitionResult::Applied), "{answers:?}");
+}
+
+/// What the API server refuses runs never: it must not keep what it would take from coming.
+#[tokio::test]
+async fn what_the_api_server_refuses_uses_up_no_credit_and_what_may_have_been_made_does() {
+    let server = ApiServer::default();
+    let mut allowed = Allowed::by(Policy { max_checks: 2, min_period_seconds: 3600, ..health() });
+    let every =
+        |period: u32| ["a", "b"].map(|name| other(name, |pushed| pushed["spec"]["repeatAfterSec"] = period.into()));
+    let (set, sooner) = (every(3601), every(3600));
+    for code in [403, 409, 422, 429] {
+        *server.refusal.lock() = Some(code);
+        for _ in 0..3 {
+            let answers = results_within(&server, &mut allowed, &set).await;
+            assert!(answers.iter().all(|(_, message)| !message.contains("takes 2 in 3600 s")), "{code}: {answers:?}");
+        }
+    }
+    *server.refusal.lock() = None;
+    let answers = results_within(&server, &mut allowed, &set).await;
+    assert!(answers.iter().all(|(result, _)| *result == DefinitionResult::Applied), "{answers:?}");
+
+    // Another schedule, which is refused, and then one that may have come to be.
+    allowed.since -= Duration::from_secs(3600);
+    *server.refusal.lock() = Some(422);
+    results_within(&server, &mut allowed, &sooner).await;
+    *server.refusal.lock() = Some(504);
+    results_within(&server, &mut allowed, &sooner).await;
+    *server.refusal.lock() = None;
+    let answers = results_within(&server, &mut allowed, &sooner).await;
+    assert!(answers.iter().all(|(_, message)| message.contains("takes 2 in 3600 s")), "{answers:?}");
 }

@@ -40,7 +40,7 @@ async fn an_obeyed_request_is_known_after_a_restart_and_forgotten_where_it_came_
     assert_eq!(journal.ran_now("a"), None);
     journal.intend(asked(1, "one")).await.unwrap();
     journal.intend(asked(2, "two")).await.unwrap();
-    journal.abandon(&asked(2, "two").key);
+    journal.abandon(&asked(2, "two").key).await.unwrap();
     journal.intend(intent("a", 3)).await.unwrap();
     assert_eq!(journal.ran_now("a"), None, "what came to nothing may be asked again");
     journal.intend(asked(4, "three")).await.unwrap();
@@ -85,7 +85,7 @@ async fn what_was_acknowledged_to_the_caller_is_there_after_a_restart() {
     assert!(journal.settle(run("b", 1)).await.unwrap());
     journal.intend(intent("b", 2)).await.unwrap();
     journal.intend(intent("c", 1)).await.unwrap();
-    journal.abandon(&key("c", 1));
+    journal.abandon(&key("c", 1)).await.unwrap();
     drop(journal);
 
     let journal = open(dir.path()).await;
@@ -436,7 +436,7 @@ async fn a_journal_of_each_version_is_read() {
             journal.settle(run("c", minute)).await.unwrap();
         }
         journal.intend(intent("d", 1)).await.unwrap();
-        journal.abandon(&key("d", 1));
+        journal.abandon(&key("d", 1)).await.unwrap();
         journal.forget("c");
         journal.ack(2);
         drop(journal);

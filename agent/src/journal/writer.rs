@@ -28,6 +28,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// A change whose caller waits until it is on disk.
 pub(super) enum Request {
     Intend { intent: Intent, done: Done<()> },
+    Abandon { key: RunKey, done: Done<()> },
     Settle { run: Box<Run>, done: Done<bool> },
 }
 
@@ -66,7 +67,7 @@ struct Batch {
     bytes: Vec<u8>,
     /// Numbers of the reports, and where in `bytes` they are.
     reports: Vec<(u64, usize)>,
-    intended: Vec<Done<()>>,
+    noted: Vec<Done<()>>,
     settled: Vec<(Done<bool>, bool)>,
 }
 
@@ -227,7 +228,11 @@ impl Shared {
                     if !state.index.has_intent(&intent.key) {
                         batch.records.push(Record::Intended { intent, created: false });
                     }
-                    batch.intended.push(done);
+                    batch.noted.push(done);
+                }
+                Request::Abandon { key, done } => {
+                    batch.records.push(Record::Withdrawn { key });
+                    batch.noted.push(done);
                 }
                 Request::Settle { run, done } => {
                     let is_new = !state.index.is_settled(&run.key) && settled_here.insert(run.key.clone());
@@ -328,7 +333,7 @@ impl Shared {
     /// Lets everyone see what there is, then answers those who wait for it. What is not on disk counts all the same,
     /// since a disk must not stop checks: until it is `saved`, a crash of the process loses it.
     fn finish(&self, batch: Batch, result: io::Result<Vec<Stored>>) -> io::Result<()> {
-        let Batch { records, bytes: _, reports, intended, settled } = batch;
+        let Batch { records, bytes: _, reports, noted, settled } = batch;
         let mut state = self.state.lock();
         records.into_iter().for_each(|record| state.index.apply(record));
         let result = result.map(|stored| {
@@ -347,7 +352,7 @@ impl Shared {
             self.appended.send_replace(next_seq);
         }
         // A caller that went away has his record all the same.
-        intended.into_iter().for_each(|done| drop(done.send(Ok(()))));
+        noted.into_iter().for_each(|done| drop(done.send(Ok(()))));
         settled.into_iter().for_each(|(done, is_new)| drop(done.send(Ok(is_new))));
         result
     }

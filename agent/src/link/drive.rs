@@ -421,14 +421,14 @@ impl Driver {
                 set(&CERTIFICATE_EXPIRY, renewed.not_after().as_second());
                 self.identity.store(Arc::new(renewed));
                 self.renewal_failures.over();
-                return;
             }
             Ok(renewed) => {
                 tracing::error!(cluster = renewed.cluster(), "renewed certificate is of another cluster, not used");
             }
             Err(error) => self.renewal_failures.failed(&error, "see the hub's log; trying again until it ends"),
         }
-        // Some tries fit into what is left, whatever the certificate's life.
+        // Some tries fit into what is left, whatever the certificate's life. One that is due already as it comes, since the
+        // clocks disagree, is no reason to ask without end.
         let pause = Duration::try_from(identity.life() / 30).unwrap_or(RENEWAL_CHECK);
         self.renew_not_before = Instant::now() + pause.clamp(Duration::from_secs(1), Duration::from_secs(600));
     }

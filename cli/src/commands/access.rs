@@ -1,8 +1,8 @@
-//! `fleetcheck token` and `fleetcheck audit`: who may ask the hub, and who changed what.
+//! `fleetcheck token`, `session` and `audit`: who may ask the hub, and who changed what.
 
 use active_monitor_core::view::{List, TokenAdd};
 
-use crate::args::{Format, TokenCommand};
+use crate::args::{Format, SessionCommand, TokenCommand};
 use crate::client::Client;
 use crate::output::{self, Rows, Text};
 use crate::{Error, Exit, Streams, World};
@@ -36,6 +36,13 @@ pub(super) async fn token(
             writeln!(streams.out, "token {name} deleted")?;
         }
     }
+    Ok(Exit::Fine)
+}
+
+pub(super) async fn session(hub: &Client, command: SessionCommand, streams: &mut Streams<'_>) -> Result<Exit, Error> {
+    let SessionCommand::End { person } = command;
+    hub.end_sessions(&person).await?;
+    writeln!(streams.out, "every session of {person} has ended")?;
     Ok(Exit::Fine)
 }
 

@@ -63,7 +63,7 @@ fn spec(args: WindowArgs) -> WindowSpec {
 }
 
 fn rows(windows: &[WindowView], now: Timestamp, colour: bool) -> Rows {
-    let mut rows = Rows::new(["NAME", "STATE", "WHEN", "OF", "COMMENT"], colour);
+    let mut rows = Rows::new(["NAME", "STATE", "WHEN", "OF", "COMMENT", "GIT"], colour);
     for window in windows {
         let spec = &window.spec;
         rows.add([
@@ -72,6 +72,7 @@ fn rows(windows: &[WindowView], now: Timestamp, colour: bool) -> Rows {
             when(spec).into(),
             of(spec).into(),
             Text::from(&spec.comment),
+            window.git.as_ref().map(|origin| origin.file.clone()).unwrap_or_default().into(),
         ]);
     }
     rows

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use active_monitor_core::names;
 use active_monitor_core::view::{
     CheckStatus, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, EnrolmentDecision, List,
 };
@@ -73,12 +74,30 @@ pub(super) async fn run(
             let cluster = hub.patch_cluster(&name, &patch).await?;
             changed(format, world, streams, &cluster, "annotations", &cluster.annotations)?;
         }
+        ClusterCommand::Cordon { name, reason } => {
+            hub.patch_cluster(&name, &cordon(Some(reason))).await?;
+            writeln!(streams.out, "cluster {name} cordoned: it keeps the definitions that it has")?;
+        }
+        ClusterCommand::Uncordon { name } => {
+            hub.patch_cluster(&name, &cordon(None)).await?;
+            writeln!(streams.out, "cluster {name} uncordoned")?;
+        }
         ClusterCommand::Remove { name } => {
             hub.remove_cluster(&name).await?;
             writeln!(streams.out, "cluster {name} removed")?;
         }
     }
     Ok(Exit::Fine)
+}
+
+fn cordon(reason: Option<String>) -> ClusterPatch {
+    ClusterPatch { labels: BTreeMap::new(), annotations: [(names::CORDON_ANNOTATION.to_owned(), reason)].into() }
+}
+
+/// As kubectl says it of a node.
+fn status(cluster: &ClusterView) -> String {
+    let is_cordoned = cluster.annotations.contains_key(names::CORDON_ANNOTATION);
+    format!("{}{}", cluster.status.as_str(), if is_cordoned { ",Cordoned" } else { "" })
 }
 
 /// What a file of clusters has.
@@ -202,7 +221,7 @@ fn rows(clusters: &[ClusterView], now: Timestamp, colour: bool) -> Rows {
         let tone = if wrong > 0 { Tone::Bad } else { Tone::Plain };
         rows.add([
             Text::from(&cluster.name),
-            Text::toned(cluster.status.as_str(), self::tone(cluster.status)),
+            Text::toned(&status(cluster), self::tone(cluster.status)),
             enrolment::cell(cluster),
             output::age(now, cluster.last_heard_at).into(),
             cluster.checks.values().sum::<u64>().to_string().into(),

@@ -41,7 +41,8 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
         if list.items.is_empty() {
             return Ok(writeln!(streams.err, "there are no definitions; `fleetcheck apply -f FILE` makes some")?);
         }
-        let mut rows = Rows::new(["NAME", "GENERATION", "CLUSTERS", "APPLIED", "WAITING", "PROBLEMS"], world.colour);
+        let mut rows =
+            Rows::new(["NAME", "GENERATION", "CLUSTERS", "APPLIED", "WAITING", "PROBLEMS", "GIT"], world.colour);
         for view in &list.items {
             let count = |wanted: fn(Answer) -> bool| {
                 view.clusters.iter().filter(|cluster| wanted(answer(cluster, view.generation))).count()
@@ -54,6 +55,7 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
                 count(|answer| answer == Answer::Applied).to_string().into(),
                 count(|answer| answer == Answer::Waiting).to_string().into(),
                 Text::toned(&problems.to_string(), if problems > 0 { Tone::Bad } else { Tone::Plain }),
+                view.git.as_ref().map(|origin| origin.file.clone()).unwrap_or_default().into(),
             ]);
         }
         rows.write(streams.out)
@@ -64,8 +66,11 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
 async fn one(hub: &Client, name: &str, format: Format, world: &World, streams: &mut Streams<'_>) -> Result<(), Error> {
     let view = hub.definition(name).await?;
     output::show(format, world, streams, &view.definition, |world, streams| {
-        let DefinitionView { name, generation, definition: _, message, clusters } = &view;
+        let DefinitionView { name, generation, definition: _, message, git, clusters } = &view;
         writeln!(streams.out, "definition {name}, generation {generation}")?;
+        if let Some(origin) = git {
+            writeln!(streams.out, "{}", output::printable(&format!("Git's: {}", origin.in_words())))?;
+        }
         if !message.is_empty() {
             writeln!(streams.out, "{}", output::printable(message))?;
         }

@@ -62,6 +62,18 @@ fn a_file_of_clusters_can_be_given_again() {
 }
 
 #[test]
+fn a_cluster_is_cordoned_and_uncordoned() {
+    let hub = Hub::start(fleet());
+    let cordoned = "cluster east cordoned: it keeps the definitions that it has\n";
+    assert_eq!(hub.run(&["cluster", "cordon", "east", "--reason", "ticket 7"]).out, cordoned);
+    let key = "fleet.activemonitor.keikoproj.io/cordoned";
+    assert_eq!(hub.fleet.lock().unwrap().clusters["east"].annotations[key], "ticket 7");
+    assert!(hub.run(&["cluster", "list"]).out.contains("Connected,Cordoned"));
+    assert_eq!(hub.run(&["cluster", "uncordon", "east"]).out, "cluster east uncordoned\n");
+    assert!(!hub.fleet.lock().unwrap().clusters["east"].annotations.contains_key(key));
+}
+
+#[test]
 fn a_new_token_and_a_rebind_print_the_commands() {
     let hub = Hub::start(fleet());
     for (command, says) in [("token", "has a new token"), ("rebind", "is free for a rebuilt cluster")] {

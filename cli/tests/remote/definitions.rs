@@ -1,10 +1,12 @@
 //! apply, diff, get, delete.
 
+use std::path::{Path, PathBuf};
+
 use active_monitor_cli::Exit;
 use active_monitor_core::session::frame::DefinitionResult;
-use active_monitor_core::view::ClusterStatus;
+use active_monitor_core::view::{ClusterStatus, GitOrigin};
 
-use crate::hub::{Fleet, Hub, cluster};
+use crate::hub::{Fleet, Hub, TOKEN, binary, cluster};
 
 const DNS: &str = "\
 apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
@@ -114,8 +116,8 @@ fn what_is_got_can_be_applied_again() {
     let hub = Hub::start(fleet());
     hub.run_with(&["apply", "-f", "-"], DNS);
     insta::assert_snapshot!(hub.run(&["get", "definitions"]).out, @r"
-    NAME   GENERATION   CLUSTERS   APPLIED   WAITING   PROBLEMS
-    dns    1            2          0         2         0
+    NAME   GENERATION   CLUSTERS   APPLIED   WAITING   PROBLEMS   GIT
+    dns    1            2          0         2         0          -
     ");
     insta::assert_snapshot!(hub.run(&["get", "definitions", "dns"]).out, @r"
     definition dns, generation 1
@@ -129,6 +131,68 @@ fn what_is_got_can_be_applied_again() {
     let missing = hub.run(&["get", "none"]);
     assert_eq!((missing.exit, missing.err.as_str()), (Exit::Error, "error: there is no definition \"none\"\n"));
     assert_eq!(hub.run(&["get", "pods", "none"]).exit, Exit::Error);
+}
+
+#[test]
+fn what_is_gits_is_shown_with_its_file_and_not_edited() {
+    let hub = Hub::start(fleet());
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    let git = GitOrigin { file: "fleet/dns.yaml".into(), revision: Some("0a1b2c3".into()) };
+    hub.fleet.lock().unwrap().definitions.get_mut("dns").unwrap().git = Some(git);
+    assert!(hub.run(&["get", "definitions"]).out.contains("fleet/dns.yaml"));
+    assert!(hub.run(&["get", "dns"]).out.contains("Git's: fleet/dns.yaml at 0a1b2c3"));
+    let ran = hub.run(&["edit", "dns"]);
+    let expected = "error: the definition dns is Git's: change fleet/dns.yaml at 0a1b2c3 in the repository\n";
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Error, expected));
+}
+
+/// Runs `fleetcheck edit dns` with this editor, its files in `home`; the file that stayed, too.
+fn edit(hub: &Hub, home: &Path, editor: &str) -> (Option<i32>, String, Option<PathBuf>) {
+    let mut command = binary(home);
+    command.env("PATH", std::env::var_os("PATH").unwrap()).env("TMPDIR", home).env("EDITOR", editor);
+    let output = command.args(["--hub", &hub.url(), "--token", TOKEN, "edit", "dns"]).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    let stayed = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_file());
+    (output.status.code(), said, stayed)
+}
+
+#[test]
+fn a_definition_is_edited_and_nobody_elses_change_is_overwritten() {
+    let (hub, home) = (Hub::start(fleet()), tempfile::tempdir().unwrap());
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    let seconds = || {
+        hub.run(&["get", "dns", "-o", "json"])
+            .out
+            .lines()
+            .find(|line| line.contains("repeatAfterSec"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(edit(&hub, home.path(), "true"), (Some(0), "definition dns unchanged\n".into(), None));
+    let (code, said, stayed) = edit(&hub, home.path(), "sed -i s/repeatAfterSec:.*/repeatAfterSec:\\ 45/");
+    assert_eq!((code, said.as_str(), stayed), (Some(0), "definition dns configured\n", None));
+    assert!(seconds().contains("45"), "{}", seconds());
+    let (code, said, stayed) = edit(&hub, home.path(), "false");
+    assert_eq!((code, stayed), (Some(2), None));
+    assert!(said.contains("the editor \"false\" failed; nothing was changed"), "{said}");
+
+    // Somebody else is faster than the editor.
+    let faster = Path::new(home.path()).join("faster");
+    std::fs::create_dir(&faster).unwrap();
+    let other = faster.join("dns.yaml");
+    std::fs::write(&other, DNS.replace("60", "50")).unwrap();
+    let fleetcheck = assert_cmd::cargo::cargo_bin!("fleetcheck");
+    let apply = format!("{} --hub {} --token {TOKEN} apply -f {}", fleetcheck.display(), hub.url(), other.display());
+    let (code, said, stayed) = edit(&hub, home.path(), &format!("{apply} >&2; sed -i s/45/55/"));
+    let stayed = stayed.expect("what was written stays");
+    assert_eq!(code, Some(2));
+    assert!(said.contains("it was changed meanwhile") && said.contains(&stayed.display().to_string()), "{said}");
+    assert!(std::fs::read_to_string(&stayed).unwrap().contains("repeatAfterSec: 55"));
+    assert!(seconds().contains("50"), "{}", seconds());
+    std::fs::remove_file(&stayed).unwrap();
+    let (code, said, stayed) = edit(&hub, home.path(), "sed -i s/name:\\ dns/name:\\ other/");
+    assert!(code == Some(2) && stayed.is_some() && said.contains("must have one definition, dns"), "{said}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use active_monitor_core::uptime::Uptime;
 use active_monitor_core::view::{
     AcknowledgementAdd, Action, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
     ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
-    EnrolmentKey, FleetSummary, GapView, Incident, IncidentPage, List, Preview, PreviewCluster, Problem, Restore,
+    EnrolmentKey, FleetSummary, GapView, Incident, IncidentPage, List, Page, Preview, PreviewCluster, Problem, Restore,
     RestoreDifference, RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
 };
 use axum::body::Body;
@@ -62,6 +62,10 @@ pub(crate) struct Fleet {
     pub(crate) incidents: Vec<Incident>,
     pub(crate) restore: Option<Restore>,
     pub(crate) sources: Vec<SourceView>,
+    /// Items on a list's page; all of them where it is none.
+    pub(crate) page: Option<usize>,
+    /// Each page says that there is another one.
+    pub(crate) endless: bool,
 }
 
 type Shared = Arc<Mutex<Fleet>>;
@@ -210,8 +214,20 @@ async fn summary(State(fleet): State<Shared>) -> Json<FleetSummary> {
     })
 }
 
-async fn clusters(State(fleet): State<Shared>) -> Json<List<ClusterView>> {
-    Json(List { items: fleet.lock().unwrap().clusters.values().cloned().collect() })
+async fn clusters(State(fleet): State<Shared>, filter: Filter) -> Json<Page<ClusterView>> {
+    let fleet = fleet.lock().unwrap();
+    page(fleet.clusters.values().cloned().collect(), &filter, &fleet, |cluster| cluster.name.clone())
+}
+
+/// What comes after the item whose key the filter names.
+fn page<T>(all: Vec<T>, filter: &Filter, fleet: &Fleet, key: impl Fn(&T) -> String) -> Json<Page<T>> {
+    let is_later = |item: &T| filter.get("after").is_none_or(|after| key(item) > *after);
+    let mut items: Vec<T> = all.into_iter().filter(is_later).collect();
+    let size = fleet.page.unwrap_or(usize::MAX);
+    let is_more = items.len() > size;
+    items.truncate(size);
+    let next = if fleet.endless { Some("x".to_owned()) } else { items.last().filter(|_| is_more).map(key) };
+    Json(Page { items, next })
 }
 
 async fn add(State(fleet): State<Shared>, Json(body): Json<ClusterAdd>) -> Response {
@@ -323,15 +339,17 @@ fn wanted(filter: &Filter, field: &str, value: &str) -> bool {
     filter.get(field).is_none_or(|wanted| wanted == value)
 }
 
-async fn checks(State(fleet): State<Shared>, filter: Filter) -> Json<List<CheckView>> {
-    let mut items = fleet.lock().unwrap().checks.clone();
+async fn checks(State(fleet): State<Shared>, filter: Filter) -> Json<Page<CheckView>> {
+    let fleet = fleet.lock().unwrap();
+    let mut items = fleet.checks.clone();
     items.retain(|check| {
         wanted(&filter, "cluster", &check.cluster)
             && wanted(&filter, "namespace", &check.state.namespace)
             && wanted(&filter, "status", check.status.as_str())
     });
-    items.sort_by_key(|check| check.status);
-    Json(List { items })
+    let key = |check: &CheckView| format!("{}/{}/{}", check.cluster, check.state.namespace, check.state.name);
+    items.sort_by_key(key);
+    page(items, &filter, &fleet, key)
 }
 
 /// Pages of two.
@@ -360,7 +378,7 @@ async fn runs(State(fleet): State<Shared>, filter: Filter) -> Json<RunPage> {
 fn window_view(spec: WindowSpec) -> WindowView {
     let window = Window::parse(spec).unwrap();
     let (open_until, changes_at) = (window.ends(now()), window.changes(now()));
-    WindowView { spec: window.spec, open_until, changes_at }
+    WindowView { spec: window.spec, open_until, changes_at, git: None }
 }
 
 async fn incidents(State(fleet): State<Shared>) -> Json<IncidentPage> {
@@ -452,12 +470,24 @@ async fn definition(State(fleet): State<Shared>, Segments(name): Segments<String
             (status.result, status.observed_generation) = (Some(verdict), view.generation);
         }
     }
-    Json(view.clone()).into_response()
+    ([(header::ETAG, tag(view))], Json(view.clone())).into_response()
 }
 
-async fn apply(State(fleet): State<Shared>, Segments(name): Segments<String>, Json(body): Json<Value>) -> Response {
+fn tag(view: &DefinitionView) -> String {
+    format!("W/\"{}.x\"", view.generation)
+}
+
+async fn apply(
+    State(fleet): State<Shared>,
+    Segments(name): Segments<String>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
     let mut fleet = fleet.lock().unwrap();
     let before = fleet.definitions.get(&name).cloned();
+    if headers.get(header::IF_MATCH).is_some_and(|wanted| before.as_ref().is_none_or(|view| *wanted != tag(view))) {
+        return problem(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile");
+    }
     let generation = match &before {
         Some(view) if view.definition == body => view.generation,
         Some(view) => view.generation + 1,
@@ -471,7 +501,7 @@ async fn apply(State(fleet): State<Shared>, Segments(name): Segments<String>, Js
     };
     let clusters = fleet.clusters.keys().map(of_cluster).collect();
     let message = String::new();
-    let view = DefinitionView { name: name.clone(), generation, definition: body, message, clusters };
+    let view = DefinitionView { name: name.clone(), generation, definition: body, message, git: None, clusters };
     fleet.definitions.insert(name, view.clone());
     (if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response()
 }

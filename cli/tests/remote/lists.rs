@@ -57,6 +57,27 @@ fn status_is_fine_only_when_everything_is_known_and_right() {
 }
 
 #[test]
+fn lists_are_read_to_their_last_page() {
+    for command in [&["checks"][..], &["cluster", "list"], &["status"]] {
+        let whole = Hub::start(fleet()).run(command);
+        for size in [1, 2] {
+            let hub = Hub::start(Fleet { page: Some(size), ..fleet() });
+            let ran = hub.run(command);
+            assert_eq!((&ran.out, ran.exit), (&whole.out, whole.exit), "{command:?} by {size}");
+            let asked = hub.requests();
+            assert!(asked.iter().any(|one| one.contains("?after=") && one.ends_with("&limit=10000")), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_list_without_an_end_is_given_up() {
+    let hub = Hub::start(Fleet { page: Some(1), endless: true, ..fleet() });
+    let ran = hub.run(&["checks"]);
+    assert!(ran.err.contains("a list without an end"), "{}", ran.err);
+}
+
+#[test]
 fn a_hub_that_came_back_from_the_past_says_so_until_it_is_confirmed() {
     let mut fleet = Fleet::default();
     fleet.clusters.insert("one".to_owned(), cluster("one", ClusterStatus::Connected));
@@ -265,9 +286,9 @@ fn windows_are_set_listed_and_deleted() {
     ];
     assert_eq!(hub.run(&once).out, "window move set, open, ends in 30m\n");
     insta::assert_snapshot!(hub.run(&["window", "list"]).out, @r"
-    NAME        STATE               WHEN                                           OF               COMMENT
-    move        open, ends in 30m   2026-03-01T11:00:00Z to 2026-03-01T12:30:00Z   east/*/*         new nodes
-    patch-day   begins in 6d13h     0 2 * * SUN Europe/Berlin for 120m             */*/* env=prod   -
+    NAME        STATE               WHEN                                           OF               COMMENT     GIT
+    move        open, ends in 30m   2026-03-01T11:00:00Z to 2026-03-01T12:30:00Z   east/*/*         new nodes   -
+    patch-day   begins in 6d13h     0 2 * * SUN Europe/Berlin for 120m             */*/* env=prod   -           -
     ");
     assert_eq!(hub.run(&["window", "delete", "move"]).out, "window move deleted\n");
     let gone = hub.run(&["window", "delete", "move"]);

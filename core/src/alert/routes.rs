@@ -41,6 +41,9 @@ pub struct Route {
     /// File with CA certificates (PEM) that the receiver is known by, beside those of the system.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// File with the secrets that a webhook's documents are signed with, one on each line; read again for each request.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
     /// Which incidents; all of them where it is not given.
     #[serde(default, rename = "match")]
     pub matches: Match,
@@ -127,6 +130,9 @@ impl Route {
                 return Err("alertmanager: give the address of an alertmanager or of a webhook, one of them".to_owned());
             }
         };
+        if self.secret_file.is_some() && self.webhook.is_none() {
+            return Err("secretFile: only what a webhook gets is signed; an alertmanager takes tokenFile".to_owned());
+        }
         let host = url.1.strip_prefix("https://").or_else(|| url.1.strip_prefix("http://"));
         match host {
             Some(host) if !host.is_empty() && !host.contains('@') => Ok(()),

@@ -44,6 +44,23 @@ fn an_incident_is_told_once_it_has_settled_said_again_and_resolved_when_it_is_cl
 }
 
 #[test]
+fn what_is_told_goes_by_periods_whatever_the_clock_is_set_to() {
+    const HOUR: i64 = 3600;
+    for step in [HOUR, -HOUR] {
+        let mut teller = teller();
+        let one = [incident("a")];
+        assert_eq!(tell(&mut teller, 10, &one), [("a".into(), "firing")]);
+        teller.stepped(SignedDuration::from_secs(step));
+        assert!(tell(&mut teller, 69 + step, &one).is_empty(), "{step}");
+        assert_eq!(tell(&mut teller, 70 + step, &one), [("a".into(), "firing")], "{step}");
+        // One that nobody was told of does not wait until the clock is where it was.
+        let new = [Incident { first_seen: at(71), ..incident("b") }];
+        let due = tell(&mut teller, 82 + step, &new);
+        assert!(due.contains(&("b".into(), "firing")), "{step}: {due:?}");
+    }
+}
+
+#[test]
 fn what_was_not_delivered_is_due_again_as_it_is_then() {
     let teller = teller();
     let one = Arc::new(incident("a"));
@@ -62,6 +79,57 @@ fn who_knows_is_not_called_and_is_called_again_when_that_ends() {
     assert_eq!(tell(&mut teller, 31, std::slice::from_ref(&silent)), [("a".into(), "silenced")]);
     assert!(tell(&mut teller, 500, &[silent]).is_empty());
     assert_eq!(tell(&mut teller, 501, &[loud]), [("a".into(), "firing")]);
+}
+
+#[test]
+fn what_is_refused_waits_longer_each_time_and_what_changes_of_it_does_not_wait() {
+    let mut teller = teller();
+    let one = Arc::new(incident("a"));
+    let due =
+        |teller: &Teller, second, one: &Arc<Incident>| teller.due(at(second), std::slice::from_ref(one), |_| true);
+    let mut second = 10;
+    for (times, pause) in [(1, 10), (2, 20), (3, 40)] {
+        let notice = due(&teller, second, &one).remove(0);
+        assert!(!teller.refused(at(second), &notice));
+        assert_eq!(teller.refusals(&notice), times);
+        assert!(due(&teller, second + pause - 1, &one).is_empty());
+        second += pause;
+    }
+    // A clock that was set back holds nothing back.
+    assert_eq!(due(&teller, 11, &one).len(), 1);
+    let notice = due(&teller, second, &one).remove(0);
+    teller.refused(at(second), &notice);
+    assert!(due(&teller, second, &one).is_empty());
+    let wide = Arc::new(Incident { widespread: true, ..incident("a") });
+    assert_eq!(said(&due(&teller, second, &wide)), [("a", "firing")]);
+    teller.delivered(at(second), &due(&teller, second, &wide));
+    let notice = Notice { status: NoticeStatus::Firing, incident: wide };
+    assert_eq!(teller.refusals(&notice), 0);
+}
+
+#[test]
+fn an_end_that_is_refused_again_and_again_is_given_up() {
+    let mut teller = teller();
+    tell(&mut teller, 10, &[incident("a")]);
+    let (mut second, mut times) = (11, 1);
+    while !teller.refused(at(second), &teller.due(at(second), &[], |_| true)[0]) {
+        (second, times) = (second + 3600, times + 1);
+        assert!(times <= MAX_REFUSED_ENDS);
+    }
+    assert_eq!(times, MAX_REFUSED_ENDS);
+    assert!(teller.due(at(second + 3600), &[], |_| true).is_empty());
+}
+
+#[test]
+fn hundreds_that_are_refused_take_the_place_of_no_other_one() {
+    let mut teller = teller();
+    let all: Vec<_> = (0..=MAX_DUE).map(|n| Arc::new(incident(&format!("{n:03}")))).collect();
+    for notice in teller.due(at(10), &all, |_| true) {
+        teller.refused(at(10), &notice);
+    }
+    assert_eq!(said(&teller.due(at(11), &all, |_| true)), [("100", "firing")]);
+    teller.forget_over(&[]);
+    assert!(teller.refused.is_empty(), "what is over is forgotten");
 }
 
 #[test]
@@ -119,6 +187,7 @@ fn a_bad_file_of_routes_is_one_error_that_names_its_field() {
         (route("webhook: http://x\n  foo: 1"), "unknown field `foo`"),
         (route("webhook: ftp://x"), "routes[0].webhook: must be http://HOST or https://HOST"),
         (route("webhook: http://user:pass@x"), "without user and password"),
+        (route("alertmanager: http://x\n  secretFile: /s"), "routes[0].secretFile: only what a webhook gets is signed"),
         (route("watchdog: true"), "routes[0].alertmanager: give the address"),
         (route("webhook: http://x\n  alertmanager: http://y"), "one of them"),
         (route("webhook: http://x\n  match: {selector: 'a b'}"), "the key"),

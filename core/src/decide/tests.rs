@@ -121,8 +121,10 @@ fn an_interval_runs_at_once_and_then_on_its_grid() {
     assert_eq!(world.observed.status.success_count, Some(1));
     assert_eq!(world.observed.status.started_at.as_ref().unwrap().0, at(1));
     assert_eq!(world.created.len(), 1);
+    let second = whole_seconds(next);
+    assert_eq!(check.slots().unwrap().start(second), next, "within the second");
     world.settle(&check, next);
-    assert_eq!(world.created[1].slot, next);
+    assert_eq!(world.created[1].slot, second);
 }
 
 #[test]
@@ -376,7 +378,8 @@ fn who_takes_over_without_the_journal_counts_nothing_twice_and_gets_back_what_it
     let mut other = World { observed, ..World::default() };
     let lacks = counted_before(third, &check, &other.observed);
     let slots: Vec<_> = lacks.iter().map(|run| (run.key.slot, run.outcome)).collect();
-    assert_eq!(slots, [(at(0), Outcome::Succeeded), (next, Outcome::Failed)], "not the one in flight");
+    let second = whole_seconds(next);
+    assert_eq!(slots, [(at(0), Outcome::Succeeded), (second, Outcome::Failed)], "not the one in flight");
     assert_eq!(lacks, world.recorded);
     other.observed.settled = vec![lacks[1].clone()];
     other.settle(&check, third + Duration::from_secs(1));

@@ -229,9 +229,7 @@ impl Fleet {
         let Some(bound) = link.uid.clone() else { return Err(Refusal::NotEnrolled { name }) };
         if bound != hello.cluster_uid {
             let given = hello.cluster_uid.clone();
-            let text = format!("refused an agent of another cluster (kube-system uid {given}) under this identity");
-            link.oddity = Some((crate::run::clean_message(&text), now));
-            self.refresh_cluster(now, &name);
+            self.note_foreign(now, &name, &given, now);
             return Err(Refusal::OtherUid { name, bound, given });
         }
         // Larger than any epoch before it, also than those of an earlier life of the hub.
@@ -268,6 +266,16 @@ impl Fleet {
         self.refresh_cluster(now, &name);
         self.compare_clocks(now, &name);
         Ok(epoch)
+    }
+
+    /// An agent of another cluster was refused under this identity.
+    pub(super) fn note_foreign(&mut self, now: Timestamp, name: &str, cluster_uid: &str, at: Timestamp) {
+        let Some(link) = self.links.get_mut(name).filter(|link| link.uid.as_deref() != Some(cluster_uid)) else {
+            return;
+        };
+        let text = format!("refused an agent of another cluster (kube-system uid {cluster_uid}) under this identity");
+        link.oddity = Some((crate::run::clean_message(&text), at));
+        self.refresh_cluster(now, name);
     }
 
     /// The hub's clock was set by `by` and says `now`: what is counted from a moment of the hub's own moves along.

@@ -327,6 +327,22 @@ fn another_cluster_under_this_identity_is_refused_and_shown() {
 }
 
 #[test]
+fn one_that_another_replica_refused_is_shown_for_as_long_unless_it_is_the_rightful_one_by_now() {
+    let mut fleet = fleet();
+    let foreign = |uid: &str| Change::Foreign { cluster: "a".into(), cluster_uid: uid.into(), at: at(0) };
+    let bound = fleet.links["a"].uid.clone().unwrap();
+    assert_eq!(fleet.apply(at(5), foreign(&bound)), []);
+    assert_eq!(fleet.apply(at(5), foreign("other")).len(), 1);
+    assert!(fleet.view().clusters["a"].view.message.contains("other"));
+    fleet.apply(at(5), Change::Foreign { cluster: "gone".into(), cluster_uid: "x".into(), at: at(0) });
+    let epoch = open(&mut fleet, at(6), "i1");
+    for second in (10..605).step_by(5) {
+        say(&mut fleet, at(second), epoch, Said::Heard);
+    }
+    assert_eq!(fleet.view().clusters["a"].view.message, "", "ten minutes after it was refused");
+}
+
+#[test]
 fn unknown_and_unenrolled_clusters_are_refused() {
     let mut fleet = fleet();
     fleet.apply(at(0), Change::Cluster(known("b", None)));

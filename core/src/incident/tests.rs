@@ -157,6 +157,21 @@ fn its_id_stays_while_clusters_come_and_go_and_when_it_comes_back() {
 }
 
 #[test]
+fn an_incident_is_closed_after_a_minute_whatever_the_clock_is_set_to() {
+    for step in [3600, -3600] {
+        let mut world = World::new(4, 4);
+        world.set(&["eu-0"], CheckStatus::Failed);
+        world.at(1);
+        world.set(&["eu-0"], CheckStatus::Succeeded);
+        world.at(2);
+        world.incidents.stepped(SignedDuration::from_secs(step));
+        world.at(61 + step);
+        assert_eq!(world.titles().len(), 1, "{step}");
+        assert_eq!(world.at(62 + step)[0].closed, Some(Closed::Recovered), "{step}");
+    }
+}
+
+#[test]
 fn missing_data_resolves_nothing_and_a_restart_keeps_what_is_open() {
     let mut world = World::new(4, 4);
     world.set(&["eu-0"], CheckStatus::Failed);

@@ -20,8 +20,7 @@ impl Pace {
     /// One sentence, as of [`Policy::admit`]: there is none left, and when there is.
     pub fn take(&mut self, now: Duration, policy: &Policy, made: usize) -> Result<(), String> {
         // What is there is kept where `maxChecks` was lowered, and so may be rescheduled.
-        let most = policy.max_checks.max(u32::try_from(made).unwrap_or(u32::MAX)).max(1);
-        let period = Duration::from_secs(policy.min_period_seconds.into());
+        let (most, period) = (most(policy, made), period(policy));
         let full_at = self.full_at.max(now) + period / most;
         let early = full_at.saturating_sub(now + period);
         if early.is_zero() {
@@ -35,6 +34,20 @@ impl Pace {
             early.as_secs_f64()
         ))
     }
+
+    /// Gives back what the last [`Pace::take`] took, with the same policy and number: nothing was made of it.
+    pub fn give_back(&mut self, policy: &Policy, made: usize) {
+        self.full_at = self.full_at.saturating_sub(period(policy) / most(policy, made));
+    }
+}
+
+/// How many there may be made and rescheduled in a period.
+fn most(policy: &Policy, made: usize) -> u32 {
+    policy.max_checks.max(u32::try_from(made).unwrap_or(u32::MAX)).max(1)
+}
+
+fn period(policy: &Policy) -> Duration {
+    Duration::from_secs(policy.min_period_seconds.into())
 }
 
 #[cfg(test)]
@@ -79,6 +92,16 @@ mod tests {
         let refusal = pace.take(seconds(100), &policy, 10).unwrap_err();
         assert!(refusal.contains("takes 10 in 3600 s, and the next in 260.0 s"), "{refusal}");
         assert!(pace.take(seconds(360), &policy, 10).is_ok());
+    }
+
+    #[test]
+    fn what_came_to_nothing_costs_nothing_and_gives_no_more_than_was_taken() {
+        let (policy, mut pace) = (policy(7, 3600), Pace::default());
+        for second in 0..1000 {
+            assert!(pace.take(seconds(second), &policy, 0).is_ok());
+            pace.give_back(&policy, 0);
+        }
+        assert_eq!(taken(&mut pace, seconds(1000), &policy, 20), 7);
     }
 
     #[test]

@@ -19,12 +19,15 @@ const MAX_CALENDAR_GAP: Duration = Duration::from_secs(3600);
 ///   spreads checks that were created together; it is part of the slot.
 /// - Calendar times are exact, but for a jitter that the check asks for; those after the creation count.
 ///
-/// A delay that the check asks for moves the creation, for both.
+/// A delay that the check asks for moves the creation, for both. Runs of slots with a jitter start within their second, at
+/// [`Slots::start`]: checks that share a second do not all come to the API server at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slots {
     schedule: Schedule,
     created: Timestamp,
     jitter: Duration,
+    /// From a slot with a jitter to the start of its run; below a second.
+    within_second: Duration,
     /// An interval's second slot, from which on they lie on a grid; `None` for calendar times.
     grid: Option<Timestamp>,
 }
@@ -46,9 +49,9 @@ impl Slots {
         let created = Timestamp::from_second(floor_second(created)).unwrap_or(created);
         let period = schedule.period();
         let default = period.map_or(Duration::ZERO, |period| (period / 2).min(MAX_JITTER));
-        let jitter = draw_jitter(key, spread.jitter_below.unwrap_or(default));
+        let (jitter, within_second) = draw_jitter(key, spread.jitter_below.unwrap_or(default));
         let grid = period.map(|period| created.saturating_add(period + jitter).unwrap_or(Timestamp::MAX));
-        Slots { schedule, created, jitter, grid }
+        Slots { schedule, created, jitter, within_second, grid }
     }
 
     /// The schedule behind the slots.
@@ -88,6 +91,13 @@ impl Slots {
         }
     }
 
+    /// When the run of `slot` is to start: the next 8 bytes of the jitter's digest, modulo 1,000, in milliseconds after it.
+    /// At once where there is no jitter, and for an interval's first slot.
+    pub fn start(&self, slot: Timestamp) -> Timestamp {
+        let at_once = self.grid.is_some() && slot == self.created;
+        if at_once { slot } else { after(slot, self.within_second) }
+    }
+
     /// How long a run of `slot` may take if nothing else says so: the interval, or the time to the calendar's next slot,
     /// but there at most an hour.
     pub fn gap(&self, slot: Timestamp) -> Duration {
@@ -108,11 +118,15 @@ fn after(instant: Timestamp, jitter: Duration) -> Timestamp {
     instant.saturating_add(jitter).unwrap_or(instant)
 }
 
-fn draw_jitter(key: &str, below: Duration) -> Duration {
-    let seconds = below.as_secs();
+/// Whole seconds below `below`, and a part of a second where that leaves room for any.
+fn draw_jitter(key: &str, below: Duration) -> (Duration, Duration) {
     let digest: [u8; 32] = Sha256::digest(key).into();
-    let drawn = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    Duration::from_secs(drawn.checked_rem(seconds).unwrap_or(0))
+    let mut draws =
+        digest.chunks_exact(8).map(|bytes| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)));
+    let mut draw = |below: u64| draws.next().and_then(|drawn| drawn.checked_rem(below)).unwrap_or(0);
+    let seconds = draw(below.as_secs());
+    let milliseconds = if below < Duration::from_secs(1) { 0 } else { draw(1000) };
+    (Duration::from_secs(seconds), Duration::from_millis(milliseconds))
 }
 
 #[cfg(test)]
@@ -149,6 +163,20 @@ mod tests {
         for period in 1..=3 {
             assert_eq!(every(period).jitter(), Duration::ZERO);
         }
+    }
+
+    /// Frozen as well.
+    #[test]
+    fn a_run_with_a_jitter_starts_within_its_second() {
+        let created = at("2026-03-01T00:00:00Z");
+        let slots = every(60);
+        let second = slots.next(created).expect("a slot");
+        assert_eq!((slots.start(created), slots.start(second)), (created, second + Duration::from_millis(350)));
+        let (exact, whole) = (cron("* * * * *"), every(1));
+        assert_eq!((exact.start(second), whole.start(second)), (second, second));
+        let spread = Spread { jitter_below: Some(seconds(1)), ..Spread::default() };
+        let spread = Slots::new(Schedule::parse_cron("* * * * *").expect("cron"), created, KEY, spread);
+        assert_eq!(spread.start(second), slots.start(second));
     }
 
     #[test]

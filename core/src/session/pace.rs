@@ -11,8 +11,9 @@ pub const RATE: u64 = 2_000;
 pub const BURST: u64 = 6_000;
 /// Checks of a snapshot for one token: they are taken together.
 const SNAPSHOT_CHECKS: u64 = 10;
-/// An agent that dials again and again is slowed down too.
-const HELLO_COST: u64 = 100;
+/// Tokens of a session, paid before its first frame is read and whatever that is: an agent that dials again and again is
+/// slowed down too.
+pub const SESSION_COST: u64 = 100;
 
 /// The bucket.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +52,10 @@ impl Pace {
     }
 }
 
-/// What a frame costs, tokens.
+/// What a frame costs, tokens. [`SESSION_COST`] has paid for Hello.
 pub fn cost(frame: &AgentFrame) -> u64 {
     match frame {
-        AgentFrame::Hello(_) => HELLO_COST,
+        AgentFrame::Hello(_) => 0,
         AgentFrame::Snapshot { checks, last: _ } => 1 + checks.len() as u64 / SNAPSHOT_CHECKS,
         AgentFrame::Reports { reports, through_seq: _ } => (reports.len() as u64).max(1),
         AgentFrame::DefinitionsStatus { nonce: _, statuses } => 1 + statuses.len() as u64 / SNAPSHOT_CHECKS,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::GitOrigin;
 use crate::care::WindowSpec;
 
 /// A maintenance window, and when it is open.
@@ -21,6 +22,9 @@ pub struct WindowView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub changes_at: Option<Timestamp>,
+    /// Where it is written; absent where it is a person's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitOrigin>,
 }
 
 /// Body of `PUT .../acknowledgement`.

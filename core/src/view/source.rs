@@ -29,6 +29,25 @@ impl SourceState {
     }
 }
 
+/// Where in the watched folder something is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GitOrigin {
+    /// The file, from the folder on.
+    pub file: String,
+    /// The commit that is in force, where the folder's name tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl GitOrigin {
+    /// `dns.yaml at 0a1b2c3`, for people.
+    pub fn in_words(&self) -> String {
+        let commit = self.revision.as_ref().map(|revision| format!(" at {revision}")).unwrap_or_default();
+        format!("{}{commit}", self.file)
+    }
+}
+
 /// A folder that the hub takes definitions, labels and windows from, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -46,6 +46,7 @@ impl Journal {
 
     pub(crate) fn abandon(&mut self, key: &RunKey) {
         self.push(Record::Withdrawn(key.clone()));
+        self.synced = self.records.len();
     }
 
     pub(crate) fn forget(&mut self, uid: &str) {

@@ -12,6 +12,9 @@ impl World {
         key: &RunKey,
         run_now: Option<String>,
     ) -> Result<Begun, StepError> {
+        if key.kind == RunKind::Remedy && self.finds_another(me, check)? {
+            return Ok(Begun::Yes);
+        }
         let now = self.now(me)?;
         if !self.ask(me, now, check, key)? {
             self.note("no room", (me.replica, key));
@@ -22,6 +25,29 @@ impl World {
             agent.book.give_back(key);
         }
         begun.map(|()| Begun::Yes)
+    }
+
+    /// Whether the API server has a remedy of this check that is news. No fault is drawn for the question, so that the seeds
+    /// that are kept stay what they were: without an answer there would be no remedy, and none is made then either.
+    fn finds_another(&mut self, me: Me, check: &Check) -> Result<bool, Dead> {
+        let of_check = |workflow: &&Workflow| {
+            workflow.key.as_ref().is_some_and(|key| key.check_uid == check.uid && key.kind == RunKind::Remedy)
+        };
+        let there: Vec<Seen> =
+            self.server.workflows.values().filter(of_check).map(|found| found.seen.clone()).collect();
+        let mut is_news = false;
+        for seen in there {
+            let agent = self.agent(me)?;
+            let was_gone = agent.remember(&check.uid).gone.contains(&seen.workflow);
+            let known = agent.workflows.entry(check.uid.clone()).or_default();
+            if was_gone || !known.contains_key(&seen.workflow) {
+                is_news = true;
+                known.insert(seen.workflow.clone(), seen.clone());
+                self.note("finds", (me.replica, &seen.workflow));
+                self.show(me, &check.uid, seen)?;
+            }
+        }
+        Ok(is_news)
     }
 
     fn begin(&mut self, me: Me, check: &Check, key: &RunKey, run_now: Option<String>) -> Result<(), StepError> {

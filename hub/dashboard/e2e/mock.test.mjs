@@ -193,6 +193,8 @@ test('a hundred clusters with a hundred checks stay usable', async () => {
   await dashboard.login(TOKEN);
   await dashboard.live();
   await dashboard.go('Grid');
+  // On the list's last page.
+  await dashboard.cell('staging-eu-west-1', 'storage', 'wal-archive', 'Succeeded').waitFor();
   await dashboard.cell('edge-site-100', 'security', 'vault-seal', 'Succeeded').waitFor();
   hub.setCheck('edge-site-100', 'security', 'vault-seal', 'Failed');
   await dashboard.cell('edge-site-100', 'security', 'vault-seal', 'Failed').waitFor(SOON);
@@ -369,6 +371,21 @@ test('nothing is wider than a phone', async () => {
     await page.locator(sign).first().waitFor();
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.ok(wide <= 360, `${path} is ${wide} wide`);
+  }
+});
+
+test('what is written in Git says where', async () => {
+  const { page } = dashboard;
+  await dashboard.login(TOKEN);
+  await dashboard.live();
+  for (const [path, item, words] of [
+    ['/definitions', '.definition', /in Git: checks\/.*\.yaml at 5e574a31c0ff/],
+    ['/windows', '.window[data-window=patch-sunday]', /in Git: windows\/patch-sunday\.yaml at 5e574a31c0ff/],
+  ]) {
+    await page.goto(base + path);
+    await page.locator(`${item} .origin`).waitFor();
+    assert.match((await page.locator(`${item} .origin`).innerText()).replace(/\s+/g, ' '), words);
+    assert.equal(await page.locator('.origin').count(), 1, 'what people made says nothing of Git');
   }
 });
 

@@ -204,6 +204,7 @@ export function makeWindows(now = Date.now()) {
       timeZone: 'Europe/Berlin',
       durationSeconds: 7200,
       comment: 'kernel updates',
+      git: { file: 'windows/patch-sunday.yaml', revision: '5e574a31c0ffee' },
       changesAt: at(now + 61 * hour),
     },
     { name: 'move-lyon', cluster: 'edge-lyon-1', from: at(now - 90 * hour), to: at(now - 80 * hour) },
@@ -236,6 +237,7 @@ export function makeDefinitions(fleet) {
   return names.map((name, i) => ({
     name,
     generation: 4,
+    git: i === 0 ? { file: `checks/${name}.yaml`, revision: '5e574a31c0ffee' } : undefined,
     definition: {
       apiVersion: 'fleet.activemonitor.keikoproj.io/v1alpha1',
       kind: 'FleetHealthCheck',

@@ -20,6 +20,17 @@ const POLICY =
 
 const STATUSES = ['Failed', 'Invalid', 'Overdue', 'Stale', 'Pending', 'Stopped', 'Succeeded'];
 
+const nameOf = ({ cluster, namespace, name }) => `${cluster}/${namespace}/${name}`;
+
+/** A page in the order of the names, as large as the hub's where none is asked for. */
+function pageOf(all, keyOf, query) {
+  const after = query.get('after');
+  const keyed = all.map((item) => [keyOf(item), item]).filter(([key]) => after === null || key > after);
+  keyed.sort(([a], [b]) => (a < b ? -1 : 1));
+  const page = keyed.slice(0, Number(query.get('limit') ?? 1000));
+  return { items: page.map(([, item]) => item), next: keyed.length > page.length ? page.at(-1)[0] : undefined };
+}
+
 export class MockHub {
   fleet;
   #streams = new Set();
@@ -191,9 +202,9 @@ export class MockHub {
       case 'events':
         return this.#stream(request, response);
       case 'clusters':
-        return json(response, 200, { items: clusters.map((cluster) => this.#counted(cluster)) });
+        return json(response, 200, pageOf(clusters.map((cluster) => this.#counted(cluster)), (cluster) => cluster.name, query));
       case 'checks':
-        return json(response, 200, { items: checks });
+        return json(response, 200, pageOf(checks, nameOf, query));
       case 'definitions':
         return json(response, 200, { items: makeDefinitions(this.fleet) });
       case 'windows':

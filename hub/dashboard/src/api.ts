@@ -177,7 +177,14 @@ export interface DefinitionView {
   name: string;
   generation: number;
   definition: unknown;
+  git?: GitOrigin;
   clusters: DefinitionClusterStatus[];
+}
+
+/** Where in the watched folder something is written; absent where it is a person's. */
+export interface GitOrigin {
+  file: string;
+  revision?: string;
 }
 
 export interface CommandRequest {
@@ -222,6 +229,7 @@ export interface WindowView {
   comment?: string;
   openUntil?: string;
   changesAt?: string;
+  git?: GitOrigin;
 }
 
 export type ChangeKind =
@@ -363,6 +371,23 @@ async function list<T>(path: string): Promise<T[]> {
   return (await call<{ items: T[] }>('GET', path)).items;
 }
 
+/** The largest page that the hub gives. */
+const MAX_PAGE = 10_000;
+
+/** A whole list. The first page is as large as the hub likes, so that a small fleet is one request. */
+async function pages<T>(path: string): Promise<T[]> {
+  const items: T[] = [];
+  let query = '';
+  for (;;) {
+    const page = await call<{ items: T[]; next?: string | null }>('GET', `${path}${query}`);
+    items.push(...page.items);
+    if (!page.next) return items;
+    const further = `?limit=${MAX_PAGE}&after=${segment(page.next)}`;
+    if (page.items.length === 0 || further === query) throw new ApiError(200, `the list ${path} has no end`);
+    query = further;
+  }
+}
+
 const segment = encodeURIComponent;
 
 export const getMe = () => call<Me>('GET', 'me');
@@ -370,8 +395,8 @@ export const login = (token: string) => call<Me>('POST', 'login', { token });
 export const getLoginOptions = () => call<{ issuer?: string | null }>('GET', 'login');
 export const logout = () => call<void>('POST', 'logout');
 export const getFleet = () => call<FleetSummary>('GET', 'fleet');
-export const getClusters = () => list<ClusterView>('clusters');
-export const getChecks = () => list<CheckView>('checks');
+export const getClusters = () => pages<ClusterView>('clusters');
+export const getChecks = () => pages<CheckView>('checks');
 export const getCheck = (cluster: string, namespace: string, name: string) =>
   call<CheckView>('GET', `clusters/${segment(cluster)}/checks/${segment(namespace)}/${segment(name)}`);
 export const getDefinitions = () => list<DefinitionView>('definitions');

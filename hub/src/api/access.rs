@@ -100,6 +100,27 @@ pub async fn remove_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Ends every session of a person whom a provider vouched for. Who may still log in there may do so again.
+#[utoipa::path(
+    delete, path = "/api/v1/sessions/{person}", operation_id = "endSessions", tag = "access",
+    params(("person", description = "As `me` and the audit log name them: `oidc:ann@example.com`")),
+    responses(
+        (status = 204),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 403, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "Nobody of that name can have any"),
+    )
+)]
+pub async fn end_sessions(
+    Admin(me): Admin,
+    State(api): State<Api>,
+    Path(person): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    api.auth.end_sessions_of(&person).await?;
+    api.audit(&me.name, "session.end", &person).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Without an admin's token nobody could make another one while the hub runs.
 fn refuse_last_admin(known: &[crate::store::ApiToken], name: &str) -> Result<(), ApiError> {
     let mut admins = known.iter().filter(|token| token.role == Role::Admin);

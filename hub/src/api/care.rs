@@ -4,15 +4,18 @@ use active_monitor_core::care::{Acknowledgement, MAX_COMMENT_BYTES, MAX_WINDOWS,
 use active_monitor_core::fleet::Change;
 use active_monitor_core::gitops::Kind;
 use active_monitor_core::view::{AcknowledgementAdd, CheckView, List, Problem, WindowView};
+use axum::Extension;
 use axum::extract::State;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Api;
 use super::checks::read_check;
-use super::extract::{Json, Path};
+use super::extract::{Expects, Json, Path};
 use super::problem::ApiError;
+use super::unchanged::Version;
 use crate::auth::{Operator, Viewer};
+use crate::expected::version;
 use crate::owner::{self, ChangeError};
 use crate::store::CheckKey;
 
@@ -30,12 +33,45 @@ const MAX_ACKNOWLEDGED_SECONDS: u64 = 31 * 24 * 3600;
 pub async fn windows(_: Viewer, State(api): State<Api>) -> Result<axum::Json<List<WindowView>>, ApiError> {
     let now = Timestamp::now();
     let windows = owner::windows(api.app.store.as_ref()).await?.into_iter();
-    Ok(axum::Json(List { items: windows.map(|window| view(window, now)).collect() }))
+    let mut origins = api.app.source.origins(Kind::MaintenanceWindow);
+    let shown = windows.map(|window| {
+        let git = origins.remove(&window.spec.name);
+        WindowView { git, ..view(window, now) }
+    });
+    Ok(axum::Json(List { items: shown.collect() }))
+}
+
+/// One maintenance window.
+#[utoipa::path(
+    get, path = "/api/v1/windows/{name}", operation_id = "readWindow", tag = "care", params(("name", description = "Its name")),
+    responses(
+        (status = 200, body = WindowView),
+        (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 404, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn read_window(_: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Result<Shown, ApiError> {
+    let windows = owner::windows(api.app.store.as_ref()).await?;
+    let window = windows.into_iter().find(|window| window.spec.name == name);
+    Ok(shown(&api, window.ok_or_else(|| no_window(&name))?))
+}
+
+fn no_window(name: &str) -> ApiError {
+    ApiError::NotFound(format!("there is no window {name}"))
+}
+
+/// A window with its version.
+type Shown = (Extension<Version>, axum::Json<WindowView>);
+
+fn shown(api: &Api, window: Window) -> Shown {
+    let git = api.app.source.origins(Kind::MaintenanceWindow).remove(&window.spec.name);
+    let version = version(&window.spec);
+    (Extension(Version(version)), axum::Json(WindowView { git, ..view(window, Timestamp::now()) }))
 }
 
 fn view(window: Window, now: Timestamp) -> WindowView {
     let (open_until, changes_at) = (window.ends(now), window.changes(now));
-    WindowView { spec: window.spec, open_until, changes_at }
+    WindowView { spec: window.spec, open_until, changes_at, git: None }
 }
 
 /// Adds or replaces a maintenance window.
@@ -55,8 +91,9 @@ pub async fn put_window(
     Operator(me): Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
+    Expects(expected): Expects,
     Json(spec): Json<WindowSpec>,
-) -> Result<(StatusCode, axum::Json<WindowView>), ApiError> {
+) -> Result<(StatusCode, Shown), ApiError> {
     if spec.name != name {
         return Err(ApiError::Invalid(format!("name must be {name:?}, as in the path")));
     }
@@ -65,7 +102,9 @@ pub async fn put_window(
     // One change after the other, so that the fleet has what the store has.
     let _one = api.care.lock().await;
     let known = api.app.store.windows().await?;
-    let is_new = known.iter().all(|spec| spec.name != name);
+    let there = known.iter().find(|spec| spec.name == name);
+    expected.check("window", &name, there.map(version).as_deref())?;
+    let is_new = there.is_none();
     if is_new && known.len() >= MAX_WINDOWS {
         return Err(ChangeError::Conflict(format!("there are {MAX_WINDOWS} windows, which is the limit")).into());
     }
@@ -73,7 +112,7 @@ pub async fn put_window(
     apply(&api).await?;
     api.audit(&me.name, "window.put", &name).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, axum::Json(view(window, Timestamp::now()))))
+    Ok((status, shown(&api, window)))
 }
 
 /// Deletes a maintenance window; where it is open, it ends now.
@@ -91,12 +130,13 @@ pub async fn remove_window(
     Operator(me): Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
+    Expects(expected): Expects,
 ) -> Result<StatusCode, ApiError> {
     let _held = api.unowned(Kind::MaintenanceWindow, &name).await?;
     let _one = api.care.lock().await;
-    if api.app.store.windows().await?.iter().all(|spec| spec.name != name) {
-        return Err(ApiError::NotFound(format!("there is no window {name}")));
-    }
+    let known = api.app.store.windows().await?;
+    let there = known.iter().find(|spec| spec.name == name).ok_or_else(|| no_window(&name))?;
+    expected.check("window", &name, Some(&version(there)))?;
     api.app.store.put_window(&name, None).await?;
     apply(&api).await?;
     api.audit(&me.name, "window.delete", &name).await?;

@@ -32,9 +32,10 @@ pub struct CheckFilter {
     /// Only of clusters with these labels, as kubectl writes them: `env=prod,region in (eu,us)`.
     #[param(value_type = Option<String>)]
     selector: Option<Selector>,
-    /// Checks in the page; all of them where it is not given. Pages are in the order of the names.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 10000)]
-    limit: Option<PageSize>,
+    /// Checks in the page.
+    #[serde(default)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 10000, default = 1000)]
+    limit: PageSize,
     /// Only checks after this one, `CLUSTER/NAMESPACE/NAME`: `next` of the page before.
     #[param(value_type = Option<String>)]
     after: Option<After>,
@@ -68,7 +69,7 @@ impl CheckFilter {
     }
 }
 
-/// Checks, worst first, then by cluster, namespace and name. With `limit` a page of them, in the order of the names.
+/// Checks by cluster, namespace and name, page by page.
 #[utoipa::path(
     get, path = "/api/v1/checks", operation_id = "listChecks", tag = "checks", params(CheckFilter),
     responses(
@@ -87,11 +88,7 @@ pub async fn list(_: Viewer, State(api): State<Api>, Query(filter): Query<CheckF
     let checks = view.clusters.values().filter(is_wanted).flat_map(|entry| entry.checks.values());
     let picked = checks.filter(|check| filter.picks(check)).map(|check| (names(check), check));
     let (picked, next) = page(picked, filter.after.as_ref().map(|After(names)| names), filter.limit);
-    let mut items: Vec<CheckView> = picked.into_iter().map(|check| at(check, now)).collect();
-    if filter.limit.is_none() {
-        // The order within a status is that of the maps.
-        items.sort_by_key(|check| check.status);
-    }
+    let items = picked.into_iter().map(|check| at(check, now)).collect();
     let next = next.map(|(cluster, namespace, name)| format!("{cluster}/{namespace}/{name}"));
     axum::Json(Page { items, next })
 }

@@ -3,15 +3,18 @@
 use active_monitor_core::view::{
     ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, ClusterView, FleetSummary, Page, Problem,
 };
+use axum::Extension;
 use axum::extract::State;
 use http::{HeaderName, StatusCode, header};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Api;
-use super::extract::{Json, PageSize, Path, Query, Selector, page};
+use super::extract::{Expects, Json, PageSize, Path, Query, Selector, page};
 use super::problem::ApiError;
+use super::unchanged::Version;
 use crate::auth::{Admin, Operator, Viewer};
+use crate::desired::cluster_version;
 use crate::owner::Records;
 
 /// The fleet in numbers.
@@ -33,14 +36,15 @@ pub struct ClusterFilter {
     selector: Option<Selector>,
     /// State of the link.
     status: Option<ClusterStatus>,
-    /// Clusters in the page; all of them where it is not given.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 10000)]
-    limit: Option<PageSize>,
+    /// Clusters in the page.
+    #[serde(default)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 10000, default = 1000)]
+    limit: PageSize,
     /// Only clusters after the one with this name: `next` of the page before.
     after: Option<String>,
 }
 
-/// Clusters, by name.
+/// Clusters by name, page by page.
 #[utoipa::path(
     get, path = "/api/v1/clusters", operation_id = "listClusters", tag = "clusters", params(ClusterFilter),
     responses(
@@ -79,15 +83,19 @@ fn with_certificate(view: &ClusterView, records: &Records) -> ClusterView {
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn read(
-    _: Viewer,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<ClusterView>, ApiError> {
+pub async fn read(_: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Result<Shown, ApiError> {
     match api.app.fleet.view().clusters.get(&name) {
-        Some(entry) => Ok(axum::Json(with_certificate(&entry.view, &api.app.fleet.records()))),
+        Some(entry) => Ok(shown(&api, &entry.view)),
         None => Err(no_cluster(&name)),
     }
+}
+
+/// A cluster with the version of its labels and annotations.
+type Shown = (Extension<Version>, axum::Json<ClusterView>);
+
+fn shown(api: &Api, view: &ClusterView) -> Shown {
+    let version = cluster_version(&view.labels, &view.annotations);
+    (Extension(Version(version)), axum::Json(with_certificate(view, &api.app.fleet.records())))
 }
 
 /// Adds a cluster, or makes a new token for one that never connected.
@@ -130,12 +138,13 @@ pub async fn patch(
     Operator(me): Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
+    Expects(expected): Expects,
     Json(patch): Json<ClusterPatch>,
-) -> Result<axum::Json<ClusterView>, ApiError> {
+) -> Result<Shown, ApiError> {
     let _held = api.unowned_keys(&name, patch.labels.keys(), patch.annotations.keys()).await?;
-    let after = api.app.fleet.patch_cluster(&name, patch).await?;
+    let after = api.app.fleet.patch_cluster_if(&name, patch, expected).await?;
     api.audit(&me.name, "cluster.patch", &name).await?;
-    Ok(axum::Json(after))
+    Ok(shown(&api, &after))
 }
 
 /// Removes a cluster. Its certificate is refused from then on.

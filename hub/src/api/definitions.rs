@@ -6,13 +6,16 @@ use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::definition::validate::validate;
 use active_monitor_core::gitops::Kind;
 use active_monitor_core::view::{DefinitionView, List, Preview, Problem};
+use axum::Extension;
 use axum::extract::State;
 use http::StatusCode;
 
 use super::Api;
-use super::extract::{DefinitionBody, Path};
+use super::extract::{DefinitionBody, Expects, Path};
 use super::problem::ApiError;
+use super::unchanged::Version;
 use crate::auth::{Operator, Viewer};
+use crate::expected::version;
 
 /// Every definition, by name.
 #[utoipa::path(
@@ -23,7 +26,10 @@ use crate::auth::{Operator, Viewer};
     )
 )]
 pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<DefinitionView>> {
-    axum::Json(List { items: api.app.fleet.definitions().values().map(|view| (**view).clone()).collect() })
+    let mut origins = api.app.source.origins(Kind::FleetHealthCheck);
+    let definitions = api.app.fleet.definitions();
+    let items = definitions.iter().map(|(name, view)| DefinitionView { git: origins.remove(name), ..(**view).clone() });
+    axum::Json(List { items: items.collect() })
 }
 
 /// One definition and what became of it.
@@ -35,15 +41,19 @@ pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<Definiti
         (status = 404, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn read(
-    _: Viewer,
-    State(api): State<Api>,
-    Path(name): Path<String>,
-) -> Result<axum::Json<DefinitionView>, ApiError> {
+pub async fn read(_: Viewer, State(api): State<Api>, Path(name): Path<String>) -> Result<Shown, ApiError> {
     match api.app.fleet.definitions().get(&name) {
-        Some(definition) => Ok(axum::Json((**definition).clone())),
+        Some(definition) => Ok(shown(&api, definition)),
         None => Err(ApiError::NotFound(format!("there is no definition {name}"))),
     }
+}
+
+/// A definition with its version.
+type Shown = (Extension<Version>, axum::Json<DefinitionView>);
+
+fn shown(api: &Api, view: &DefinitionView) -> Shown {
+    let git = api.app.source.origins(Kind::FleetHealthCheck).remove(&view.name);
+    (Extension(Version(version(&view.definition))), axum::Json(DefinitionView { git, ..view.clone() }))
 }
 
 /// Adds or replaces a definition.
@@ -67,17 +77,18 @@ pub async fn put(
     Operator(me): Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
+    Expects(expected): Expects,
     DefinitionBody(definition): DefinitionBody,
-) -> Result<(StatusCode, axum::Json<DefinitionView>), ApiError> {
+) -> Result<(StatusCode, Shown), ApiError> {
     validate(&definition)?;
     if definition.metadata.name != name {
         let own = &definition.metadata.name;
         return Err(ApiError::Invalid(format!("metadata.name: is {own}, and must be {name} as in the path")));
     }
     let _held = api.unowned(Kind::FleetHealthCheck, &name).await?;
-    let (view, is_new) = api.app.fleet.put_definition(definition).await?;
+    let (view, is_new) = api.app.fleet.put_definition_if(definition, expected).await?;
     api.audit(&me.name, "definition.put", &name).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, axum::Json((*view).clone())))
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, shown(&api, &view)))
 }
 
 /// Deletes a definition and withdraws it from the clusters.
@@ -95,9 +106,10 @@ pub async fn delete(
     Operator(me): Operator,
     State(api): State<Api>,
     Path(name): Path<String>,
+    Expects(expected): Expects,
 ) -> Result<StatusCode, ApiError> {
     let _held = api.unowned(Kind::FleetHealthCheck, &name).await?;
-    api.app.fleet.delete_definition(&name).await?;
+    api.app.fleet.delete_definition_if(&name, expected).await?;
     api.audit(&me.name, "definition.delete", &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

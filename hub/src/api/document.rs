@@ -1,14 +1,23 @@
 //! What the OpenAPI document says of every call alike, so that no handler has to.
 
-use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder, Schema};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{Content, Object, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
+
+/// The calls that change what people write: those whose handlers take `Expects`.
+const CONDITIONAL: [&str; 5] = ["putDefinition", "deleteDefinition", "putWindow", "removeWindow", "patchCluster"];
 
 /// Adds what the handlers' own descriptions leave out.
 pub(super) fn complete(document: &mut OpenApi) {
     open_flattened(document);
     for item in document.paths.paths.values_mut() {
         let PathItem { get, put, post, delete, patch, .. } = item;
-        [get, put, post, delete, patch].into_iter().flatten().for_each(add_errors);
+        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            if CONDITIONAL.iter().any(|id| operation.operation_id.as_deref() == Some(id)) {
+                add_conditions(operation);
+            }
+            add_errors(operation);
+        }
     }
 }
 
@@ -18,6 +27,20 @@ fn open_flattened(document: &mut OpenApi) {
     if let Some(RefOr::T(Schema::Object(spec))) = schema {
         spec.additional_properties = None;
     }
+}
+
+fn add_conditions(operation: &mut Operation) {
+    let parameters = operation.parameters.get_or_insert_default();
+    for (name, means) in [
+        ("If-Match", "Only where it is as in the answer with this ETag; `*`: only where there is one"),
+        ("If-None-Match", "`*`: only where there is none. No other value is known"),
+    ] {
+        let text = Object::with_type(Type::String);
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
+        parameters.push(RefOr::T(parameter.description(Some(means)).schema(Some(text)).build()));
+    }
+    let response = problem("It is not as If-Match or If-None-Match expects: nothing was changed");
+    operation.responses.responses.insert("412".to_owned(), RefOr::T(response));
 }
 
 fn add_errors(operation: &mut Operation) {

@@ -13,10 +13,12 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Api;
 use super::feed::{Feed, Item, Subscription};
-use crate::auth::Viewer;
+use crate::auth::{Auth, Credential, Viewer};
 
 /// Silence is broken by a comment, so that proxies keep the connection and clients notice its end.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Time between two looks whether the caller may go on.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What changes, as it changes. `event:` is the tag and `data:` an `Event`. With `Last-Event-ID` a client goes on where
 /// it was; where that is not possible, and for a new client, the first event is `reset`.
@@ -30,13 +32,24 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 )]
 pub async fn stream(
     _: Viewer,
+    credential: Credential,
     State(api): State<Api>,
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let subscription = api.feed.subscribe(last_id);
-    Sse::new(items(api.feed, subscription).map(|item| Ok(event(&item))))
+    Sse::new(items(api.feed, subscription).take_until(voided(credential, api.auth)).map(|item| Ok(event(&item))))
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+/// Returns when the caller is nobody any more: a token that was deleted, or a session that has ended.
+async fn voided(credential: Credential, auth: Arc<Auth>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if credential.is_void(&auth).await {
+            return;
+        }
+    }
 }
 
 fn items(feed: Arc<Feed>, subscription: Subscription) -> impl Stream<Item = Arc<Item>> {

@@ -6,11 +6,13 @@ use active_monitor_core::definition::parse::parse;
 use active_monitor_core::definition::{FleetHealthCheck, select};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use http::{StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 
 use super::problem::ApiError;
+use crate::expected::Expected;
 use crate::store::MAX_PAGE;
 
 /// A JSON body.
@@ -74,6 +76,12 @@ pub struct PageSize(pub usize);
 /// The largest page of what is in memory.
 pub const MAX_PAGE_SIZE: usize = 10_000;
 
+impl Default for PageSize {
+    fn default() -> Self {
+        PageSize(1000)
+    }
+}
+
 impl TryFrom<String> for PageSize {
     type Error = String;
 
@@ -89,9 +97,8 @@ impl TryFrom<String> for PageSize {
 pub fn page<K: Ord + Clone, T>(
     all: impl Iterator<Item = (K, T)>,
     after: Option<&K>,
-    size: Option<PageSize>,
+    PageSize(size): PageSize,
 ) -> (Vec<T>, Option<K>) {
-    let size = size.map_or(usize::MAX, |PageSize(size)| size);
     let mut rest = all.filter(|(key, _)| after.is_none_or(|after| key > after)).peekable();
     let (mut items, mut last) = (Vec::new(), None);
     while items.len() < size {
@@ -122,6 +129,45 @@ impl TryFrom<String> for Selector {
     }
 }
 
+/// What the caller expects of what it changes.
+pub struct Expects(pub Expected);
+
+impl<S: Sync> FromRequestParts<S> for Expects {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        expects(&parts.headers)
+            .map(Expects)
+            .map_err(|text| ApiError::Unreadable(StatusCode::BAD_REQUEST, text.to_owned()))
+    }
+}
+
+fn expects(headers: &HeaderMap) -> Result<Expected, &'static str> {
+    let values = |name: HeaderName| {
+        let texts = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+        texts.flat_map(|text| text.split(',')).map(str::trim).collect::<Vec<_>>()
+    };
+    match (values(header::IF_MATCH).as_slice(), values(header::IF_NONE_MATCH).as_slice()) {
+        ([], []) => Ok(Expected::Anything),
+        ([], ["*"]) => Ok(Expected::Nothing),
+        ([], _) => Err("If-None-Match: only * is known where something is changed"),
+        (["*"], []) => Ok(Expected::Something),
+        (tags, []) => {
+            let versions: Option<Vec<String>> = tags.iter().map(|tag| version_in(tag)).collect();
+            versions
+                .map(Expected::Version)
+                .ok_or("If-Match: must be * or an ETag as an answer to a GET has it, with its quotes")
+        }
+        (_, _) => Err("If-Match and If-None-Match: give one of them"),
+    }
+}
+
+/// The part of a tag that a write is judged by. Whoever compressed the answer may have made the tag weak or strong.
+fn version_in(tag: &str) -> Option<String> {
+    let quoted = tag.strip_prefix("W/").unwrap_or(tag).strip_prefix('"')?.strip_suffix('"')?;
+    quoted.split('.').next().map(str::to_owned)
+}
+
 /// A definition, as JSON or YAML.
 pub struct DefinitionBody(pub FleetHealthCheck);
 
@@ -142,5 +188,29 @@ impl<S: Send + Sync> FromRequest<S> for DefinitionBody {
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| ApiError::Unreadable(StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned()))?;
         Ok(DefinitionBody(parse(text)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_is_read_from_the_tags_of_answers() {
+        let versions = |all: &[&str]| Ok(Expected::Version(all.iter().map(|one| (*one).to_owned()).collect()));
+        let read = |headers: &[(HeaderName, &str)]| {
+            expects(&HeaderMap::from_iter(headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()))))
+        };
+        let (matches, none) = (header::IF_MATCH, header::IF_NONE_MATCH);
+        assert_eq!(read(&[]), Ok(Expected::Anything));
+        assert_eq!(read(&[(none.clone(), "*")]), Ok(Expected::Nothing));
+        assert_eq!(read(&[(matches.clone(), "*")]), Ok(Expected::Something));
+        assert_eq!(read(&[(matches.clone(), "W/\"ab.cd\"")]), versions(&["ab"]));
+        assert_eq!(read(&[(matches.clone(), "\"ab.cd\", W/\"ef\"")]), versions(&["ab", "ef"]));
+        for wrong in ["ab.cd", "\"ab", "", "*, \"ab\"", "\"a\" x"] {
+            assert!(read(&[(matches.clone(), wrong)]).unwrap_err().starts_with("If-Match: must be"), "{wrong}");
+        }
+        assert!(read(&[(none.clone(), "\"ab\"")]).unwrap_err().starts_with("If-None-Match: only *"));
+        assert!(read(&[(none, "*"), (matches, "*")]).unwrap_err().ends_with("give one of them"));
     }
 }

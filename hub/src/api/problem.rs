@@ -42,6 +42,9 @@ pub enum ApiError {
     /// It clashes with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// There is not what `If-Match` or `If-None-Match` expects.
+    #[error("{0}")]
+    Unexpected(String),
     /// The request took too long.
     #[error("the request took longer than {} seconds", .0.as_secs())]
     Timeout(Duration),
@@ -70,6 +73,7 @@ impl ApiError {
             ApiError::Unreadable(status, _) => *status,
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Conflict(_) => StatusCode::CONFLICT,
+            ApiError::Unexpected(_) => StatusCode::PRECONDITION_FAILED,
             ApiError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Store(_) | ApiError::Audit(_) | ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -87,6 +91,7 @@ impl ApiError {
             ApiError::Unreadable(..) => "The request cannot be read",
             ApiError::Invalid(_) => "The request is not valid",
             ApiError::Conflict(_) => "Conflict",
+            ApiError::Unexpected(_) => "Not as expected",
             ApiError::Timeout(_) => "Timeout",
             ApiError::Stopping => "Stopping",
             ApiError::Store(_) | ApiError::Audit(_) | ApiError::Internal => "Internal error",
@@ -120,6 +125,7 @@ impl From<ChangeError> for ApiError {
         match error {
             ChangeError::NotFound { kind, name } => ApiError::NotFound(format!("there is no {kind} {name}")),
             ChangeError::Conflict(message) => ApiError::Conflict(message),
+            ChangeError::Unexpected(message) => ApiError::Unexpected(message),
             ChangeError::Invalid(message) => ApiError::Invalid(message),
             ChangeError::Store(source) => ApiError::Store(source),
             ChangeError::Revocation(error) => {

@@ -61,10 +61,19 @@ pub(super) fn address(peer: Option<Extension<ConnectInfo<SocketAddr>>>) -> IpAdd
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(ConnectInfo(peer))| peer.ip())
 }
 
-/// Removes the dashboard's cookie.
+/// Removes the dashboard's cookie, and ends the session of a person whom a provider vouched for: whoever has a copy of it is
+/// logged out too.
 #[utoipa::path(post, path = "/api/v1/logout", operation_id = "logout", tag = "session", security(()), responses((status = 204)))]
-pub async fn logout(_: OwnOrigin, jar: CookieJar) -> (CookieJar, StatusCode) {
-    (jar.remove(Cookie::build(COOKIE).path("/")), StatusCode::NO_CONTENT)
+pub async fn logout(_: OwnOrigin, State(api): State<Api>, jar: CookieJar) -> (CookieJar, Result<StatusCode, ApiError>) {
+    let ended = match jar.get(COOKIE) {
+        Some(cookie) => api.auth.end_session(cookie.value()).await,
+        None => Ok(None),
+    };
+    let answer = ended.map(|me| {
+        me.iter().for_each(|me| tracing::info!(who = me.name, "logged out"));
+        StatusCode::NO_CONTENT
+    });
+    (jar.remove(Cookie::build(COOKIE).path("/")), answer)
 }
 
 /// A request that no page of another origin sent: nobody is logged in or out by a foreign page. A program sends no

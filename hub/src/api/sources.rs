@@ -1,14 +1,14 @@
 //! Where the desired state comes from, beside what people do.
 
 use active_monitor_core::gitops::Kind;
-use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::view::{List, Problem, SourceView};
 use axum::extract::State;
-use tokio::sync::MutexGuard;
 
 use super::Api;
 use super::problem::ApiError;
 use crate::auth::Viewer;
+use crate::owner::ChangeError;
+use crate::source::Held;
 
 /// The folder that the hub keeps the fleet like, and what became of it; none where the hub has no such folder.
 #[utoipa::path(
@@ -24,8 +24,8 @@ pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<SourceVi
 
 impl Api {
     /// Lets a person change an object that is not Git's. It cannot become Git's for as long as the answer is held.
-    pub(super) async fn unowned(&self, kind: Kind, name: &str) -> Result<MutexGuard<'_, Ownership>, ApiError> {
-        let ownership = self.app.source.ownership().await;
+    pub(super) async fn unowned(&self, kind: Kind, name: &str) -> Result<Held<'_>, ApiError> {
+        let ownership = self.app.source.ownership().await.map_err(ChangeError::Store)?;
         match ownership.refuses(kind, name) {
             Some(why) => Err(ApiError::Conflict(why)),
             None => Ok(ownership),
@@ -38,8 +38,8 @@ impl Api {
         cluster: &str,
         labels: impl Iterator<Item = &'a String>,
         annotations: impl Iterator<Item = &'a String>,
-    ) -> Result<MutexGuard<'_, Ownership>, ApiError> {
-        let ownership = self.app.source.ownership().await;
+    ) -> Result<Held<'_>, ApiError> {
+        let ownership = self.app.source.ownership().await.map_err(ChangeError::Store)?;
         match ownership.refuses_keys(cluster, labels, annotations) {
             Some(why) => Err(ApiError::Conflict(why)),
             None => Ok(ownership),

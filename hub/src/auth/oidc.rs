@@ -16,7 +16,7 @@ use rand::RngCore;
 use reqwest::Url;
 use subtle::ConstantTimeEq;
 
-use super::sessions::Sessions;
+use super::sessions::{Ended, Session, Sessions};
 use crate::store::{Store, StoreError};
 use provider::{Known, Provider};
 
@@ -27,7 +27,7 @@ mod provider;
 mod tests;
 
 pub use args::{OidcArgs, OidcArgsError};
-pub use claims::ClaimsError;
+pub use claims::{ClaimsError, NAME_PREFIX, person};
 
 /// Why nobody was logged in.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +154,15 @@ impl Oidc {
         Ok((me, session))
     }
 
-    /// Whose session or ID token this is; `None` when nobody's.
-    pub async fn identify(&self, text: &str) -> Option<Me> {
-        if let Some(me) = self.sessions.open(text, Timestamp::now()) {
-            return Some(me);
+    /// The session that this is, where its time is not over.
+    pub fn session(&self, text: &str) -> Option<Session> {
+        self.sessions.open(text, Timestamp::now())
+    }
+
+    /// Whose session or ID token this is; `None` when nobody's, or when the session was ended.
+    pub async fn identify(&self, text: &str, ended: &Ended) -> Option<Me> {
+        if let Some(session) = self.session(text) {
+            return (!ended.has(&session)).then_some(session.me);
         }
         // Three parts: the form of a signed token. For anything else nobody is asked.
         if text.split('.').count() != 3 {

@@ -11,16 +11,30 @@ use crate::store::StoreError;
 use crate::store::postgres::replicas::Alone;
 
 /// What is to be read again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// The records of clusters.
     pub(crate) clusters: bool,
     /// The definitions.
     pub(crate) definitions: bool,
-    /// What agents said of them.
-    pub(crate) statuses: bool,
+    /// What the agents of these clusters said of them.
+    pub(crate) statuses: Which,
     /// Whether the store came back from the past.
     pub(crate) restore: bool,
+}
+
+/// Some clusters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// By name.
+    Named(BTreeSet<String>),
+}
+
+impl Default for Which {
+    fn default() -> Which {
+        Which::Named(BTreeSet::new())
+    }
 }
 
 impl Request {
@@ -54,13 +68,17 @@ impl Desired {
         if !requests.iter().any(Request::is_change) {
             return None;
         }
-        let all = Stale { clusters: true, definitions: true, statuses: false, restore: true };
+        let all = Stale { clusters: true, definitions: true, statuses: Which::default(), restore: true };
         let alone = peers.store.alone().await;
         match (&alone, self.reload(all, fleet).await) {
             (Ok(_), Ok(())) => {}
             // A replica that hangs must not keep the others from changes; where the data base fails, the change does too.
             (Err(error), _) => tracing::warn!(%error, "changes of other replicas are not waited for"),
             (Ok(_), Err(error)) => tracing::warn!(%error, "changes of other replicas are not read"),
+        }
+        // When a cluster is added depends on when its namesake was removed.
+        if let Err(error) = self.terms.revocations.learn().await {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "revocations of others are not read");
         }
         alone.ok()
     }
@@ -74,9 +92,7 @@ impl Desired {
         if clusters {
             is_news |= self.reload_clusters(fleet).await?;
         }
-        if statuses {
-            is_news |= self.reload_statuses().await.map_err(ChangeError::Store)?;
-        }
+        is_news |= self.reload_statuses(statuses).await.map_err(ChangeError::Store)?;
         if restore {
             let stored = self.store.restore().await.map_err(ChangeError::Store)?;
             if stored != self.restore {
@@ -146,18 +162,29 @@ impl Desired {
     }
 
     /// What agents said at this replica and is not stored yet stays.
-    async fn reload_statuses(&mut self) -> Result<bool, StoreError> {
+    async fn reload_statuses(&mut self, which: Which) -> Result<bool, StoreError> {
+        let rows = match (&which, &self.terms.peers) {
+            (Which::Named(names), _) if names.is_empty() => return Ok(false),
+            (Which::Named(names), Some(peers)) => peers.store.definition_statuses(names).await?,
+            (Which::Named(_) | Which::All, _) => self.store.definition_statuses().await?,
+        };
         let mut stored = BTreeMap::<String, BTreeMap<_, _>>::new();
-        for (cluster, status) in self.store.definition_statuses().await? {
+        for (cluster, status) in rows {
             stored.entry(cluster).or_default().insert(status.name.clone(), status);
         }
-        for cluster in &self.unsaved {
-            stored.remove(cluster);
-            stored.extend(self.statuses.get_key_value(cluster).map(|(name, known)| (name.clone(), known.clone())));
+        let names = match which {
+            Which::Named(names) => names,
+            Which::All => self.statuses.keys().chain(stored.keys()).cloned().collect(),
+        };
+        let mut is_news = false;
+        for name in names.into_iter().filter(|name| !self.unsaved.contains(name) && self.records.contains_key(name)) {
+            let new = stored.remove(&name);
+            is_news |= self.statuses.get(&name) != new.as_ref();
+            match new {
+                Some(new) => drop(self.statuses.insert(name, new)),
+                None => drop(self.statuses.remove(&name)),
+            }
         }
-        stored.retain(|cluster, _| self.records.contains_key(cluster));
-        let is_news = self.statuses != stored;
-        self.statuses = stored;
         Ok(is_news)
     }
 

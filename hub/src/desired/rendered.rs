@@ -6,6 +6,7 @@ use std::sync::Arc;
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::definition::render::{ClusterFacts, render};
 use active_monitor_core::definition::select::matches;
+use active_monitor_core::names;
 use active_monitor_core::session::frame::{Definition, DefinitionStatus, MAX_HUB_FRAME_BYTES};
 use active_monitor_core::view::DefinitionClusterStatus;
 
@@ -28,6 +29,8 @@ struct OfCluster {
     made: BTreeMap<String, Result<Definition, String>>,
     /// Of all that can be sent.
     bytes: usize,
+    /// Why nothing is sent; absent where the cluster is not cordoned.
+    cordon: Option<String>,
 }
 
 impl OfCluster {
@@ -91,7 +94,8 @@ impl Rendered {
         record: &ClusterRecord,
         definitions: impl Iterator<Item = (&'a String, u64, &'a FleetHealthCheck)>,
     ) {
-        let mut of_cluster = OfCluster::default();
+        let cordon = record.annotations.get(names::CORDON_ANNOTATION).cloned();
+        let mut of_cluster = OfCluster { cordon, ..OfCluster::default() };
         for (name, generation, definition) in definitions {
             of_cluster.set(name, one(name, generation, definition, record));
         }
@@ -107,6 +111,11 @@ impl Rendered {
         for of_cluster in self.clusters.values_mut() {
             of_cluster.set(name, None);
         }
+    }
+
+    /// Whether nothing is sent to a cluster: it keeps what it has.
+    pub(super) fn is_cordoned(&self, cluster: &str) -> bool {
+        self.clusters.get(cluster).is_some_and(|of_cluster| of_cluster.cordon.is_some())
     }
 
     /// The set of a cluster. What cannot be filled in, read or sent is in it without a HealthCheck: the cluster keeps
@@ -143,21 +152,27 @@ impl Rendered {
         let is_unreadable = self.unreadable.contains(name);
         let clusters = self.clusters.iter().filter_map(|(cluster, of_cluster)| {
             let said = said.get(cluster).and_then(|statuses| statuses.get(name));
+            let is_current = said.is_some_and(|said| said.generation == generation);
             let (result, message) = match (of_cluster.made.get(name), said) {
                 (None, None) => return None,
                 (_, _) if is_unreadable => (None, "the hub cannot read it; what is there stays".to_owned()),
-                (None, Some(_)) => (None, "no longer selected; it is being withdrawn".to_owned()),
                 (Some(Err(why)), _) => (None, why.clone()),
                 (Some(Ok(_)), _) if of_cluster.is_too_large() => (None, too_large(of_cluster.bytes)),
-                (Some(Ok(_)), None) => (None, String::new()),
-                (Some(Ok(_)), Some(said)) if said.generation != generation => (None, String::new()),
-                (Some(Ok(_)), Some(said)) => (Some(said.result), said.message.clone()),
+                (Some(Ok(_)), Some(said)) if is_current => (Some(said.result), said.message.clone()),
+                (_, _) if of_cluster.cordon.is_some() => (None, cordoned(of_cluster.cordon.as_deref())),
+                (None, Some(_)) => (None, "no longer selected; it is being withdrawn".to_owned()),
+                (Some(Ok(_)), _) => (None, String::new()),
             };
             let observed_generation = said.map_or(0, |said| said.generation);
             Some(DefinitionClusterStatus { cluster: cluster.clone(), result, observed_generation, message })
         });
         clusters.collect()
     }
+}
+
+fn cordoned(why: Option<&str>) -> String {
+    let why = why.filter(|why| !why.is_empty()).map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("the cluster is cordoned{why}: it keeps what it has")
 }
 
 fn too_large(bytes: usize) -> String {

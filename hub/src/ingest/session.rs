@@ -34,13 +34,16 @@ use crate::refusals::Refused;
 use crate::store::{Recorded, Store, StoreError};
 
 /// Reports that may be under way without an ack.
-const MAX_UNACKED: u32 = 512;
+pub(super) const MAX_UNACKED: u32 = 512;
 /// Heartbeats in a lease.
 const HEARTBEATS_PER_LEASE: u32 = 3;
 /// How long an agent may leave a frame unread before its session ends.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that the first frame is left unread because the cluster has sent more than its rate: an agent waits 10 s for
+/// the answer, and must not be kept out for good.
+const MAX_DOOR_WAIT: Duration = Duration::from_secs(5);
 /// Wait before dialling again, by the reason to go.
 const RETRY_SOON_MS: u32 = 1_000;
 const RETRY_LATER_MS: u32 = 60_000;
@@ -122,7 +125,9 @@ impl Session {
         let expires = tokio::time::sleep(clock::until(identity.not_after));
         let hello = tokio::time::sleep(HELLO_TIMEOUT);
         tokio::pin!(expires, hello);
-        let stop = self.shared.stop.clone();
+        let (stop, outgoing) = (self.shared.stop.clone(), self.outgoing.clone());
+        self.pay(pace::SESSION_COST);
+        self.read_at = self.read_at.min(Instant::now() + MAX_DOOR_WAIT);
         loop {
             let input = tokio::select! {
                 frame = paced(self.read_at, &mut frames) => match self.frame(frame).await {
@@ -162,6 +167,8 @@ impl Session {
                     }
                     None => go_away("the certificate has expired", RETRY_SOON_MS),
                 },
+                // Nothing is read while the first frame has to wait, not even that the agent has gone.
+                () = outgoing.closed(), if self.epoch.is_none() => return Ended,
                 () = &mut hello, if self.epoch.is_none() => go_away("no Hello came", RETRY_SOON_MS),
                 () = stop.cancelled() => go_away("the hub is stopping", RETRY_SOON_MS),
             };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use active_monitor_core::session::frame::AgentFrame;
+use active_monitor_core::session::pace::{BURST, RATE, SESSION_COST};
 use active_monitor_core::view::{CheckStatus, ClusterStatus};
 use jiff::SignedDuration;
 
@@ -19,6 +21,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The hub's: between two pings, and for the answer.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = LEASE;
+/// The longest that a first frame waits to be read.
+const DOOR_WAIT: Duration = Duration::from_secs(5);
 
 async fn sleep(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -40,6 +44,16 @@ async fn connected(world: &World, agent: &Agent) {
             && world.check_status(&agent.cluster) == Some(CheckStatus::Succeeded)
     };
     within(HEARTBEAT, "green check", is_green).await;
+}
+
+/// For ten seconds each report of an agent is acked as soon as it speaks.
+async fn reports_at_once(agent: &Agent) {
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        agent.report();
+        within(HEARTBEAT + Duration::from_millis(100), "ack", || agent.known.lock().reports.is_empty()).await;
+        sleep(1).await;
+    }
 }
 
 /// A seeded sequence.
@@ -215,6 +229,81 @@ async fn a_session_ends_with_its_certificate_unless_that_was_renewed() {
         assert_eq!((known.sessions, known.farewells.len()), (1, 0), "{:?}", known.farewells);
         assert!(known.renewals >= 4, "{}", known.renewals);
     }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_renewed_a_hundred_times_under_load_in_one_session() {
+    const LIFE: u64 = 300;
+    let mut world = World::with_certificates(Duration::from_secs(LIFE)).await;
+    let agent = world.agent("a").await;
+    connected(&world, &agent).await;
+    let first = agent.known.lock().identity.clone();
+    // Renewed at two thirds, seen with the next sign of life.
+    for _ in 0..102 * (LIFE * 2 / 3 + HEARTBEAT.as_secs()) {
+        agent.report();
+        sleep(1).await;
+    }
+    sleep(2 * HEARTBEAT.as_secs()).await;
+    let (renewals, reported) = {
+        let known = agent.known.lock();
+        assert_eq!((known.sessions, known.farewells.len(), known.reports.len()), (1, 0, 0), "{:?}", known.farewells);
+        assert_ne!(known.identity.key_hash, first.key_hash);
+        (known.renewals, known.reported)
+    };
+    assert!(renewals >= 100, "{renewals}");
+    assert_eq!(world.history("a").await, (reported, reported));
+    assert!(world.times("a", ClusterStatus::Reconnecting).is_empty());
+    assert!(world.times("a", ClusterStatus::Unreachable).is_empty());
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dialling_again_with_a_first_frame_that_cannot_be_read_is_paced_and_costs_no_other_cluster() {
+    const DIALS: u64 = 300;
+    let mut world = World::new().await;
+    let [bad, other] = [world.agent("bad").await, world.agent("other").await];
+    connected(&world, &bad).await;
+    bad.stop();
+    sleep(60).await;
+    let mut hello = bad.hello();
+    hello.cluster = "c".repeat(5000);
+    let unreadable = AgentFrame::Hello(hello);
+    let dials = async {
+        let began = tokio::time::Instant::now();
+        for _ in 0..DIALS {
+            let refused = bad.begin_with(unreadable.clone().into()).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+        }
+        began.elapsed()
+    };
+    let (took, ()) = tokio::join!(dials, reports_at_once(&other));
+    let least = Duration::from_millis((DIALS * SESSION_COST - BURST) * 1000 / RATE);
+    assert!(took >= least && took <= least + Duration::from_secs(1), "{took:?} instead of {least:?}");
+    // Whoever has it right again is let in, although the bucket is empty.
+    bad.restart();
+    within(DOOR_WAIT + HEARTBEAT, "session", || world.check_status("bad") == Some(CheckStatus::Succeeded)).await;
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_read_at_the_rate_and_what_another_cluster_reports_is_recorded_at_once() {
+    const FLOOD: u64 = 30_000;
+    let mut world = World::new().await;
+    let [floods, other] = [world.agent("floods").await, world.agent("other").await];
+    connected(&world, &floods).await;
+    connected(&world, &other).await;
+    floods.stop();
+    sleep(60).await;
+    let (took, ()) = tokio::join!(floods.flood(FLOOD), reports_at_once(&other));
+    // The session and its snapshot come first.
+    let least = Duration::from_millis((FLOOD + SESSION_COST + 1 - BURST) * 1000 / RATE);
+    let took = took.unwrap();
+    assert!(
+        took >= least - Duration::from_millis(100) && took <= least + Duration::from_secs(1),
+        "{took:?}, {least:?}"
+    );
+    assert_eq!(world.history("floods").await, (FLOOD, FLOOD));
     world.stop().await;
 }
 

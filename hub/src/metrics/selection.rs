@@ -4,16 +4,20 @@
 //! quotes. As there, a missing label is an empty one, regular expressions are anchored, and at least one matcher must not
 //! match the empty text.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 /// The most selectors in one request.
 const MAX_SELECTORS: usize = 100;
+/// The most regular expressions in one request.
+const MAX_PATTERNS: usize = 100;
+/// What a regular expression may take as it is compiled, and again while it is used, bytes.
+const MAX_PATTERN_BYTES: usize = 256 * 1024;
 /// The longest selector.
 const MAX_BYTES: usize = 4096;
 
 /// What is wanted: the series that any of the selectors picks.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Selection {
+pub enum Selection {
     /// Every series.
     #[default]
     All,
@@ -23,7 +27,7 @@ pub(crate) enum Selection {
 
 /// One vector selector.
 #[derive(Clone, Debug)]
-pub(crate) struct Selector(Vec<Matcher>);
+pub struct Selector(Vec<Matcher>);
 
 #[derive(Clone, Debug)]
 struct Matcher {
@@ -56,16 +60,18 @@ impl Selection {
     ///
     /// # Errors
     /// Which selector is wrong, and why.
-    pub(crate) fn parse(texts: &[String]) -> Result<Selection, String> {
+    pub fn parse(texts: &[String]) -> Result<Selection, String> {
         if texts.is_empty() || texts.len() > MAX_SELECTORS {
             return Err(format!("match[]: give 1 to {MAX_SELECTORS} selectors, such as {{cluster=\"prod-eu-1\"}}"));
         }
-        let selector = |text: &String| Selector::parse(text).map_err(|why| format!("match[]: {text:?}: {why}"));
-        Ok(Selection::Any(texts.iter().map(selector).collect::<Result<_, _>>()?))
+        let mut patterns = MAX_PATTERNS;
+        let mut selector =
+            |text: &String| Selector::parse(text, &mut patterns).map_err(|why| format!("match[]: {text:?}: {why}"));
+        Ok(Selection::Any(texts.iter().map(&mut selector).collect::<Result<_, _>>()?))
     }
 
     /// Whether a family of this name can have a series that is wanted.
-    pub(super) fn picks_family(&self, name: &str) -> bool {
+    pub fn picks_family(&self, name: &str) -> bool {
         match self {
             Selection::All => true,
             Selection::Any(selectors) => selectors.iter().any(|selector| {
@@ -75,7 +81,7 @@ impl Selection {
     }
 
     /// Whether the series with this name and these labels is wanted. A label that it lacks is the empty text.
-    pub(super) fn picks<'a>(&self, name: &'a str, labels: impl Fn(&str) -> &'a str) -> bool {
+    pub fn picks<'a>(&self, name: &'a str, labels: impl Fn(&str) -> &'a str) -> bool {
         let picks =
             |matcher: &Matcher| matcher.picks(if matcher.label == NAME { name } else { labels(&matcher.label) });
         match self {
@@ -86,7 +92,8 @@ impl Selection {
 }
 
 impl Selector {
-    fn parse(text: &str) -> Result<Selector, String> {
+    /// `patterns` is how many regular expressions it may have; those that it has are taken off.
+    fn parse(text: &str, patterns: &mut usize) -> Result<Selector, String> {
         if text.len() > MAX_BYTES {
             return Err(format!("it is longer than {MAX_BYTES} bytes"));
         }
@@ -100,7 +107,7 @@ impl Selector {
         if name.is_empty() || !rest.0.is_empty() {
             rest.expect('{')?;
             while !rest.take("}") {
-                matchers.push(rest.matcher()?);
+                matchers.push(rest.matcher(patterns)?);
                 if !rest.take(",") {
                     rest.expect('}')?;
                     break;
@@ -144,7 +151,7 @@ impl<'a> Rest<'a> {
         Err(format!("{token:?} is expected before {found}"))
     }
 
-    fn matcher(&mut self) -> Result<Matcher, String> {
+    fn matcher(&mut self, patterns: &mut usize) -> Result<Matcher, String> {
         let label = self.word(|c| c.is_ascii_alphanumeric() || c == '_').to_owned();
         if label.is_empty() {
             return Err(format!("a label's name is expected before {:?}", self.0));
@@ -156,8 +163,12 @@ impl<'a> Rest<'a> {
         };
         let value = self.string()?;
         let test = if is_pattern {
-            let pattern = Regex::new(&format!("^(?s:{value})$"));
-            Test::Matches(pattern.map_err(|_| format!("{value:?} is no regular expression that can be used"))?)
+            *patterns = patterns
+                .checked_sub(1)
+                .ok_or_else(|| format!("there are more than {MAX_PATTERNS} regular expressions in the request"))?;
+            Test::Matches(
+                anchored(&value).ok_or_else(|| format!("{value:?} is no regular expression that can be used"))?,
+            )
         } else {
             Test::Equal(value)
         };
@@ -188,6 +199,15 @@ impl<'a> Rest<'a> {
         }
         Err("a text does not end".to_owned())
     }
+}
+
+/// The pattern for whole values. It must be one by itself: `a)|(b` would get out of the anchors.
+fn anchored(pattern: &str) -> Option<Regex> {
+    let compile = |text: &str| {
+        RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES).build().ok()
+    };
+    compile(pattern)?;
+    compile(&format!("^(?s:{pattern})$"))
 }
 
 #[cfg(test)]
@@ -243,6 +263,8 @@ mod tests {
             (r#"up{a="x}"#, "does not end"),
             (r#"up{a="\q"}"#, r"the escape \q"),
             (r#"up{a=~"("}"#, "no regular expression"),
+            ("up{a=~\"x)|(y\"}", "no regular expression"),
+            ("up{a=~\"(.{1000}){1000}\"}", "no regular expression"),
             (r#"up{a="x" b="y"}"#, "'}' is expected"),
             ("up offset 5m", "'{' is expected before \"offset 5m\""),
             ("sum(up)", "'{' is expected"),
@@ -256,6 +278,9 @@ mod tests {
         assert!(Selection::parse(&[]).is_err());
         assert!(Selection::parse(&vec!["up".to_owned(); 101]).is_err());
         assert!(Selection::parse(&["x".repeat(5000)]).is_err());
+        let patterns = |count: usize| format!("{{{}}}", "a=~\"x\",".repeat(count));
+        assert!(Selection::parse(&[patterns(60), patterns(40)]).is_ok());
+        assert!(Selection::parse(&[patterns(60), patterns(41)]).unwrap_err().contains("more than 100 regular"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Peers, commands, elsewhere};
-use crate::desired::Stale;
+use crate::desired::{Stale, Which};
 use crate::owner::{self, ChangeError, FleetHandle};
 use crate::store::postgres::replicas::{Followed as Read, FollowedCluster, Topic};
 use crate::store::{CheckKey, Store, StoreError};
@@ -66,7 +66,7 @@ impl Follower {
         let stale = Stale {
             clusters: news(Topic::Clusters),
             definitions: news(Topic::Definitions),
-            statuses: news(Topic::DefinitionStatuses),
+            statuses: if is_all { Which::All } else { Which::Named(named(&topics, Topic::DefinitionStatuses)) },
             restore: news(Topic::Restore),
         };
         // First the clusters, since nothing is shown of one that is not known.
@@ -87,11 +87,19 @@ impl Follower {
         if news(Topic::Acknowledgements) {
             self.acknowledge().await?;
         }
+        if news(Topic::Foreign) {
+            let named = (!is_all).then(|| named(&topics, Topic::Foreign));
+            for (cluster, cluster_uid, ago) in self.peers.store.foreign(named.as_ref()).await? {
+                let at = began.checked_sub(ago).unwrap_or(Timestamp::MIN);
+                self.send(Change::Foreign { cluster, cluster_uid, at }).await;
+            }
+        }
         if news(Topic::Commands) {
             commands::round(&self.peers, &self.fleet).await?;
         }
-        for topic in topics.iter().map(|(topic, _)| *topic).collect::<BTreeSet<_>>() {
-            self.peers.tell(topic);
+        match is_all {
+            true => self.peers.tell_all(),
+            false => topics.iter().for_each(|(topic, _)| self.peers.tell(*topic)),
         }
         self.revision = revision;
         Ok(())
@@ -112,6 +120,11 @@ impl Follower {
         // Err means that the hub stops.
         let _ = self.fleet.change(change).await;
     }
+}
+
+/// The clusters of which something of this topic was written.
+fn named(topics: &BTreeSet<(Topic, String)>, of: Topic) -> BTreeSet<String> {
+    topics.iter().filter(|(topic, _)| *topic == of).map(|(_, cluster)| cluster.clone()).collect()
 }
 
 /// The checks whose acknowledgement is shown, each without one.

@@ -68,7 +68,8 @@ impl Hub {
         let fleet = owner::start(Arc::clone(&store), Terms::of_a_test(data), &tasks).await.unwrap();
         let args = GitArgs { git_folder: folder, git_allow_empty: false };
         let source = Arc::new(Source::load(args, store.as_ref()).await.unwrap());
-        tasks.supervise("source", run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), tasks.stop_token()));
+        tasks
+            .supervise("source", run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), None, tasks.stop_token()));
         Hub { store, fleet, source, tasks }
     }
 

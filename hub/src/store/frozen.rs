@@ -81,6 +81,8 @@ frozen! {
     api_tokens() -> Vec<ApiToken>;
     put_api_token(token: &ApiToken) -> ();
     delete_api_token(name: &str) -> ();
+    ended_sessions() -> Vec<(String, Timestamp)>;
+    end_sessions(subject: &str, at: Timestamp, over: Timestamp) -> ();
     audit(entry: &AuditEntry) -> ();
     audit_log(limit: u32) -> Vec<AuditEntry>;
     prune(what: Expired, before: Timestamp, limit: u32) -> u64;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,6 +17,9 @@ use super::postgres::replicas::Replicas;
 use super::postgres::{Claim, PostgresStore, Share};
 use super::sqlite::SqliteStore;
 use super::{Store, StoreError};
+
+/// Between two looks for changes that all have followed.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// A location as it was given: `sqlite:DIR`, `postgres://…`, or `file:PATH` of a file that holds one of them.
 #[derive(Clone)]
@@ -187,9 +191,25 @@ fn of_postgres(
     (store, claim): (PostgresStore, Claim),
     replicas: impl FnOnce(&PostgresStore) -> Option<Arc<Replicas>>,
 ) -> Opened {
-    let hold: Hold = Box::new(move |stop| claim.hold(stop).boxed());
-    let (collectors, replicas) = (store.collectors(), replicas(&store));
+    let (collectors, replicas, held) = (store.collectors(), replicas(&store), store.clone());
+    let hold: Hold = Box::new(move |stop| hold(claim, held, stop).boxed());
     Opened { store: Arc::new(store), replicas, collectors, claim: Some(hold) }
+}
+
+/// Holds the claim until `stop`, and forgets changes meanwhile: in a hub that is alone nobody follows them.
+async fn hold(claim: Claim, store: PostgresStore, stop: CancellationToken) -> Result<(), StoreError> {
+    let forget = async {
+        loop {
+            if let Err(error) = store.forget_changes().await {
+                tracing::warn!(%error, "changes that all have followed are not forgotten");
+            }
+            tokio::time::sleep(FORGET_EVERY).await;
+        }
+    };
+    tokio::select! {
+        ended = claim.hold(stop) => ended,
+        never = forget => never,
+    }
 }
 
 #[cfg(test)]

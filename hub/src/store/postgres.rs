@@ -92,6 +92,15 @@ impl PostgresStore {
         self.metrics.collectors()
     }
 
+    /// Forgets what was noted of changes for replicas, once everybody has had the time to follow. Changes are noted in a hub
+    /// that is alone too.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn forget_changes(&self) -> Result<(), StoreError> {
+        within(replicas::changes::forget(&self.pool)).await
+    }
+
     /// The same store. What only one replica may write is refused once another has taken the lease over.
     fn fenced(&self, lease: &Lease) -> PostgresStore {
         PostgresStore { fence: Some(lease.clone()), ..self.clone() }
@@ -207,7 +216,7 @@ impl Store for PostgresStore {
     }
 
     async fn definition_statuses(&self) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
-        within(definitions::statuses(&self.pool)).await
+        within(definitions::statuses(&self.pool, None)).await
     }
 
     async fn put_definition_statuses(&self, cluster: &str, statuses: Vec<DefinitionStatus>) -> Result<(), StoreError> {
@@ -236,6 +245,14 @@ impl Store for PostgresStore {
 
     async fn delete_api_token(&self, name: &str) -> Result<(), StoreError> {
         self.write(access::delete_token(&self.pool, name)).await
+    }
+
+    async fn ended_sessions(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        within(access::ended_sessions(&self.pool)).await
+    }
+
+    async fn end_sessions(&self, subject: &str, at: Timestamp, over: Timestamp) -> Result<(), StoreError> {
+        self.write(access::end_sessions(&self.pool, subject, at, over)).await
     }
 
     async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
@@ -271,7 +288,7 @@ impl Store for PostgresStore {
         key: &CheckKey,
         acknowledgement: Option<&Acknowledgement>,
     ) -> Result<(), StoreError> {
-        self.write(care::put_acknowledgement(&self.pool, key, acknowledgement)).await
+        self.write(care::put_acknowledgement(&self.pool, self.fence.as_ref(), key, acknowledgement)).await
     }
 
     async fn record_transitions(&self, life: Life, transitions: Vec<(CheckKey, Transition)>) -> Result<(), StoreError> {
@@ -348,6 +365,6 @@ impl Store for PostgresStore {
     }
 
     async fn put_ownership(&self, ownership: Option<&Ownership>) -> Result<(), StoreError> {
-        self.write(source::put_ownership(&self.pool, ownership)).await
+        self.write(source::put_ownership(&self.pool, self.fence.as_ref(), ownership)).await
     }
 }

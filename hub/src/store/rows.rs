@@ -192,6 +192,10 @@ pub(super) fn api_token(row: &impl Fields) -> Result<ApiToken, StoreError> {
     Ok(ApiToken { name: owned(row, "name")?, role, hash: hash(row, "hash")?, created_at: time(row, "created_at")? })
 }
 
+pub(super) fn ended_session(row: &impl Fields) -> Result<(String, Timestamp), StoreError> {
+    Ok((owned(row, "subject")?, time(row, "at")?))
+}
+
 pub(super) fn audit(row: &impl Fields) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
         at: time(row, "at")?,

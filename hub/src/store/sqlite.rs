@@ -495,6 +495,15 @@ impl Store for SqliteStore {
         self.write(move |db| async move { access::delete_token(db, &name).await }.boxed()).await
     }
 
+    async fn ended_sessions(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        access::ended_sessions(&self.readers).await
+    }
+
+    async fn end_sessions(&self, subject: &str, at: Timestamp, over: Timestamp) -> Result<(), StoreError> {
+        let subject = subject.to_owned();
+        self.write(move |db| async move { access::end_sessions(db, &subject, at, over).await }.boxed()).await
+    }
+
     async fn audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
         let entry = entry.clone();
         self.write(move |db| async move { access::audit(db, entry).await }.boxed()).await

@@ -125,3 +125,54 @@ async fn a_set_that_a_label_makes_too_large_is_shown_and_changes_nothing_in_the_
     drop(session);
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn a_cordoned_cluster_keeps_what_it_has_until_it_is_uncordoned() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let fleet = &hub.hub.fleet;
+    fleet.patch_cluster("berlin", env("prod")).await.unwrap();
+    fleet.put_definition(definition("dns", "first")).await.unwrap();
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    let (nonce, pushed) = session.definitions().await;
+    assert!(pushed[0].contains("first"));
+    let applied = DefinitionStatus {
+        name: "dns".into(),
+        generation: 1,
+        result: DefinitionResult::Applied,
+        message: String::new(),
+    };
+    session.send(AgentFrame::DefinitionsStatus { nonce, statuses: vec![applied] }).await;
+    let status = |name: &str| fleet.definitions()[name].clusters[0].clone();
+    eventually("a status", || status("dns").result.is_some()).await;
+
+    let cordon = |why: Option<&str>| ClusterPatch {
+        labels: BTreeMap::new(),
+        annotations: [(CORDON_ANNOTATION.to_owned(), why.map(str::to_owned))].into(),
+    };
+    fleet.patch_cluster("berlin", cordon(Some("ticket 7"))).await.unwrap();
+    assert_eq!(status("dns").result, Some(DefinitionResult::Applied), "what it has is what it shall have");
+    fleet.put_definition(definition("dns", "second")).await.unwrap();
+    fleet.put_definition(definition("new", "third")).await.unwrap();
+    for name in ["dns", "new"] {
+        let of = status(name);
+        let said = "the cluster is cordoned (ticket 7): it keeps what it has";
+        assert_eq!((of.result, of.message.as_str()), (None, said), "{name}");
+    }
+    // A new session, of the same hub or of one that was restarted, gets nothing either.
+    drop(session);
+    let (session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    drop(session);
+    fleet.delete_definition("dns").await.unwrap();
+    hub.stop().await;
+    let hub = Running::start(dir.path()).await;
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    hub.hub.fleet.patch_cluster("berlin", cordon(None)).await.unwrap();
+    // The first that it gets is what holds now.
+    let (_, pushed) = session.definitions().await;
+    assert!(pushed.len() == 1 && pushed[0].contains("third"), "{pushed:?}");
+    drop(session);
+    hub.stop().await;
+}

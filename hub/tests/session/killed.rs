@@ -51,7 +51,7 @@ impl Balancer {
 }
 
 /// A hub that is a process.
-struct Replica {
+pub(super) struct Replica {
     data: TempDir,
     store: String,
     agents: SocketAddr,
@@ -60,13 +60,24 @@ struct Replica {
 }
 
 impl Replica {
-    fn new(store: String) -> Replica {
+    pub(super) fn new(store: String) -> Replica {
         let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         Replica { data: TempDir::new().unwrap(), store, agents: free(), admin: free(), process: None }
     }
 
     /// Returns once it is ready.
     async fn start(&mut self) {
+        self.spawn();
+        within("ready hub", async {
+            while !self.is_ready().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits for nothing.
+    pub(super) fn spawn(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_active-monitor-hub"));
         command.args(["--replicated", "--enrolment-listen", "127.0.0.1:0", "--people-listen", "127.0.0.1:0"]);
         command.arg("--data-dir").arg(self.data.path()).args(["--store", &self.store]);
@@ -74,12 +85,6 @@ impl Replica {
         let log = std::fs::File::options().create(true).append(true).open(self.data.path().join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
         self.process = Some(command.spawn().unwrap());
-        within("ready hub", async {
-            while !self.is_ready().await {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
     }
 
     async fn is_ready(&self) -> bool {

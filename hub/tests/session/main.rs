@@ -5,6 +5,7 @@
 mod certificates;
 mod commands;
 mod definitions;
+mod duties;
 mod enrolment;
 mod hostile;
 mod identity;
@@ -30,6 +31,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use active_monitor_core::definition::{FleetHealthCheck, parse};
+use active_monitor_core::names::CORDON_ANNOTATION;
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{
     AgentFrame, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome,

@@ -177,6 +177,10 @@ async fn a_session_that_moves_ends_at_the_replica_it_comes_from() {
     // The identity in another cluster disturbs neither.
     let mut stolen = agent.dial(&two.two, hello("berlin", "uid-2", "x")).await.unwrap();
     assert!(stolen.go_away().await.contains("uid-2"));
+    for hub in [&two.one, &two.two] {
+        let message = || hub.hub.fleet.view().clusters["berlin"].view.message.clone();
+        eventually("who was refused", || message().contains("uid-2")).await;
+    }
     second.send(AgentFrame::reports(vec![report(2)])).await;
     assert_eq!(second.ack().await, 2);
 }

@@ -346,6 +346,14 @@ async fn tokens_and_the_audit_log_are_kept(backend: Backend) {
     assert_eq!(store.api_tokens().await.unwrap(), [token(Role::Operator)]);
     store.delete_api_token("ops").await.unwrap();
     assert!(store.api_tokens().await.unwrap().is_empty());
+    for (subject, second) in [("s1", 5), ("oidc:ann", 9), ("oidc:ann", 7), ("s2", 10)] {
+        store.end_sessions(subject, at(second), at(0)).await.unwrap();
+    }
+    let ended =
+        |all: &[(&str, i64)]| all.iter().map(|(name, second)| ((*name).to_owned(), at(*second))).collect::<Vec<_>>();
+    assert_eq!(store.ended_sessions().await.unwrap(), ended(&[("oidc:ann", 9), ("s1", 5), ("s2", 10)]));
+    store.end_sessions("s3", at(20), at(10)).await.unwrap();
+    assert_eq!(store.ended_sessions().await.unwrap(), ended(&[("s2", 10), ("s3", 20)]), "what is over is forgotten");
     for object in ["a", "b"] {
         let line = AuditEntry { at: at(1), who: "ops".into(), action: "cluster.add".into(), object: object.into() };
         store.audit(&line).await.unwrap();

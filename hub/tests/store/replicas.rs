@@ -10,9 +10,10 @@ use active_monitor_hub::store::postgres::replicas::{
     Command, Followed, FollowedCluster, Lease, Publication, Replicas, Shown, Topic,
 };
 use active_monitor_hub::store::postgres::{PostgresStore, Share};
-use active_monitor_hub::store::{ClusterRecord, EnrolmentToken, Expired, Store, StoreError};
+use active_monitor_hub::store::{CheckKey, ClusterRecord, EnrolmentToken, Expired, Store, StoreError};
 use futures::StreamExt;
 use serde_json::json;
+use sqlx::Connection;
 
 use crate::backends::Backend;
 use crate::postgres::Database;
@@ -20,20 +21,38 @@ use crate::samples::{at, cluster, key, saved};
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// What must not wait for anything.
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("within 20 s")
+}
+
 /// A data base with two replicas on it.
 struct Shared {
     database: Database,
     store: Arc<PostgresStore>,
     one: Arc<Replicas>,
-    two: Replicas,
+    two: Arc<Replicas>,
 }
 
 impl Shared {
     async fn open(test: &str) -> Option<Shared> {
         let database = Database::create(test).await?;
         let (store, _) = PostgresStore::open(database.options(), Share::Replicas).await.unwrap();
-        let (one, two) = (Arc::new(Replicas::new(&store)), Replicas::new(&store));
+        let (one, two) = (Arc::new(Replicas::new(&store)), Arc::new(Replicas::new(&store)));
         Some(Shared { database, store: Arc::new(store), one, two })
+    }
+
+    /// Waits until so many statements wait for a lock.
+    async fn until_waiting(&self, count: i64) {
+        let mut connection = self.database.connect().await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                       AND wait_event_type = 'Lock'";
+        soon(async {
+            while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut connection).await.unwrap() != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
     }
 
     async fn run(&self, sql: &'static str) {
@@ -99,6 +118,8 @@ async fn what_one_replica_does_is_refused_once_another_has_taken_over() {
     assert!(refused(fenced.note_versions(at(3), vec![]).await.err()));
     assert!(refused(fenced.prune(Expired::Runs, at(3), 1).await.err()));
     assert!(refused(fenced.put_incidents(&[]).await.err()));
+    let check = CheckKey { cluster: "a".into(), namespace: "health".into(), name: "dns".into() };
+    assert!(refused(fenced.put_acknowledgement(&check, None).await.err()));
     assert_eq!(shared.store.lives().await.unwrap(), [life(2)]);
 }
 
@@ -107,7 +128,7 @@ async fn a_lease_has_one_holder_and_a_larger_fence_for_each_new_one() {
     let Some(shared) = Shared::open("a_lease_has_one_holder_and_a_larger_fence_for_each_new_one").await else { return };
     let take = async |replica: &Replicas| replica.take_lease("singletons", LONG).await.unwrap();
     let lease = |replica: &Replicas, fence| Lease { name: "singletons", holder: replica.id().to_owned(), fence };
-    let (one, two) = (shared.one.as_ref(), &shared.two);
+    let (one, two) = (shared.one.as_ref(), shared.two.as_ref());
     assert_eq!(take(one).await, Some(lease(one, 1)));
     assert_eq!(take(two).await, None);
     // Prolonged.
@@ -122,6 +143,66 @@ async fn a_lease_has_one_holder_and_a_larger_fence_for_each_new_one() {
     assert_eq!(take(one).await, Some(lease(one, 3)));
     // Another name is another lease.
     assert_eq!(two.take_lease("authority", LONG).await.unwrap().unwrap().fence, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_prolonged_while_a_write_under_it_goes_on_and_taken_over_only_after_it() {
+    let Some(shared) = Shared::open("a_lease_is_prolonged_while_a_write_under_it_goes_on").await else { return };
+    let Shared { one, two, store, .. } = &shared;
+    let take = async |replica: &Replicas| soon(replica.take_lease("singletons", LONG)).await.unwrap();
+    let lease = take(one).await.unwrap();
+    for is_prolonged in [true, false] {
+        // A write that does not get on.
+        let mut blocker = shared.database.connect().await;
+        let mut blocked = blocker.begin().await.unwrap();
+        sqlx::query("LOCK TABLE hub_lives IN EXCLUSIVE MODE").execute(&mut *blocked).await.unwrap();
+        let (fenced, life) = (one.fenced(&lease), Life { from: at(i64::from(is_prolonged)), to: at(2) });
+        let write = tokio::spawn(async move { fenced.record_transitions(life, vec![]).await });
+        shared.until_waiting(1).await;
+        assert_eq!(take(two).await, None);
+        assert_eq!(take(one).await, Some(lease.clone()));
+
+        shared.run("UPDATE replica_leases SET until = replica_now() - 1").await;
+        let waits = tokio::spawn({
+            let two = Arc::clone(two);
+            async move { two.take_lease("singletons", LONG).await.unwrap() }
+        });
+        shared.until_waiting(2).await;
+        if is_prolonged {
+            assert_eq!(take(one).await, Some(lease.clone()));
+        }
+        assert!(!waits.is_finished() && !write.is_finished());
+        blocked.rollback().await.unwrap();
+        let next = soon(waits).await.unwrap();
+        // What was written under the lease is there before the next one has it.
+        assert!(store.lives().await.unwrap().contains(&life));
+        soon(write).await.unwrap().unwrap();
+        assert_eq!(next.map(|next| next.fence), (!is_prolonged).then_some(2));
+    }
+    let late = one.fenced(&lease).record_transitions(Life { from: at(3), to: at(4) }, vec![]).await;
+    assert!(matches!(late, Err(StoreError::Fenced("singletons"))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_alone_forgets_what_nobody_follows() {
+    let Some(backend) = Backend::postgres("a_hub_that_is_alone_forgets_what_nobody_follows").await else { return };
+    let Backend::Postgres(database) = &backend else { return };
+    let mut connection = database.connect().await;
+    let alone = backend.open().await;
+    for name in ["a", "b", "c"] {
+        alone.store.put_cluster(&cluster(name)).await.unwrap();
+    }
+    alone.close().await;
+    sqlx::query("UPDATE replica_changes SET at = 0").execute(&mut connection).await.unwrap();
+    let alone = backend.open().await;
+    soon(async {
+        let count = "SELECT count(*) FROM replica_changes";
+        while sqlx::query_scalar::<_, i64>(count).fetch_one(&mut connection).await.unwrap() != 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    alone.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +302,7 @@ async fn a_replica_follows_what_the_others_show() {
     assert_eq!(second.clusters, [cluster(&["new"], &["web"], false)]);
     // Who comes late begins anew.
     shared.run("UPDATE replica_changes SET at = 0").await;
-    shared.one.forget_changes().await.unwrap();
+    shared.store.forget_changes().await.unwrap();
     assert!(follow(second.revision).await.clusters.is_empty());
     let late = follow(1).await;
     assert_eq!((late.is_gap, late.clusters), (true, vec![cluster(&["dns", "new"], &[], true)]));

@@ -124,6 +124,7 @@ pub(crate) async fn fill(store: &Arc<dyn Store>, runs: i64) {
     store.put_pause("a", &pause("p", Subject::Remedies, everything, at(500)), at(0)).await.unwrap();
     let token = ApiToken { name: "ops".into(), role: Role::Operator, hash: [7; 32], created_at: at(0) };
     store.put_api_token(&token).await.unwrap();
+    store.end_sessions("oidc:ann", at(5), at(0)).await.unwrap();
     let line = AuditEntry { at: at(1), who: "ops".into(), action: "cluster.add".into(), object: "a".into() };
     store.audit(&line).await.unwrap();
     let step = |second, status, maintenance| (check("dns"), Transition { at: at(second), status, maintenance });

@@ -20,6 +20,7 @@ async fn told(store: &Arc<dyn Store>) -> Vec<String> {
         format!("{:?}", store.definitions().await.unwrap()),
         format!("{:?}", store.definition_statuses().await.unwrap()),
         format!("{:?}", store.api_tokens().await.unwrap()),
+        format!("{:?}", store.ended_sessions().await.unwrap()),
         format!("{:?}", store.audit_log(1000).await.unwrap()),
         format!("{:?}", store.windows().await.unwrap()),
         format!("{:?}", store.acknowledgements().await.unwrap()),

@@ -55,10 +55,13 @@ pub enum Refused {
     Full,
     /// The caller has as many as one may have.
     Caller,
+    /// The system gave no descriptor for it. Its caller waits; what is counted are tries.
+    System,
 }
 
 impl Refused {
-    const ALL: [Refused; 5] = [Refused::Handshake, Refused::Slow, Refused::Displaced, Refused::Full, Refused::Caller];
+    const ALL: [Refused; 6] =
+        [Refused::Handshake, Refused::Slow, Refused::Displaced, Refused::Full, Refused::Caller, Refused::System];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +70,7 @@ impl Refused {
             Refused::Displaced => "displaced",
             Refused::Full => "full",
             Refused::Caller => "caller",
+            Refused::System => "system",
         }
     }
 }

@@ -124,7 +124,7 @@ impl Log {
                     figures.missed += 1;
                     continue;
                 };
-                late.push((slot, ms(slot, at)));
+                late.push((slot, ms(slots.start(slot), at)));
                 writes += 1;
                 // Until the next run is created, what is written of the check is about this one.
                 let next = slots.next(slot).and_then(created).map_or(Timestamp::MAX, |(at, _)| at);

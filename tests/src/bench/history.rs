@@ -12,12 +12,12 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use tokio::process::Command;
 
-use super::postgres::Postgres;
 use super::progress::Progress;
 use super::report::{Rows, Target};
 use super::stats::quantile;
 use super::{Options, Part};
 use crate::fleet::Hub;
+use crate::postgres::Postgres;
 use crate::run_dir::RunDir;
 
 const LIMIT: Duration = Duration::from_secs(120);

@@ -4,9 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use active_monitor_core::check::Check;
+use active_monitor_core::healthcheck::HealthCheck;
 use active_monitor_tests::{Agent, Cluster, Hub, Options, Testbed, wait};
 use futures::future::join_all;
 use jiff::Timestamp;
+use kube::Api;
+use kube::api::ListParams;
 
 use super::{PATIENCE, created_workflows, takes_creates, waiting_check};
 
@@ -59,14 +63,22 @@ async fn every_run_is_recorded_exactly_once_also_when_the_hub_is_killed() {
     hub.restart().await.expect("hub comes back");
     tokio::time::sleep(with_hub).await;
 
+    let checks = join_all(testbed.clusters.iter().map(checks)).await;
     // No new runs from here: what there is must arrive to the last one.
     for cluster in &testbed.clusters {
         cluster.kubectl(&["delete", "healthchecks", "--all", "-n", "health"]).await.expect("delete");
     }
-    for (cluster, name) in testbed.clusters.iter().zip(names) {
+    for ((cluster, name), checks) in testbed.clusters.iter().zip(names).zip(checks) {
         let slots = all_recorded_once(&hub, cluster, name, CHECKS * 3 / 2).await;
-        in_time(cluster, &slots);
+        in_time(cluster, &checks, &slots);
     }
+}
+
+/// The checks of a cluster.
+async fn checks(cluster: &Cluster) -> Vec<Check> {
+    let api = Api::<HealthCheck>::namespaced(cluster.client().expect("client"), "health");
+    let found = api.list(&ListParams::default()).await.expect("checks");
+    found.iter().map(|check| Check::parse(check).expect("a check")).collect()
 }
 
 /// Intervals, fixed delays and calendar times, some failing.
@@ -123,8 +135,8 @@ pub(super) async fn all_recorded_once(
     recorded.into_iter().map(|(workflow, slots)| (workflow, slots[0])).collect()
 }
 
-/// Lateness is measured against the slot, or for a first run against the moment when its check was made.
-fn in_time(cluster: &Cluster, slots: &BTreeMap<String, Timestamp>) {
+/// Lateness is measured against the slot, jitter included, or for a first run against the moment when its check was made.
+fn in_time(cluster: &Cluster, checks: &[Check], slots: &BTreeMap<String, Timestamp>) {
     let made: BTreeMap<String, Timestamp> = cluster
         .audit()
         .expect("audit log")
@@ -137,11 +149,14 @@ fn in_time(cluster: &Cluster, slots: &BTreeMap<String, Timestamp>) {
     for created in created_workflows(cluster) {
         let (_, workflow) = created.workflow.split_once('/').expect("namespace/name");
         let slot = slots[&created.workflow];
-        let check = made.iter().find(|(check, _)| workflow.starts_with(&format!("{check}-")));
+        let is_its = |check: &str| workflow.starts_with(&format!("{check}-"));
+        let timing =
+            checks.iter().find(|check| is_its(&check.name)).and_then(Check::slots).expect("a check with slots");
+        let check = made.iter().find(|(check, _)| is_its(check));
         // A creation time is cut to the second, and the answer to its request may come in the next one.
         let first =
             check.map(|(_, made)| *made).filter(|made| (0..=1).contains(&(made.as_second() - slot.as_second())));
-        let lateness = created.at.duration_since(first.unwrap_or(slot));
+        let lateness = created.at.duration_since(first.unwrap_or(timing.start(slot)));
         assert!(lateness.as_millis() > -1100, "{} was created {lateness:?} before its slot", created.workflow);
         let kind = if first.is_some() { "first run" } else { "slot" };
         late.push((Duration::try_from(lateness).unwrap_or_default(), format!("{kind} {}", created.workflow)));

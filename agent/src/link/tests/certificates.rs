@@ -6,7 +6,7 @@ use super::*;
 async fn a_certificate_is_renewed_under_a_session_that_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     // Each one is past two thirds of its life when it is made.
-    let hub = Arc::new(Hub::with_certificates(Duration::from_secs(300), Duration::from_secs(60)));
+    let hub = Arc::new(Hub::with_certificates(Duration::from_secs(22), Duration::from_secs(8)));
     let process = Process::start(&hub, None);
     let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
     until(&hub, "renewals", |state| state.renewals >= 2).await;

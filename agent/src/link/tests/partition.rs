@@ -16,6 +16,9 @@ use crate::enrol::Identity;
 /// Virtual time in which the remote hub takes in a frame of reports.
 const TAKES: Duration = Duration::from_millis(50);
 const MAX_UNACKED: u32 = 64;
+/// Of a certificate as it comes: its age, and what is left of it. It is renewed each second at most.
+const CERTIFICATE_AGE: Duration = Duration::from_secs(22);
+const CERTIFICATE_REST: Duration = Duration::from_secs(8);
 /// The agent's keepalive, and its timeout.
 const SILENCE_SEEN: Duration = Duration::from_secs(31);
 /// The longest pause between dials, and what a dial may take.
@@ -35,6 +38,11 @@ struct Far {
     up: watch::Sender<bool>,
     heard: Mutex<Vec<Heard>>,
     recorded: Mutex<BTreeMap<RunKey, u32>>,
+    /// Whether reports are acked, and the last one that is not.
+    acks: Mutex<bool>,
+    unacked: Mutex<Option<u64>>,
+    /// Signs the next certificates; each is past two thirds of its life as it comes.
+    hub: Hub,
     /// Said once, behind Welcome.
     says: Mutex<Vec<v1::HubFrame>>,
     answers: Mutex<Vec<Answer>>,
@@ -46,6 +54,9 @@ impl Far {
             up: watch::channel(true).0,
             heard: Mutex::default(),
             recorded: Mutex::default(),
+            acks: Mutex::new(true),
+            unacked: Mutex::default(),
+            hub: Hub::with_certificates(CERTIFICATE_AGE, CERTIFICATE_REST),
             says: Mutex::default(),
             answers: Mutex::default(),
         })
@@ -89,6 +100,12 @@ impl Far {
             .unwrap_or(0)
     }
 
+    /// The ack, where the hub gives any.
+    fn acks(&self) -> Vec<Input> {
+        let acked = self.unacked.lock().take_if(|_| *self.acks.lock());
+        acked.map(|seq| Input::Committed { seq }).into_iter().collect()
+    }
+
     fn carry_out(&self, output: Output) -> Vec<Input> {
         match output {
             Output::Register(hello) => {
@@ -111,11 +128,12 @@ impl Far {
                 for report in reports {
                     *self.recorded.lock().entry(report.run.key).or_default() += 1;
                 }
-                return vec![Input::Committed { seq: through_seq }];
+                *self.unacked.lock() = Some(through_seq);
+                return self.acks();
             }
+            Output::Heartbeat(_) => return self.acks(),
             Output::End(error) => panic!("the hub ended the session: {error:?}"),
             Output::Removed(_)
-            | Output::Heartbeat(_)
             | Output::DefinitionsStatus(_)
             | Output::Answered(_)
             | Output::SelfTested(_)
@@ -233,8 +251,9 @@ impl Fleet for Remote {
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
 
-    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        Err(Status::unimplemented("not here"))
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
+        self.0.hub.state.lock().renewals += 1;
+        Ok(Response::new(self.0.hub.certificate(&request.into_inner().csr)))
     }
 }
 
@@ -266,9 +285,14 @@ struct Near {
 
 impl Near {
     async fn start(far: &Arc<Far>) -> Near {
+        Near::start_with(far, &Hub::with_certificates(Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600)))
+            .await
+    }
+
+    /// With a first certificate by this hub.
+    async fn start_with(far: &Arc<Far>, hub: &Hub) -> Near {
         let dir = tempfile::tempdir().unwrap();
-        let hub = Hub::with_certificates(Duration::from_secs(60), Duration::from_secs(30 * 24 * 3600));
-        let identity = identity(&hub, dir.path());
+        let identity = identity(hub, dir.path());
         let journal = frozen(Journal::open(&dir.path().join("journal"), 64 << 20)).await.unwrap();
         let states = States::new();
         let config = LinkConfig {
@@ -429,6 +453,54 @@ async fn three_days_on_a_link_that_comes_and_goes_lose_nothing_and_the_last_word
         Heard::Reports(_) => None,
     });
     assert_eq!(said, Some(vec!["at last".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_acks_nothing_gets_no_more_reports_than_it_allows_and_hears_what_happens_all_the_same() {
+    let far = Far::new();
+    let mut near = Near::start(&far).await;
+    near.until_connected(true).await;
+    *far.acks.lock() = false;
+    near.runs(1000).await;
+    for minute in 0..60 {
+        let said = format!("minute {minute}");
+        near.states.upsert(check("a", &said));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(far.last_reported(), u64::from(MAX_UNACKED), "{said}");
+        let heard = far.heard.lock().clone();
+        let is_it = |heard: &Heard| match heard {
+            Heard::Check(message) => *message == said,
+            Heard::Snapshot(messages) => messages.contains(&said),
+            Heard::Reports(_) => false,
+        };
+        assert!(heard.iter().any(is_it), "{said}");
+    }
+    assert_eq!(near.journal.backlog(), 1000);
+    *far.acks.lock() = true;
+    near.until_recorded().await;
+    assert_eq!((near.journal.backlog(), far.last_reported()), (0, 1000));
+    assert!(far.recorded.lock().values().all(|times| *times == 1), "in one session nothing comes twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_renewed_a_hundred_times_under_load_and_never_in_a_storm() {
+    let far = Far::new();
+    let mut near = Near::start_with(&far, &far.hub).await;
+    near.until_connected(true).await;
+    let began = Instant::now();
+    let mut done = 0;
+    while done < 100 {
+        near.runs(5).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        done = far.hub.state.lock().renewals;
+        let most = began.elapsed().as_secs() + 2;
+        assert!(u64::from(done) <= most, "{done} renewals after {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(600), "{done} renewals");
+    }
+    near.until_recorded().await;
+    assert!(*near.connected.borrow());
+    assert_eq!(far.heard.lock().iter().filter(|heard| matches!(heard, Heard::Snapshot(_))).count(), 1, "one session");
+    assert!(far.recorded.lock().values().all(|times| *times == 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,6 +106,7 @@ mod tests {
             generation: 1,
             definition: serde_json::to_value(definition).unwrap(),
             message: String::new(),
+            git: None,
             clusters: Vec::new(),
         };
         let stored = stored(&old);

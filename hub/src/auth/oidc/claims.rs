@@ -22,7 +22,7 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 /// Before the name of a person, so that no API token has that name in the audit log.
-const NAME_PREFIX: &str = "oidc:";
+pub const NAME_PREFIX: &str = "oidc:";
 /// The longest name, bytes.
 const MAX_NAME_BYTES: usize = 256;
 
@@ -52,7 +52,7 @@ pub enum ClaimsError {
 ///
 /// # Errors
 /// See [`ClaimsError`].
-pub(super) fn person(args: &OidcArgs, keys: &JwkSet, token: &str, nonce: Option<&str>) -> Result<Me, ClaimsError> {
+pub fn person(args: &OidcArgs, keys: &JwkSet, token: &str, nonce: Option<&str>) -> Result<Me, ClaimsError> {
     let claims = verified(args, keys, token)?;
     if let Some(nonce) = nonce
         && claims.get("nonce").and_then(Value::as_str) != Some(nonce)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{AgentFrame, Heartbeat, Hello, HubFrame, Report};
 use active_monitor_core::state::{CheckState, Phase, Totals};
-use active_monitor_proto::{FleetClient, RenewRequest};
+use active_monitor_proto::{FleetClient, RenewRequest, v1};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -16,9 +16,12 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::super::session::MAX_UNACKED;
 use super::wire::{self, Open, Weather};
 use super::world::Doorway;
 use crate::ca::{self, AgentIdentity};
@@ -28,6 +31,9 @@ use crate::clock::virtual_time;
 const PAUSE: Duration = Duration::from_secs(1);
 const DIAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Reports in a frame of a flood, and a time before all others.
+const FLOOD: u64 = 128;
+const FLOOD_BEGAN: Timestamp = Timestamp::UNIX_EPOCH;
 
 pub(super) struct Agent {
     pub(super) cluster: String,
@@ -100,6 +106,49 @@ impl Agent {
         if let Some(before) = self.task.lock().replace(task) {
             before.abort();
         }
+    }
+
+    /// The process dies without a word, and none comes after it.
+    pub(super) fn stop(&self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+
+    /// Dials with this for the first frame; what the hub says to that.
+    pub(super) async fn begin_with(&self, frame: v1::AgentFrame) -> Result<v1::HubFrame, Status> {
+        let mut client = FleetClient::new(self.dial().await.unwrap());
+        let (frames, queued) = mpsc::channel(1);
+        frames.send(frame).await.unwrap();
+        let mut answers = client.session(ReceiverStream::new(queued)).await?.into_inner();
+        answers.message().await?.ok_or_else(|| Status::aborted("nothing"))
+    }
+
+    /// In a session of its own reports so many runs, as fast as the hub takes them; how long until the last ack.
+    pub(super) async fn flood(&self, count: u64) -> anyhow::Result<Duration> {
+        let first = self.known.lock().reported + 1;
+        let mut client = FleetClient::new(self.dial().await?);
+        let (frames, queued) = mpsc::channel(1);
+        frames.send(AgentFrame::Hello(self.hello()).into()).await?;
+        let began = Instant::now();
+        let mut answers = client.session(ReceiverStream::new(queued)).await?.into_inner();
+        frames.send(AgentFrame::Snapshot { checks: vec![self.check()], last: true }.into()).await?;
+        self.known.lock().reported += count;
+        let (mut next, mut acked, last) = (first, first - 1, first + count - 1);
+        while acked < last {
+            while next <= last && next + FLOOD <= acked + 1 + u64::from(MAX_UNACKED) {
+                let through = last.min(next + FLOOD - 1);
+                let report = |seq| Report { seq, run: run(FLOOD_BEGAN + Duration::from_secs(seq)) };
+                frames.send(AgentFrame::reports((next..=through).map(report).collect()).into()).await?;
+                next = through + 1;
+            }
+            match HubFrame::try_from(answers.message().await?.ok_or(std::fmt::Error)?)? {
+                HubFrame::Ack(through) => acked = through,
+                HubFrame::GoAway { reason, .. } => anyhow::bail!("{reason}"),
+                HubFrame::Welcome(_) | HubFrame::Definitions { .. } | HubFrame::Command(_) | HubFrame::Mark(_) => {}
+            }
+        }
+        Ok(began.elapsed())
     }
 
     /// A run ends.
@@ -189,7 +238,7 @@ impl Agent {
         Ok(())
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         let known = self.known.lock();
         Hello {
             cluster: self.cluster.clone(),

@@ -1,5 +1,6 @@
-//! API tokens and the audit log.
+//! API tokens, ended sessions and the audit log.
 
+use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 
 use crate::store::queries::kept;
@@ -28,6 +29,29 @@ pub(super) async fn put_token(pool: &PgPool, token: &ApiToken) -> Result<(), Sto
 
 pub(super) async fn delete_token(pool: &PgPool, name: &str) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM api_tokens WHERE name = $1").bind(kept(name)).execute(pool).await?;
+    Ok(())
+}
+
+pub(super) async fn ended_sessions(pool: &PgPool) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    let rows = sqlx::query("SELECT subject, at FROM ended_sessions ORDER BY subject");
+    rows.fetch_all(pool).await?.iter().map(rows::ended_session).collect()
+}
+
+pub(super) async fn end_sessions(
+    pool: &PgPool,
+    subject: &str,
+    at: Timestamp,
+    over: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM ended_sessions WHERE at < $1").bind(micros(over)).execute(pool).await?;
+    sqlx::query(
+        "INSERT INTO ended_sessions (subject, at) VALUES ($1, $2) ON CONFLICT (subject) \
+         DO UPDATE SET at = greatest(ended_sessions.at, excluded.at)",
+    )
+    .bind(kept(subject))
+    .bind(micros(at))
+    .execute(pool)
+    .await?;
     Ok(())
 }
 

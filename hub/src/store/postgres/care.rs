@@ -3,6 +3,7 @@
 use active_monitor_core::care::{Acknowledgement, WindowSpec};
 use sqlx::postgres::PgPool;
 
+use super::replicas::{Lease, fence};
 use crate::store::queries::kept;
 use crate::store::rows::{json, parse};
 use crate::store::{CheckKey, StoreError};
@@ -38,6 +39,7 @@ pub(super) async fn acknowledgements(pool: &PgPool) -> Result<Vec<(CheckKey, Ack
 
 pub(super) async fn put_acknowledgement(
     pool: &PgPool,
+    lease: Option<&Lease>,
     key: &CheckKey,
     acknowledgement: Option<&Acknowledgement>,
 ) -> Result<(), StoreError> {
@@ -54,6 +56,8 @@ pub(super) async fn put_acknowledgement(
         Some(acknowledgement) => change.bind(json(acknowledgement)?),
         None => change,
     };
-    change.execute(pool).await?;
-    Ok(())
+    let mut transaction = pool.begin().await?;
+    fence(&mut transaction, lease).await?;
+    change.execute(&mut *transaction).await?;
+    Ok(transaction.commit().await?)
 }

@@ -57,6 +57,7 @@ pub(super) async fn remove(pool: &PgPool, name: &str) -> Result<(), StoreError> 
         "DELETE FROM report_cursors WHERE cluster = $1",
         "DELETE FROM replica_sessions WHERE cluster = $1",
         "DELETE FROM replica_commands WHERE cluster = $1",
+        "DELETE FROM replica_foreign WHERE cluster = $1",
     ] {
         sqlx::query(statement).bind(kept(name)).execute(&mut *transaction).await?;
     }

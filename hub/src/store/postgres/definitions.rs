@@ -1,6 +1,6 @@
 //! Definitions, and what agents said of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use active_monitor_core::session::frame::DefinitionStatus;
 use sqlx::postgres::PgPool;
@@ -36,9 +36,16 @@ pub(super) async fn delete(pool: &PgPool, name: &str) -> Result<(), StoreError> 
     Ok(transaction.commit().await?)
 }
 
-pub(super) async fn statuses(pool: &PgPool) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
-    let rows = sqlx::query_as::<_, (String, String)>("SELECT cluster, status FROM definition_statuses");
-    let rows = rows.fetch_all(pool).await?;
+/// Those of these clusters, or of all.
+pub(super) async fn statuses(
+    pool: &PgPool,
+    clusters: Option<&BTreeSet<String>>,
+) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
+    let named = clusters.map(|names| names.iter().map(|name| kept(name)).collect::<Vec<_>>());
+    let rows = sqlx::query_as::<_, (String, String)>(
+        "SELECT cluster, status FROM definition_statuses WHERE $1::text[] IS NULL OR cluster = ANY($1)",
+    );
+    let rows = rows.bind(named).fetch_all(pool).await?;
     rows.into_iter().map(|(cluster, text)| Ok((cluster, parse("definition status", &text)?))).collect()
 }
 

@@ -1,12 +1,14 @@
 //! What the hub's replicas tell each other through their data base: who is there, who may do what only one may do, which
 //! replica has a cluster's session and what it shows, and commands on their way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
+use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::view::CheckStatus;
 use futures::stream::BoxStream;
@@ -20,8 +22,11 @@ pub(super) mod changes;
 mod commands;
 mod files;
 mod follow;
+mod foreign;
 mod lease;
 mod publish;
+mod revocations;
+mod sources;
 
 pub use alone::Alone;
 pub use changes::Topic;
@@ -29,6 +34,7 @@ pub use commands::Command;
 pub use follow::{Followed, FollowedCluster};
 pub use lease::Lease;
 pub(super) use lease::fence;
+pub use revocations::Revocation;
 
 /// A check as the replica with its session shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,15 +161,71 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn alone(&self) -> Result<Alone, StoreError> {
-        within(alone::alone(&self.store.pool)).await
+        within(alone::alone(&self.store.pool, alone::CHANGES)).await
     }
 
-    /// Forgets what everybody has had the time to follow.
+    /// Waits until at no other replica Git or a person changes what may be the other's, and keeps them from it until that is
+    /// ended. [`Replicas::alone`] is asked for after it, never before.
     ///
     /// # Errors
     /// The data base fails.
-    pub async fn forget_changes(&self) -> Result<(), StoreError> {
-        within(changes::forget(&self.store.pool)).await
+    pub async fn hold_ownership(&self) -> Result<Alone, StoreError> {
+        within(alone::alone(&self.store.pool, alone::OWNERSHIP)).await
+    }
+
+    /// What Git owns.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn ownership(&self) -> Result<Option<Ownership>, StoreError> {
+        self.store.ownership().await
+    }
+
+    /// What the agents of these clusters said of their definitions, each with its cluster.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn definition_statuses(
+        &self,
+        clusters: &BTreeSet<String>,
+    ) -> Result<Vec<(String, DefinitionStatus)>, StoreError> {
+        within(super::definitions::statuses(&self.store.pool, Some(clusters))).await
+    }
+
+    /// Notes that an agent of the cluster with this kube-system uid was refused under the identity of another.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn note_foreign(&self, cluster: &str, cluster_uid: &str) -> Result<(), StoreError> {
+        within(foreign::note(&self.store.pool, cluster, cluster_uid)).await
+    }
+
+    /// The clusters among these, or among all, under whose identity an agent was refused in the last ten minutes, the
+    /// kube-system uid that it named, and how long ago it was.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn foreign(
+        &self,
+        clusters: Option<&BTreeSet<String>>,
+    ) -> Result<Vec<(String, String, Duration)>, StoreError> {
+        within(foreign::told(&self.store.pool, clusters)).await
+    }
+
+    /// What was told last of Git's folder: by which replica, and JSON.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn source(&self) -> Result<Option<(String, String)>, StoreError> {
+        within(sources::told(&self.store.pool)).await
+    }
+
+    /// Tells what became of Git's folder, as JSON.
+    ///
+    /// # Errors
+    /// The data base fails, or the lease is another's.
+    pub async fn tell_source(&self, lease: &Lease, view: &str) -> Result<(), StoreError> {
+        within(sources::tell(&self.store.pool, lease, view)).await
     }
 
     /// The files that replicas share, by name.
@@ -184,6 +246,22 @@ impl Replicas {
         files: &BTreeMap<String, String>,
     ) -> Result<bool, StoreError> {
         within(files::put(&self.store.pool, before, files)).await
+    }
+
+    /// What was revoked, as the replicas have told it.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        within(revocations::all(&self.store.pool)).await
+    }
+
+    /// Tells what was revoked. Of two times the later stays.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn put_revocations(&self, revoked: &[Revocation]) -> Result<(), StoreError> {
+        within(revocations::put(&self.store.pool, revoked)).await
     }
 
     /// Leaves a command for the replica that has the session of its cluster, for `life`; the same again changes nothing.

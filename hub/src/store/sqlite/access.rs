@@ -1,5 +1,6 @@
-//! API tokens and the audit log.
+//! API tokens, ended sessions and the audit log.
 
+use jiff::Timestamp;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 
@@ -25,6 +26,29 @@ pub(super) async fn put_token(db: &mut SqliteConnection, token: ApiToken) -> Res
 
 pub(super) async fn delete_token(db: &mut SqliteConnection, name: &str) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM api_tokens WHERE name = ?").bind(name).execute(db).await.map(drop)
+}
+
+pub(super) async fn ended_sessions(readers: &SqlitePool) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    let rows = sqlx::query("SELECT subject, at FROM ended_sessions ORDER BY subject");
+    rows.fetch_all(readers).await?.iter().map(rows::ended_session).collect()
+}
+
+pub(super) async fn end_sessions(
+    db: &mut SqliteConnection,
+    subject: &str,
+    at: Timestamp,
+    over: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM ended_sessions WHERE at < ?").bind(micros(over)).execute(&mut *db).await?;
+    sqlx::query(
+        "INSERT INTO ended_sessions (subject, at) VALUES (?, ?) ON CONFLICT (subject) \
+         DO UPDATE SET at = max(at, excluded.at)",
+    )
+    .bind(subject)
+    .bind(micros(at))
+    .execute(db)
+    .await
+    .map(drop)
 }
 
 pub(super) async fn audit(db: &mut SqliteConnection, entry: AuditEntry) -> Result<(), sqlx::Error> {

@@ -17,10 +17,14 @@ impl Alone {
     }
 }
 
+/// The lock of who changes what all share, and of who changes what may be Git's or a person's: `0040_replicas.sql` has another.
+pub(super) const CHANGES: i32 = 41;
+pub(super) const OWNERSHIP: i32 = 42;
+
 /// Waits for 5 s at most.
-pub(super) async fn alone(pool: &PgPool) -> Result<Alone, StoreError> {
+pub(super) async fn alone(pool: &PgPool, lock: i32) -> Result<Alone, StoreError> {
     let mut transaction = pool.begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *transaction).await?;
-    sqlx::query("SELECT pg_advisory_xact_lock(24941, 41)").execute(&mut *transaction).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(24941, $1)").bind(lock).execute(&mut *transaction).await?;
     Ok(Alone(transaction))
 }

@@ -14,6 +14,8 @@ use crate::store::rows::json;
 const CHANNEL: &str = "active_monitor_changes";
 /// A replica that was away for longer reads everything again.
 const KEPT: Duration = Duration::from_secs(600);
+/// Rows that are deleted at once.
+const BATCH: i64 = 10_000;
 
 /// What was written, beside sessions and checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +36,12 @@ pub enum Topic {
     ApiTokens,
     /// Whether the store came back from the past.
     Restore,
-    /// What Git owns.
+    /// What Git owns, or what became of its folder.
     Source,
+    /// What was revoked.
+    Revocations,
+    /// An agent of another cluster was refused under a cluster's identity.
+    Foreign,
     /// A command to a cluster, that it was taken, or its answer.
     Commands,
 }
@@ -52,7 +58,9 @@ impl Topic {
             "incidents" => Topic::Incidents,
             "api_tokens" => Topic::ApiTokens,
             "restores" => Topic::Restore,
-            "source" => Topic::Source,
+            "source" | "replica_sources" => Topic::Source,
+            "replica_revocations" => Topic::Revocations,
+            "replica_foreign" => Topic::Foreign,
             "replica_commands" => Topic::Commands,
             _ => return None,
         })
@@ -73,11 +81,16 @@ pub(super) async fn note_checks(db: &mut PgConnection, cluster: &str, uids: &[St
 }
 
 /// The newest stays: by it a reader knows that it missed nothing.
-pub(super) async fn forget(pool: &PgPool) -> Result<(), StoreError> {
-    let forget = "DELETE FROM replica_changes WHERE at < replica_now() - $1 \
-                  AND revision < (SELECT max(revision) FROM replica_changes)";
-    sqlx::query(forget).bind(micros(KEPT)).execute(pool).await?;
-    Ok(())
+pub(in crate::store::postgres) async fn forget(pool: &PgPool) -> Result<(), StoreError> {
+    let forget = "DELETE FROM replica_changes WHERE revision IN (SELECT revision FROM replica_changes \
+                  WHERE at < replica_now() - $1 AND revision < (SELECT max(revision) FROM replica_changes) \
+                  ORDER BY revision LIMIT $2)";
+    loop {
+        let forgotten = sqlx::query(forget).bind(micros(KEPT)).bind(BATCH).execute(pool).await?.rows_affected();
+        if forgotten < BATCH.unsigned_abs() {
+            return Ok(());
+        }
+    }
 }
 
 pub(super) async fn wakes(pool: &PgPool) -> Result<BoxStream<'static, ()>, StoreError> {

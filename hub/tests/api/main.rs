@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod sessions;
+mod writes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::state::{CheckState, DefinitionRef, Phase, Sample, Totals};
 use active_monitor_core::uptime::{Life, Transition};
 use active_monitor_core::view::{CheckStatus, PendingEnrolment, Restore, Role};
+use active_monitor_hub::auth::oidc::Oidc;
 use active_monitor_hub::authority::Authority;
 use active_monitor_hub::incidents::{self, IncidentMetrics};
 use active_monitor_hub::owner::{self, Terms};
@@ -21,6 +25,7 @@ use active_monitor_hub::{AppState, api, auth, ca};
 use active_monitor_runtime::tasks::Tasks;
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::response::Response;
 use futures::StreamExt;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
@@ -90,6 +95,10 @@ impl Hub {
 
     /// A hub over what is stored.
     async fn over(store: Arc<SqliteStore>, directory: tempfile::TempDir, git: GitArgs) -> Hub {
+        Hub::with(store, directory, git, None).await
+    }
+
+    async fn with(store: Arc<SqliteStore>, directory: tempfile::TempDir, git: GitArgs, oidc: Option<Arc<Oidc>>) -> Hub {
         let tasks = Tasks::new();
         let authority = Authority::load(directory.path(), ca::AGENT_LIFE, Timestamp::now()).unwrap();
         let authority = Arc::new(authority);
@@ -112,7 +121,7 @@ impl Hub {
             store: store.clone(),
             incidents,
             authority,
-            oidc: None,
+            oidc,
             source,
             registry,
             secure_cookies: true,
@@ -131,8 +140,12 @@ impl Hub {
         Hub::over(self.store.clone(), directory, git).await
     }
 
+    async fn router_call(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.router_call(request).await;
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 16 << 20).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -263,6 +276,7 @@ async fn each_call_needs_its_role() {
         (&post, "/api/v1/clusters/east/rebind", None, ADMIN),
         (&get, "/api/v1/tokens", None, ADMIN),
         (&post, "/api/v1/tokens", Some(json!({"name": "new", "role": "viewer"})), ADMIN),
+        (&get, "/api/v1/windows/w", None, VIEWER),
         (&get, "/api/v1/audit", None, ADMIN),
     ];
     let rank = |token: &str| [VIEWER, OPERATOR, ADMIN].iter().position(|t| *t == token);
@@ -982,6 +996,21 @@ async fn lists_come_in_pages_and_by_labels() {
     assert_eq!(pages("/api/v1/audit?", "object").await, ["north", "west"]);
     assert_eq!(pages("/api/v1/audit?action=cluster.&who=admin&", "object").await.len(), 2);
     assert_eq!(pages("/api/v1/audit?who=nobody&", "object").await.len(), 0);
+    // Without a limit it is a page too.
+    let names = |prefix: &str| (0..1001).map(|n| format!("{prefix}{n:04}")).collect::<Vec<_>>();
+    for name in names("c") {
+        let record = ClusterRecord { name, created_at: time(0), ..ClusterRecord::default() };
+        hub.store.put_cluster(&record).await.unwrap();
+    }
+    let many = names("k").iter().map(|name| (check(name), Health::default())).collect();
+    hub.store.save_check_states("east", many, Vec::new()).await.unwrap();
+    let hub = hub.restart().await;
+    for (path, total) in [("/api/v1/clusters", 1004), ("/api/v1/checks", 1003)] {
+        let first = hub.get(path).await.json();
+        let rest = hub.get(&format!("{path}?after={}", first["next"].as_str().unwrap())).await.json();
+        let count = |page: &Value| page["items"].as_array().unwrap().len();
+        assert_eq!((count(&first), count(&rest), &rest["next"]), (1000, total - 1000, &Value::Null), "{path}");
+    }
     for query in ["checks?limit=0", "checks?limit=10001", "checks?after=x", "clusters?selector=%3D", "audit?limit=0"] {
         let answer = hub.call(Method::GET, &format!("/api/v1/{query}"), ADMIN, None).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");

@@ -1,5 +1,5 @@
-//! A PostgreSQL server for a part of the bench, with its settings as Debian ships them, but for the memory that a server of
-//! this size would be given. As root it runs as `postgres`, since the server refuses to be root.
+//! A PostgreSQL server for a test or a part of the bench, with its settings as Debian ships them, but for the memory that a
+//! server of this size would be given. As root it runs as `postgres`, since the server refuses to be root.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-/// Makes a server and ends it when its input ends, which the kernel sees to when the bench is gone in whatever way.
+/// Makes a server and ends it when its input ends, which the kernel sees to when its owner is gone in whatever way.
 const SCRIPT: &str = r#"set -eu
 PATH="$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -1):$PATH"
 dir=$(mktemp -d /tmp/active-monitor-bench.XXXXXX)
@@ -26,18 +26,20 @@ wait || true
 "#;
 
 /// A server with one empty data base. Dropping it ends it.
-pub(super) struct Postgres {
+pub struct Postgres {
     /// Where its socket is.
     folder: PathBuf,
     _script: Child,
-    /// Its input ends with the bench.
+    /// Its input ends with its owner.
     _leash: ChildStdin,
 }
 
 impl Postgres {
+    /// Starts it.
+    ///
     /// # Errors
     /// When no server is installed, or it does not start.
-    pub(super) async fn start() -> anyhow::Result<Postgres> {
+    pub async fn start() -> anyhow::Result<Postgres> {
         let mut command = Command::new("sh");
         if rustix::process::geteuid().is_root() {
             command = Command::new("runuser");
@@ -53,7 +55,7 @@ impl Postgres {
     }
 
     /// As the hub and psql take it.
-    pub(super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgres://hub@localhost/bench?host={}", self.folder.display())
     }
 }

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| active_monitor_fuzz_bodies::signing_requests::body(bytes));
