@@ -107,6 +107,9 @@ pub async fn run(
 
 /// Keeps the cache, and gives the checks that change. What a list shows is in the cache only once the list is complete: then
 /// `listed` is told, and all are looked at. `vanished` is told when some may have gone.
+///
+/// The watch's errors stay here, and so do its pauses: of an error the Controller would make one of its own, of up to a
+/// minute, for all that wakes it.
 fn changes(
     events: impl Stream<Item = watcher::Result<watcher::Event<Guarded>>>,
     writer: reflector::store::Writer<Guarded>,
@@ -114,24 +117,24 @@ fn changes(
     listed: mpsc::Sender<()>,
 ) -> impl Stream<Item = watcher::Result<Guarded>> {
     let kept = events.modify(|check| keep_writers(check.meta_mut())).reflect(writer);
-    kept.inspect_err(|error| tracing::debug!(%error, "watch of HealthChecks failed, trying again")).try_filter_map(
-        move |event| {
-            let changed = match event {
-                watcher::Event::Apply(check) => Some(check),
-                watcher::Event::Delete(_) => {
-                    let _ = vanished.try_send(());
-                    None
-                }
-                watcher::Event::Init | watcher::Event::InitApply(_) => None,
-                watcher::Event::InitDone => {
-                    let _ = vanished.try_send(());
-                    let _ = listed.try_send(());
-                    None
-                }
-            };
-            std::future::ready(Ok(changed))
-        },
-    )
+    let changed = kept.inspect_err(|error| tracing::debug!(%error, "watch of HealthChecks failed, trying again"));
+    let changed = changed.try_filter_map(move |event| {
+        let changed = match event {
+            watcher::Event::Apply(check) => Some(check),
+            watcher::Event::Delete(_) => {
+                let _ = vanished.try_send(());
+                None
+            }
+            watcher::Event::Init | watcher::Event::InitApply(_) => None,
+            watcher::Event::InitDone => {
+                let _ = vanished.try_send(());
+                let _ = listed.try_send(());
+                None
+            }
+        };
+        std::future::ready(Ok(changed))
+    });
+    changed.filter(|change| std::future::ready(change.is_ok()))
 }
 
 /// Opens the gate once the caches are complete, with every check's rights known: a role must not shrink to what the

@@ -58,9 +58,6 @@ pub(crate) async fn start(
     run_now: Option<&str>,
 ) -> Result<Begun, StepError> {
     let Some(job) = check.job(key.kind) else { return Ok(Begun::Yes) };
-    if key.kind == RunKind::Remedy && finds_another(context, check, job).await? {
-        return Ok(Begun::Yes);
-    }
     let now = context.clock.now();
     let Some(_place) = context.capacity.ask(now, check, key) else { return Ok(Begun::NoRoom) };
     let since = context.remember(&check.uid, |memory| match &memory.trying {
@@ -97,7 +94,7 @@ pub(crate) async fn start(
 /// Whether the API server has a remedy of this check that is news: the watch does not show it yet, or the API server itself
 /// had said that there is none, and the request to create it came after that. It is known from here on, and counts against
 /// the limit. Checks are repeated anyway; a remedy is rare, and worth the question.
-async fn finds_another(context: &Context, check: &Check, job: &Job) -> Result<bool, StepError> {
+async fn finds_another(context: &Context, check: &Check, job: &Job) -> Result<bool, RequestError> {
     let api: Api<SlimWorkflow> = Api::namespaced(context.client.clone(), &job.namespace);
     let labels = format!("{CHECK_UID_LABEL}={},{KIND_LABEL}={}", check.uid, RunKind::Remedy.as_str());
     let listed = request(api.list(&ListParams::default().labels(&labels).limit(MOST_REMEDIES))).await?;
@@ -110,6 +107,7 @@ async fn finds_another(context: &Context, check: &Check, job: &Job) -> Result<bo
         if let Some(seen) = slim.seen().filter(|seen| !is_known(seen)) {
             is_news = true;
             context.workflows.insert(slim);
+            context.journal.created(&seen.key);
             remember(context, &check.uid, seen);
         }
     }
@@ -127,6 +125,15 @@ async fn try_start(
     key: &RunKey,
     run_now: Option<&str>,
 ) -> Result<Result<(), Refused>, StepError> {
+    if key.kind == RunKind::Remedy {
+        match finds_another(context, check, job).await {
+            Ok(true) => return Ok(Ok(())),
+            Ok(false) => {}
+            // Without the kind there is none, and the request to create one says so.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Ok(Err(Refused::Later(format!("cannot ask which remedies there are: {error}")))),
+        }
+    }
     let full_name = format!("{}/{}", job.namespace, workflow_name(&job.prefix, key));
     let intent = || Intent {
         key: key.clone(),

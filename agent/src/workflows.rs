@@ -264,8 +264,10 @@ impl Workflows {
                     if self.missing.swap(false, Ordering::Relaxed) {
                         tracing::info!("Argo Workflows is installed by now");
                     }
+                    let changed = self.replace(std::mem::take(&mut listed));
+                    // Only now: whoever waits for it goes by what is known.
                     let _ = ready.try_send(());
-                    self.replace(std::mem::take(&mut listed))
+                    changed
                 }
                 Ok(Event::Apply(workflow)) => {
                     self.insert(&workflow);

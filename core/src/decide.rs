@@ -229,7 +229,7 @@ pub fn due(now: Timestamp, check: &Check, observed: &Observed) -> Option<Due> {
         None => slots.due(now, floor(observed)).map(|slot| (slot, slot))?,
         Some(ahead) => (slots.due(now, last_heard_of(now, observed))?, following(ahead)?),
     };
-    let late = |deadline: u32| now.duration_since(time).as_secs() > i64::from(deadline);
+    let late = |deadline: u32| now.duration_since(slots.start(time)).as_secs() > i64::from(deadline);
     Some(Due { time, slot, missed: check.starting_deadline_seconds.is_some_and(late) })
 }
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::expected::{Expected, version};
 use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
-use crate::revocations::Subject;
+use crate::revocations::{Subject, later};
 use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
 use crate::trust;
 use rendered::Rendered;
@@ -339,12 +339,13 @@ impl Desired {
         let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
         let now = clock::now();
         if rebind {
-            let unbound = self.store.unbind_cluster(name, now);
-            self.terms.revocations.revoke(Subject::Binding(name), now, unbound).await?;
+            let at = record.valid_from.map_or(now, |from| later(now, from));
+            let unbound = self.store.unbind_cluster(name, at);
+            self.terms.revocations.revoke(Subject::Binding(name), at, unbound).await?;
             record.cluster_uid = None;
             record.agent_keys = Vec::new();
             record.self_test = None;
-            record.valid_from = Some(now);
+            record.valid_from = Some(at);
             self.records.insert(name.to_owned(), record.clone());
             self.publish_record(&record, fleet).await;
             fleet.cut(name, "the cluster was bound anew").await?;
@@ -401,11 +402,10 @@ impl Desired {
     }
 
     async fn remove_cluster(&mut self, name: &str, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        if !self.records.contains_key(name) {
-            return Err(not_found("cluster", name));
-        }
+        let record = self.records.get(name).ok_or_else(|| not_found("cluster", name))?;
+        let at = later(clock::now(), record.created_at);
         let removed = self.store.remove_cluster(name);
-        self.terms.revocations.revoke(Subject::Cluster(name), clock::now(), removed).await?;
+        self.terms.revocations.revoke(Subject::Cluster(name), at, removed).await?;
         let removed = self.forget_cluster(name, fleet).await;
         self.republish(fleet).await;
         removed

@@ -114,6 +114,9 @@ impl EnrolmentService {
         if known.expires_at <= now {
             return Err(EnrolError::Expired);
         }
+        // No earlier than its last binding ended, by whichever clock: else that would seem to have ended it.
+        let bound = self.issuer.fleet.records().get(&cluster).and_then(|record| record.valid_from);
+        let now = bound.map_or(now, |bound| now.max(bound));
         let request = SigningRequest::parse(&csr).map_err(EnrolError::Certificate)?;
         self.approved(&cluster, &known, request.key_hash(), &cluster_uid, now).await?;
         // Made before the token is spent: a token must not be lost to a name that no certificate takes.

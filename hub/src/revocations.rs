@@ -24,6 +24,11 @@ pub const FILE_NAME: &str = "revoked.json";
 /// How much later than a removal a namesake is added at least: the store keeps no shorter time.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Now, but later than what came before: clocks of replicas differ, and are set back.
+pub(crate) fn later(now: Timestamp, before: Timestamp) -> Timestamp {
+    now.max(before.saturating_add(TICK).unwrap_or(Timestamp::MAX))
+}
+
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the revocations in {path} cannot be used")]
@@ -134,11 +139,13 @@ impl Revocations {
         done.map_err(ChangeError::Store)
     }
 
-    /// When a cluster that is added now is added: later than the removal of a namesake also where the clock stepped back.
+    /// When a cluster that is added now is added: later than what was noted of a namesake also where the clock stepped back.
     /// The note itself stays, since an older store has that namesake.
     pub(crate) fn addition(&self, name: &str, now: Timestamp) -> Timestamp {
-        let removed = self.revoked.lock().clusters.get(name).copied();
-        removed.map_or(now, |removed| now.max(removed.saturating_add(TICK).unwrap_or(Timestamp::MAX)))
+        let revoked = self.revoked.lock();
+        let noted =
+            [&revoked.clusters, &revoked.bindings].into_iter().filter_map(|times| times.get(name).copied()).max();
+        noted.map_or(now, |noted| later(now, noted))
     }
 
     /// It is on the disk when this returns.

@@ -232,7 +232,7 @@ impl Syncer {
         let mut ownership = self.source.ownership().await.map_err(stored)?;
         let before = ownership.clone();
         let mut plan = self.plan(&before, documents).await?;
-        if !plan.is_empty() && self.source.replicas.is_some() {
+        if (!plan.is_empty() || plan.owned != before.objects) && self.source.replicas.is_some() {
             // What people changed at other replicas a moment ago may not be known here.
             let all = Stale { clusters: true, definitions: true, ..Stale::default() };
             self.fleet.reload(all).await.map_err(|error| vec![whole(error.to_string())])?;

@@ -347,6 +347,7 @@ async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
     let (store, writer) = reflector::store::<Guarded>();
     let ((vanished, mut vanishings), (listed, mut lists)) = (mpsc::channel(1), mpsc::channel(1));
     let (events, received) = futures::channel::mpsc::unbounded();
+    let broken = events.clone();
     let mut changes = std::pin::pin!(changes(received, writer, vanished, listed));
     let mut give = |event| {
         events.unbounded_send(Ok(event)).unwrap();
@@ -360,6 +361,8 @@ async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
     assert_eq!((lists.try_recv(), vanishings.try_recv(), known()), (Ok(()), Ok(()), Some(1)));
     assert_eq!(give(watcher::Event::Apply(version(2))), Some(Some(2)));
 
+    // What ends a watch is no change.
+    broken.unbounded_send(Err(watcher::Error::NoResourceVersion)).unwrap();
     assert_eq!(give(watcher::Event::Init), None);
     assert_eq!(give(watcher::Event::InitApply(version(3))), None, "not yet: the cache has the version before");
     assert_eq!((lists.try_recv().is_err(), known()), (true, Some(2)));

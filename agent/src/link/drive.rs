@@ -429,7 +429,7 @@ impl Driver {
         }
         // Some tries fit into what is left, whatever the certificate's life. One that is due already as it comes, since the
         // clocks disagree, is no reason to ask without end.
-        let pause = Duration::try_from(identity.life() / 30).unwrap_or(RENEWAL_CHECK);
+        let pause = Duration::try_from(self.identity.load().life() / 30).unwrap_or(RENEWAL_CHECK);
         self.renew_not_before = Instant::now() + pause.clamp(Duration::from_secs(1), Duration::from_secs(600));
     }
 

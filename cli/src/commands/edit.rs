@@ -51,6 +51,10 @@ pub(super) async fn run(
         }
         writeln!(streams.out, "definition {name} configured")?;
     }
+    if edited.is_err() && std::fs::read(&path).is_ok_and(|written| written != text.as_bytes()) {
+        writeln!(streams.err, "what you wrote is in {}", path.display())?;
+        return edited.map(|_| Exit::Fine);
+    }
     std::fs::remove_file(&path).map_err(failed)?;
     if edited? == text {
         writeln!(streams.out, "definition {name} unchanged")?;

@@ -12,9 +12,6 @@ impl World {
         key: &RunKey,
         run_now: Option<String>,
     ) -> Result<Begun, StepError> {
-        if key.kind == RunKind::Remedy && self.finds_another(me, check)? {
-            return Ok(Begun::Yes);
-        }
         let now = self.now(me)?;
         if !self.ask(me, now, check, key)? {
             self.note("no room", (me.replica, key));
@@ -44,6 +41,7 @@ impl World {
                 is_news = true;
                 known.insert(seen.workflow.clone(), seen.clone());
                 self.note("finds", (me.replica, &seen.workflow));
+                self.disks[me.replica].created(&seen.key);
                 self.show(me, &check.uid, seen)?;
             }
         }
@@ -86,6 +84,9 @@ impl World {
         run_now: Option<String>,
     ) -> Result<Result<(), Refused>, StepError> {
         let Some(job) = check.job(key.kind) else { return Ok(Ok(())) };
+        if key.kind == RunKind::Remedy && self.finds_another(me, check)? {
+            return Ok(Ok(()));
+        }
         let name = format!("{}/{}", job.namespace, workflow_name(&job.prefix, key));
         let intent = Intent { key: key.clone(), workflow: name.clone(), created: false, run_now: run_now.clone() };
         if run_now.is_some() {

@@ -22,6 +22,10 @@ static KEYS: LazyLock<JwkSet> = LazyLock::new(|| {
     serde_json::from_str(keys).expect("keys")
 });
 
+/// A provider's mistake: a secret among its keys.
+static SHARED: LazyLock<JwkSet> =
+    LazyLock::new(|| serde_json::from_str(r#"{"keys":[{"kty":"oct","k":"YWJj","alg":"HS256"}]}"#).expect("keys"));
+
 /// Runs the target on one input: as a token, as what a token says under a forged signature, and as the provider's keys.
 pub fn body(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -30,8 +34,12 @@ pub fn body(bytes: &[u8]) {
     let Ok(forged) = EncodingKey::from_secret(text.as_bytes()) else { return };
     if let Ok(token) = encode(&Header::new(Algorithm::HS256), &claims, &forged) {
         assert!(person(&ARGS, &KEYS, &token, Some("n")).is_err());
-        if let Ok(keys) = serde_json::from_str::<JwkSet>(text) {
-            assert!(person(&ARGS, &keys, &token, None).is_err(), "a shared secret is no signature");
-        }
+    }
+    let Ok(shared) = EncodingKey::from_secret(b"abc") else { return };
+    if let Ok(token) = encode(&Header::new(Algorithm::HS256), &claims, &shared) {
+        assert!(person(&ARGS, &SHARED, &token, Some("n")).is_err(), "a shared secret is no signature");
+    }
+    if let Ok(keys) = serde_json::from_str::<JwkSet>(text) {
+        assert!(person(&ARGS, &keys, "e30.e30.", None).is_err());
     }
 }

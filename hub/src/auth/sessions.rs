@@ -19,6 +19,8 @@ const SECRET: &str = "sessions";
 const PREFIX: &str = "ams_";
 /// How long a session lasts: a shift. Whoever loses a role at the provider keeps it here for at most so long.
 pub const LIFE: SignedDuration = SignedDuration::from_hours(8);
+/// How far the clocks of replicas may be apart: a session that one sealed begins no later for another.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
 
 /// Seals and opens sessions.
 #[derive(Debug)]
@@ -96,7 +98,9 @@ impl Sessions {
         let (text, tag) = (hex::decode(text).ok()?, hex::decode(tag).ok()?);
         hmac::verify(&self.key, &text, &tag).ok()?;
         let session: Session = serde_json::from_slice(&text).ok()?;
-        (now < session.until).then_some(session)
+        // One of a clock that was ahead would outlive what ends a person's sessions.
+        let latest = now.saturating_add(LIFE + SKEW).unwrap_or(Timestamp::MAX);
+        (now < session.until && session.until <= latest).then_some(session)
     }
 }
 

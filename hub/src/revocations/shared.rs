@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -11,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{RevocationError, Revocations, Revoked, Subject};
 use crate::store::StoreError;
 use crate::store::postgres::replicas::{Replicas, Revocation};
+
+/// After this the others' revocations are asked for again, where that failed.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The replicas' revocations are not brought together.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +108,12 @@ impl Revocations {
         stop: CancellationToken,
     ) -> Result<(), Infallible> {
         loop {
-            if let Err(error) = self.learn().await {
-                tracing::error!(error = format!("{:#}", anyhow::Error::from(error)), "revocations of others not noted");
+            let learned = self.learn().await;
+            if let Err(error) = &learned {
+                tracing::error!(%error, "revocations of others not noted, trying again");
             }
             tokio::select! {
+                () = tokio::time::sleep(AGAIN), if learned.is_err() => {}
                 changed = changes.changed() => if changed.is_err() { return Ok(()) },
                 () = stop.cancelled() => return Ok(()),
             }

@@ -35,6 +35,8 @@ async fn leads(agent: &Agent) -> bool {
 /// by itself, and ends.
 fn kubelet(agents: &[&Agent]) {
     for agent in agents.iter().filter(|agent| agent.process.pid().is_none()) {
+        let log = agent.process.log_tail();
+        assert!(log.contains("the lease "), "{} has ended, and not by its lease:\n{log}", agent.name);
         agent.process.start().expect("agent again");
     }
 }

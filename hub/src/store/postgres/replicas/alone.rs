@@ -21,10 +21,12 @@ impl Alone {
 pub(super) const CHANGES: i32 = 41;
 pub(super) const OWNERSHIP: i32 = 42;
 
-/// Waits for 5 s at most.
+/// Waits for 5 s at most. The lock is held while others do the work, so this connection is idle for longer than the pool lets
+/// one be.
 pub(super) async fn alone(pool: &PgPool, lock: i32) -> Result<Alone, StoreError> {
     let mut transaction = pool.begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *transaction).await?;
+    sqlx::query("SET LOCAL idle_in_transaction_session_timeout = '60s'").execute(&mut *transaction).await?;
     sqlx::query("SELECT pg_advisory_xact_lock(24941, $1)").bind(lock).execute(&mut *transaction).await?;
     Ok(Alone(transaction))
 }
