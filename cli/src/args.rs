@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use active_monitor_core::run::{Outcome, RunKind};
 use active_monitor_core::schedule::parse_go;
+use active_monitor_core::uptime::Objective;
 use active_monitor_core::view::{CheckStatus, Role};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -145,7 +146,7 @@ pub(crate) enum Command {
     /// How much of a time checks were up, the lowest first.
     #[command(
         after_help = "Examples:\n  fleetcheck uptime --window 30d\n  fleetcheck uptime prod-eu-1/health/dns --window 90d\n  \
-        fleetcheck uptime --by label.region -l env=prod\n\nA run that did not happen counts against it. What nobody knew, \
+        fleetcheck uptime --by label.region -l env=prod\n  fleetcheck uptime --by cluster --window 30d --objective 99.9\n\nA run that did not happen counts against it. What nobody knew, \
         because agent or hub was away, is counted apart."
     )]
     Uptime(UptimeArgs),
@@ -573,6 +574,9 @@ pub(crate) struct UptimeArgs {
     /// What it is summed up by: check, cluster, fleet, or label.KEY for a label of the clusters.
     #[arg(long, default_value = "check")]
     pub(crate) by: String,
+    /// A service level objective, in percent such as 99.9: shows how much of the time that may be down is left.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) objective: Option<Objective>,
     /// The most lines, 1 to 1000.
     #[arg(long, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) limit: u16,

@@ -96,6 +96,9 @@ pub(crate) struct UptimeQuery {
     pub(crate) selector: Option<String>,
     pub(crate) window: String,
     pub(crate) by: String,
+    /// In percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) objective: Option<f64>,
     pub(crate) limit: u16,
 }
 

@@ -19,17 +19,17 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// `colour` is for a terminal only.
-    pub(crate) fn new<const N: usize>(headers: [&str; N], colour: bool) -> Rows {
+    pub(crate) fn new<'a>(headers: impl IntoIterator<Item = &'a str>, colour: bool) -> Rows {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).force_no_tty().set_header(headers.map(Cell::new));
+        table.load_style(presets::NOTHING).force_no_tty().set_header(headers.into_iter().map(Cell::new));
         if colour {
             table.enforce_styling();
         }
         Rows { table }
     }
 
-    pub(crate) fn add<const N: usize>(&mut self, cells: [Text; N]) {
-        self.table.add_row(cells.map(Cell::from));
+    pub(crate) fn add(&mut self, cells: impl IntoIterator<Item = Text>) {
+        self.table.add_row(cells.into_iter().map(Cell::from));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

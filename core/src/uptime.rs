@@ -15,8 +15,10 @@ use crate::run::Outcome;
 use crate::view::CheckStatus;
 
 mod day;
+mod objective;
 
 pub use day::Day;
+pub use objective::{Budget, Objective};
 
 /// A change of what is shown of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

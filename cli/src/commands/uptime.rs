@@ -1,5 +1,6 @@
 //! `fleetcheck uptime`: how much of a time checks were up.
 
+use active_monitor_core::uptime::{Budget, Objective};
 use active_monitor_core::view::{UptimePage, UptimeView};
 
 use crate::args::{Format, Scope, UptimeArgs};
@@ -14,17 +15,18 @@ pub(super) async fn run(
     world: &World,
     streams: &mut Streams<'_>,
 ) -> Result<Exit, Error> {
-    let UptimeArgs { scope, selector, window, by, limit } = args;
+    let UptimeArgs { scope, selector, window, by, objective, limit } = args;
     let (cluster, namespace, name) = match scope {
         Some(Scope { cluster, namespace, check }) => (Some(cluster), namespace, check),
         None => (None, None, None),
     };
-    let page = hub.uptime(&UptimeQuery { cluster, namespace, name, selector, window, by, limit }).await?;
+    let objective = objective.map(Objective::percent);
+    let page = hub.uptime(&UptimeQuery { cluster, namespace, name, selector, window, by, objective, limit }).await?;
     output::show(format, world, streams, &page, |world, streams| {
         if page.items.is_empty() {
             return Ok(writeln!(streams.err, "nothing is known of that time")?);
         }
-        rows(&page, world.colour).write(streams.out)?;
+        rows(&page, objective.is_some(), world.colour).write(streams.out)?;
         let left = page.total.saturating_sub(page.items.len() as u64);
         if left > 0 {
             writeln!(streams.err, "{left} more; see --limit")?;
@@ -34,20 +36,24 @@ pub(super) async fn run(
     Ok(Exit::Fine)
 }
 
-fn rows(page: &UptimePage, colour: bool) -> Rows {
-    let mut rows = Rows::new(["UPTIME", "OF", "CHECKS", "OUTAGES", "DOWN", "UNKNOWN", "LEFT OUT"], colour);
+fn rows(page: &UptimePage, has_objective: bool, colour: bool) -> Rows {
+    let budget_left = has_objective.then_some("BUDGET LEFT");
+    let headers = ["UPTIME", "OF", "CHECKS", "OUTAGES", "DOWN", "UNKNOWN", "LEFT OUT"].into_iter().chain(budget_left);
+    let mut rows = Rows::new(headers, colour);
     for item in &page.items {
         let UptimeView { checks, ratio, time, .. } = item;
         let tone = if time.outages == 0 { Tone::Good } else { Tone::Bad };
-        rows.add([
+        let budget = has_objective.then(|| item.budget.map_or(Text::from(""), budget));
+        let cells = [
             ratio.map_or(Text::from(""), |ratio| Text::toned(&percent(ratio), tone)),
-            of(item).into(),
+            Text::from(of(item)),
             checks.to_string().into(),
             time.outages.to_string().into(),
             length(time.down_seconds).into(),
             length(time.unknown_seconds).into(),
             length(time.stopped_seconds + time.maintenance_seconds).into(),
-        ]);
+        ];
+        rows.add(cells.into_iter().chain(budget));
     }
     rows
 }
@@ -55,6 +61,16 @@ fn rows(page: &UptimePage, colour: bool) -> Rows {
 /// Cut, not rounded: only what was never down is 100 %.
 fn percent(ratio: f64) -> String {
     format!("{:.3}%", (ratio * 100_000.0 + 1e-6).floor() / 1000.0)
+}
+
+/// What is left of what may be down; never rounded in favour of what was up.
+fn budget(Budget { seconds, left_seconds }: Budget) -> Text {
+    let whole = output::seconds(seconds.floor() as i64);
+    if left_seconds < 0.0 {
+        Text::toned(&format!("-{} of {whole}", output::seconds((-left_seconds).ceil() as i64)), Tone::Bad)
+    } else {
+        Text::toned(&format!("{} of {whole}", output::seconds(left_seconds.floor() as i64)), Tone::Good)
+    }
 }
 
 fn of(item: &UptimeView) -> String {

@@ -13,7 +13,7 @@ use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::DefinitionResult;
 use active_monitor_core::state::{CheckState, Phase, Totals};
-use active_monitor_core::uptime::Uptime;
+use active_monitor_core::uptime::{Objective, Uptime};
 use active_monitor_core::view::{
     AcknowledgementAdd, Action, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
     ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
@@ -438,6 +438,7 @@ async fn uptime(filter: Filter) -> Json<UptimePage> {
         label: None,
         checks: 1,
         ratio: time.ratio(),
+        budget: filter.get("objective").and_then(|text| text.parse::<Objective>().ok()?.budget(&time)),
         time,
     };
     let time = Uptime { unknown_seconds: 86_400.0, ..Uptime::default() };
@@ -447,6 +448,7 @@ async fn uptime(filter: Filter) -> Json<UptimePage> {
         name: None,
         label: Some("eu".to_owned()),
         ratio: None,
+        budget: None,
         time,
         ..bad.clone()
     };

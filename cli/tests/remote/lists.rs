@@ -220,6 +220,12 @@ fn uptime_is_shown_lowest_first() {
         hub.requests().last().unwrap(),
         "GET /api/v1/uptime?by=cluster&cluster=east&limit=5&namespace=health&selector=env%3Dprod&window=30d"
     );
+    let ran = hub.run(&["uptime", "--objective", "99"]);
+    let (first, second) = (ran.out.lines().nth(1).unwrap(), ran.out.lines().nth(2).unwrap());
+    assert!(ran.out.contains("BUDGET LEFT") && first.ends_with("6m29s of 7m12s"), "{}", ran.out);
+    assert!(!second.contains(" of "), "nothing is known, so nothing is left: {}", ran.out);
+    let ran = hub.run(&["uptime", "--objective", "99.99"]);
+    assert!(ran.out.lines().nth(1).unwrap().ends_with("-39s of 4s"), "{}", ran.out);
 }
 
 #[test]

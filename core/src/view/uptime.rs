@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::uptime::Uptime;
+use crate::uptime::{Budget, Uptime};
 
 /// Uptime of checks, clusters or groups of clusters over a time that ends now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -43,6 +43,9 @@ pub struct UptimeView {
     /// The share of up in what is known, 0 to 1; absent where nothing is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// What an objective leaves; absent where none was given, or nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// What it is made of.
     #[serde(flatten)]
     pub time: Uptime,

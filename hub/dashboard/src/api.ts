@@ -149,6 +149,7 @@ export interface UptimeView {
   label?: string;
   checks: number;
   ratio?: number;
+  budget?: { seconds: number; leftSeconds: number };
   upSeconds: number;
   downSeconds: number;
   unknownSeconds: number;

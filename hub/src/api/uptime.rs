@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use active_monitor_core::fleet::FleetView;
-use active_monitor_core::uptime::Uptime;
+use active_monitor_core::uptime::{Objective, Uptime};
 use active_monitor_core::view::{Problem, UptimePage, UptimeView};
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
@@ -41,6 +41,10 @@ pub struct UptimeFilter {
     #[serde(default)]
     #[param(value_type = String, required = false, default = "check")]
     by: By,
+    /// A service level objective, in percent: how much of the time may be down, and how much of that is left.
+    #[serde(default)]
+    #[param(value_type = Option<String>, pattern = r"^[0-9]{1,2}(\.[0-9]+)?$")]
+    objective: Option<Wanted>,
     /// Items in the answer.
     #[serde(default)]
     #[param(value_type = u32, required = false, minimum = 1, maximum = 1000, default = 100)]
@@ -72,6 +76,19 @@ impl TryFrom<String> for Window {
             Some(hours) if (1..=90 * 24).contains(&hours) => Ok(Window(SignedDuration::from_hours(hours))),
             _ => Err("must be a number of hours or days from 1h to 90d"),
         }
+    }
+}
+
+/// An objective, as it is written in a query.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Wanted(Objective);
+
+impl TryFrom<String> for Wanted {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        text.parse().map(Wanted)
     }
 }
 
@@ -115,10 +132,11 @@ pub async fn uptime(
     State(api): State<Api>,
     Query(filter): Query<UptimeFilter>,
 ) -> Result<axum::Json<UptimePage>, ApiError> {
-    let UptimeFilter { cluster, namespace, name, selector, window: Window(window), by, limit } = filter;
+    let UptimeFilter { cluster, namespace, name, selector, window: Window(window), by, objective, limit } = filter;
+    let objective = objective.map(|Wanted(objective)| objective);
     let (now, store) = (Timestamp::now(), api.app.store.as_ref());
     let view = api.app.fleet.view();
-    let mut sums = Sums { view: &view, selector, by, groups: BTreeMap::new() };
+    let mut sums = Sums { view: &view, selector, by, objective, groups: BTreeMap::new() };
     if sums.by != By::Check && namespace.is_none() && name.is_none() {
         let Made { from, to, clusters } = api.uptime.clusters(store, cluster, window, now).await?;
         for (cluster, (checks, time)) in clusters.iter() {
@@ -139,6 +157,7 @@ struct Sums<'a> {
     view: &'a FleetView,
     selector: Option<Selector>,
     by: By,
+    objective: Option<Objective>,
     groups: BTreeMap<Group, (u64, Uptime)>,
 }
 
@@ -171,9 +190,11 @@ impl Sums<'_> {
     }
 
     fn page(self, from: Timestamp, to: Timestamp, limit: usize) -> UptimePage {
-        let items = self.groups.into_iter().map(|((cluster, check, label), (checks, time))| {
+        let Sums { objective, groups, .. } = self;
+        let items = groups.into_iter().map(|((cluster, check, label), (checks, time))| {
             let (namespace, name) = check.unzip();
-            UptimeView { cluster, namespace, name, label, checks, ratio: time.ratio(), time }
+            let budget = objective.and_then(|objective| objective.budget(&time));
+            UptimeView { cluster, namespace, name, label, checks, ratio: time.ratio(), budget, time }
         });
         let mut items: Vec<UptimeView> = items.collect();
         items.sort_by(|a, b| match (a.ratio, b.ratio) {

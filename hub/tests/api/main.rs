@@ -578,7 +578,7 @@ async fn windows_and_acknowledgements_are_kept_over_a_restart() {
 }
 
 fn close_to(value: &Value, expected: f64) -> bool {
-    value.as_f64().is_some_and(|value| (value - expected).abs() < expected.max(1.0) * 0.01)
+    value.as_f64().is_some_and(|value| (value - expected).abs() < expected.abs().max(1.0) * 0.01)
 }
 
 #[tokio::test]
@@ -619,6 +619,17 @@ async fn uptime_is_summed_up_by_check_cluster_and_label() {
     let (gone, item) = of(&page, 2);
     assert_eq!((gone.as_str(), &item["ratio"]), ("gone/dns", &Value::Null));
     assert!(close_to(&item["unknownSeconds"], 1800.0), "what nobody knew is neither up nor down: {item}");
+
+    // An hour at 75 % may be down for 15 minutes; what nobody knew of a check has no budget.
+    let page = hub.get("/api/v1/uptime?window=1h&objective=75").await.json();
+    let budgets: Vec<_> = (0..3).map(|n| page["items"][n]["budget"].clone()).collect();
+    assert!(close_to(&budgets[0]["seconds"], 900.0) && close_to(&budgets[0]["leftSeconds"], 300.0), "{page:#}");
+    assert!(close_to(&budgets[1]["leftSeconds"], 900.0 - 360.0) && budgets[2].is_null(), "{page:#}");
+    let rolled = hub.get("/api/v1/uptime?window=1h&by=cluster&objective=90").await.json();
+    assert!(close_to(&rolled["items"][0]["budget"]["leftSeconds"], 720.0 - 960.0), "overspent: {rolled:#}");
+    let bad = hub.get("/api/v1/uptime?objective=100").await;
+    assert_eq!(bad.status, StatusCode::BAD_REQUEST);
+    assert!(bad.json()["detail"].as_str().unwrap().contains("objective"), "{}", bad.json());
 
     // One check alone, from the middle of its failure on: the same walk by another query.
     let one = hub.get("/api/v1/uptime?window=1h&cluster=east&namespace=health&name=dns").await.json();
