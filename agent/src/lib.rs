@@ -30,6 +30,10 @@ pub mod request;
 mod runs;
 pub mod schema;
 pub mod self_test;
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "it is public where it comes from")]
+mod skip;
 pub mod source;
 pub mod states;
 mod sweep;

@@ -33,6 +33,10 @@ mod marks;
 mod recorder;
 mod rollup;
 mod saver;
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "it is public where it comes from")]
+mod skip;
 mod trust;
 mod uptime;
 

@@ -84,6 +84,15 @@ impl Part {
     }
 }
 
+/// Where the hub with the simulated agents keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// In a file of its own
+    Sqlite,
+    /// In a server on this machine
+    Postgresql,
+}
+
 /// What is measured, and how often.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -95,6 +104,8 @@ pub struct Options {
     pub scale: f64,
     /// Minutes for which an agent is watched.
     pub minutes: u64,
+    /// The store of the parts with simulated agents; `history` measures both.
+    pub store: StoreKind,
 }
 
 impl Options {

@@ -249,7 +249,7 @@ fn prometheus_reads_it() {
     let mut promtool = match command {
         Ok(promtool) => promtool,
         Err(error) => {
-            eprintln!("skipped: promtool cannot be run: {error}");
+            crate::skip::report("prometheus_reads_it", &format!("promtool cannot be run: {error}"));
             return;
         }
     };

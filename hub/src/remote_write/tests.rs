@@ -38,7 +38,9 @@ fn free_port() -> u16 {
 /// Starts a program, or says that the test is skipped.
 fn start(program: &str, args: &[String]) -> Option<Program> {
     let child = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    child.map(Program).inspect_err(|error| eprintln!("skipped: {program} cannot be run: {error}")).ok()
+    let skipped =
+        |error: &std::io::Error| crate::skip::report("remote write", &format!("{program} cannot be run: {error}"));
+    child.map(Program).inspect_err(skipped).ok()
 }
 
 fn sender(url: &str) -> (Sender, RemoteWriteMetrics) {

@@ -191,10 +191,8 @@ async fn patiently(what: &str, mut condition: impl FnMut() -> bool) {
 async fn alertmanager_and_a_webhook_are_told_once_of_an_incident_and_of_its_end() {
     let (from_alertmanager, grouped) = webhook(0).await;
     let Some(alertmanager) = Alertmanager::start(&from_alertmanager).await else {
-        println!(
-            "skipped: alertmanager_and_a_webhook_are_told_once_of_an_incident_and_of_its_end: Alertmanager is not \
-             installed: apt-get install prometheus-alertmanager"
-        );
+        let test = "alertmanager_and_a_webhook_are_told_once_of_an_incident_and_of_its_end";
+        crate::postgres::skip::report(test, "Alertmanager is not installed: apt-get install prometheus-alertmanager");
         return;
     };
     // The webhook is away at first: nothing is lost by that.

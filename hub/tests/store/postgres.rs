@@ -1,7 +1,6 @@
 //! A PostgreSQL server of the tests' own, on a socket in a folder of its own and a port of this machine, with a data base for each test.
 
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+
+#[path = "../../../tests/src/skip.rs"]
+#[expect(unreachable_pub, reason = "it is public where it comes from")]
+pub(crate) mod skip;
 
 /// Makes a server and stops it when its input ends, which the kernel sees to when the tests are gone in whatever way. The
 /// input is kept from the server itself.
@@ -54,7 +57,7 @@ impl Database {
     pub(crate) async fn create(test: &str) -> Option<Database> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let Some(server) = server() else {
-            skipped(test, "no PostgreSQL server is installed (Debian: apt-get install postgresql)");
+            skip::report(test, "no PostgreSQL server is installed (Debian: apt-get install postgresql)");
             return None;
         };
         let database = Database {
@@ -171,12 +174,4 @@ fn programs() -> Option<PathBuf> {
     let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let has = |bin: &PathBuf| ["initdb", "postgres"].iter().all(|program| bin.join(program).is_file());
     debian.filter(has).max().or_else(|| path.into_iter().find(has))
-}
-
-/// As the tests of the whole fleet say it: a fixed line on stderr and in the file that `make test` collects.
-fn skipped(test: &str, reason: &str) {
-    let line = format!("skipped: {test}: {reason}\n");
-    eprint!("{line}");
-    let Some(path) = std::env::var_os("ACTIVE_MONITOR_SKIPS") else { return };
-    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
 }

@@ -15,8 +15,9 @@ use serde_json::json;
 use super::progress::Progress;
 use super::report::{Rows, Target};
 use super::sim::Agents;
-use super::{Options, Part, flood, metrics, proc};
+use super::{Options, Part, StoreKind, flood, metrics, proc};
 use crate::fleet::Hub;
+use crate::postgres::Postgres;
 use crate::run_dir::RunDir;
 
 /// Checks of each cluster.
@@ -37,6 +38,8 @@ const DEFINITION: &str = "/api/v1/definitions/bench";
 pub(super) struct Fleet {
     pub(super) run: Arc<RunDir>,
     pub(super) hub: Hub,
+    /// Of the hub, where its store is one.
+    _server: Option<Postgres>,
     pub(super) agents: Agents,
     clusters: usize,
     /// Of each agent, whether its first check has failed.
@@ -86,9 +89,15 @@ impl Fleet {
         let clusters = options.scaled(1000);
         progress.say(format!("hub: {clusters} clusters enrol and connect"));
         let run = Arc::new(RunDir::create()?);
-        let hub = Hub::start(&run, run.path()).await?;
+        let server = match options.store {
+            StoreKind::Sqlite => None,
+            StoreKind::Postgresql => Some(Postgres::start().await?),
+        };
+        let store = server.as_ref().map(Postgres::url);
+        let more: Vec<&str> = store.iter().flat_map(|url| ["--store", url]).collect();
+        let hub = Hub::start_with(&run, run.path(), &more).await?;
         let agents = Agents::join(&hub, &ca(&run)?, clusters, CHECKS).await?;
-        let fleet = Fleet { run, hub, agents, clusters, failing: false, generation: 0 };
+        let fleet = Fleet { run, hub, _server: server, agents, clusters, failing: false, generation: 0 };
         fleet.until("all clusters", async || fleet.is_consistent(0).await).await?;
         tokio::time::sleep(REST).await;
         Ok(fleet)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use active_monitor_tests::bench::{self, Options, Part};
+use active_monitor_tests::bench::{self, Options, Part, StoreKind};
 use active_monitor_tests::fleet::binary;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -28,6 +28,9 @@ struct Args {
     /// Watch an agent for so many minutes; finished workflows are kept for ten, so its memory is at rest only after those
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
+    /// Store of the hub with the simulated agents; `history` measures both
+    #[arg(long, value_enum, default_value = "sqlite")]
+    store: StoreKind,
     /// Form of the report
     #[arg(short, long, default_value = "table")]
     output: Output,
@@ -58,14 +61,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { command, only, repeat, scale, minutes, output } = args;
+    let Args { command, only, repeat, scale, minutes, store, output } = args;
     if let Some(Command::ServeFile { file, port }) = command {
         return bench::serve_file(&file, port).await.map(|()| ExitCode::SUCCESS);
     }
     for name in ["active-monitor-hub", "active-monitor-agent"] {
         binary(name)?;
     }
-    let report = bench::run(&Options { only, repeat, scale, minutes }).await?;
+    let report = bench::run(&Options { only, repeat, scale, minutes, store }).await?;
     match output {
         Output::Table => println!("{}", report.table()),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),

@@ -27,7 +27,7 @@ const MAX_STEPS: usize = 12;
 async fn provider(redirect: &str) -> Option<(Child, String)> {
     let dashboard = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboard");
     if !dashboard.join("node_modules/oidc-provider").exists() {
-        eprintln!("skipped: people_log_in_at_a_real_provider: npm's oidc-provider is not installed: make dashboard");
+        crate::skip::report("people_log_in_at_a_real_provider", "npm's oidc-provider is not installed: make dashboard");
         return None;
     }
     let mut command = Command::new("node");

@@ -85,7 +85,7 @@ fn every_alert_has_its_runbook() {
 #[test]
 fn the_rules_pass_their_own_tests() {
     if Command::new("promtool").arg("--version").output().is_err() {
-        println!("skipped: the_rules_pass_their_own_tests: promtool is not installed: apt-get install prometheus");
+        crate::skip::report("the_rules_pass_their_own_tests", "promtool is not installed: apt-get install prometheus");
         return;
     }
     let output = Command::new("promtool").args(["test", "rules"]).arg(deploy("prometheus/rules.test.yaml")).output();
