@@ -26,6 +26,9 @@ pub const MAX_COMMANDS: usize = 64;
 /// The most checks that the hub takes from one cluster.
 pub const MAX_CHECKS: usize = 50_000;
 
+/// The highest number of a report. No journal comes so far, and beyond it JSON's readers lose digits.
+pub const MAX_SEQ: u64 = 1 << 53;
+
 /// The state machine.
 #[derive(Debug)]
 pub struct HubSession {
@@ -143,8 +146,10 @@ pub enum SessionError {
         /// In the certificate.
         certified: String,
     },
-    /// Hello contradicts itself.
-    #[error("Hello has oldest_seq {oldest_seq} and next_seq {next_seq}")]
+    /// Hello contradicts itself, or has numbers that no journal has.
+    #[error(
+        "Hello has oldest_seq {oldest_seq} and next_seq {next_seq}: 1 <= oldest_seq <= next_seq <= {MAX_SEQ} is allowed"
+    )]
     BadHello {
         /// As sent.
         oldest_seq: u64,
@@ -166,6 +171,12 @@ pub enum SessionError {
         seq: u64,
         /// The highest number before it.
         after: u64,
+    },
+    /// A report number that no journal has.
+    #[error("report {seq} is beyond {MAX_SEQ}, the highest number of a report")]
+    SeqTooHigh {
+        /// Its number.
+        seq: u64,
     },
     /// More reports under way than Welcome allows.
     #[error("{unacked} reports are under way, the limit is {limit}")]
@@ -277,7 +288,7 @@ impl HubSession {
             return Err(SessionError::WrongCluster { claimed: hello.cluster, certified: self.cluster.clone() });
         }
         let Hello { oldest_seq, next_seq, .. } = hello;
-        if oldest_seq == 0 || oldest_seq > next_seq {
+        if oldest_seq == 0 || oldest_seq > next_seq || next_seq > MAX_SEQ {
             return Err(SessionError::BadHello { oldest_seq, next_seq });
         }
         self.stage = Stage::AwaitingWelcome { oldest_seq };
@@ -315,6 +326,10 @@ impl HubSession {
 
     fn on_reports(&mut self, reports: Vec<Report>, through_seq: u64) -> Result<Vec<Output>, SessionError> {
         let cursor = self.live("Reports")?;
+        let highest = reports.iter().map(|report| report.seq).max().unwrap_or_default().max(through_seq);
+        if highest > MAX_SEQ {
+            return Err(SessionError::SeqTooHigh { seq: highest });
+        }
         for report in &reports {
             if report.seq <= cursor.received_seq {
                 return Err(SessionError::SeqNotGrowing { seq: report.seq, after: cursor.received_seq });

@@ -560,6 +560,7 @@ fn refused(error: &SessionError) -> Refused {
         SessionError::TooManyChecks | SessionError::TooManyUnacked { .. } => Refused::AgentLimit,
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
+        | SessionError::SeqTooHigh { .. }
         | SessionError::UnknownNonce { .. }
         | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Refused::Protocol,
@@ -574,6 +575,7 @@ fn status(error: &SessionError) -> Status {
         SessionError::BadHello { .. } => Status::invalid_argument(text),
         SessionError::OutOfOrder { .. }
         | SessionError::SeqNotGrowing { .. }
+        | SessionError::SeqTooHigh { .. }
         | SessionError::UnknownNonce { .. }
         | SessionError::SelfTestNotAsked
         | SessionError::UnknownCommand { .. } => Status::failed_precondition(text),

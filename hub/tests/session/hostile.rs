@@ -1,6 +1,7 @@
 //! An agent that lies: about who it is, about its numbers, in its texts. Refused, typed, counted; nobody else notices.
 
 use active_monitor_core::command::Answer;
+use active_monitor_core::session::hub::MAX_SEQ;
 use active_monitor_core::state::Sample;
 use active_monitor_hub::metrics::{HubMetrics, Wanted};
 use active_monitor_hub::refusals::Refused;
@@ -76,6 +77,7 @@ async fn numbers_that_do_not_grow_and_answers_to_nothing_end_the_session_and_are
         AgentFrame::reports(vec![report(7), report(7)]),
         AgentFrame::reports(vec![report(7), report(3)]),
         AgentFrame::reports(vec![Report { seq: 0, ..report(1) }]),
+        AgentFrame::reports(vec![Report { seq: u64::MAX, ..report(1) }]),
         statuses,
         AgentFrame::CommandAnswer(answer),
         AgentFrame::Hello(hello("c1", "uid-1", "i1")),
@@ -87,16 +89,16 @@ async fn numbers_that_do_not_grow_and_answers_to_nothing_end_the_session_and_are
         assert_eq!(session.status().await.code(), Code::FailedPrecondition, "{frame:?}");
         eventually("a count", || hub.hub.refusals.total(Refused::Protocol) > before).await;
     }
-    for (oldest_seq, next_seq) in [(0, 1), (5, 4), (u64::MAX, 1)] {
+    for (oldest_seq, next_seq) in [(0, 1), (5, 4), (u64::MAX, 1), (1, u64::MAX), (MAX_SEQ, MAX_SEQ + 1)] {
         let odd = Hello { oldest_seq, next_seq, ..hello("c1", "uid-1", "i1") };
         let refused = agent.dial(&hub, odd).await.unwrap().status().await;
         assert_eq!(refused.code(), Code::InvalidArgument, "{oldest_seq} {next_seq}");
     }
     assert_eq!(hub.history("c1").await, [], "nothing of a refused frame is kept");
-    // The largest number there is harms nobody.
+    // The largest number there may be harms nobody.
     let (mut session, _) = agent.connect(&hub, "c1", vec![]).await;
-    session.send(AgentFrame::reports(vec![Report { seq: u64::MAX, ..report(1) }])).await;
-    assert_eq!(session.ack().await, u64::MAX);
+    session.send(AgentFrame::reports(vec![Report { seq: MAX_SEQ, ..report(1) }])).await;
+    assert_eq!(session.ack().await, MAX_SEQ);
     let (mut session, _) = agent.connect(&hub, "c1", vec![]).await;
     session.send(AgentFrame::reports(vec![report(2)])).await;
     assert_eq!(session.ack().await, 2);

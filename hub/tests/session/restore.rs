@@ -108,6 +108,41 @@ async fn a_volume_from_the_past_is_noticed_and_nothing_goes_back_until_a_person_
 }
 
 #[tokio::test]
+async fn what_a_hub_from_the_past_lacks_is_sent_again_and_what_is_gone_is_a_gap() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    session.send(AgentFrame::reports(vec![report(1)])).await;
+    assert_eq!(session.ack().await, 1);
+    hub.stop().await;
+    let old = snapshot(dir.path());
+    let hub = Running::start(dir.path()).await;
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    session.send(AgentFrame::reports((2..=6).map(report).collect())).await;
+    while session.ack().await < 6 {}
+    hub.stop().await;
+
+    // The agent's journal has dropped what was acked, up to its last file: from 5 on it still has them.
+    let hub = Running::start(old.path()).await;
+    let later = Hello { oldest_seq: 5, next_seq: 8, ..hello("berlin", "uid-1", "i1") };
+    let mut session = agent.dial(&hub, later).await.unwrap();
+    assert!(matches!(session.next().await, HubFrame::Welcome(_)));
+    session.send(AgentFrame::Snapshot { checks: vec![], last: true }).await;
+    session.send(AgentFrame::reports((5..=7).map(report).collect())).await;
+    while session.ack().await < 7 {}
+    let query = RunQuery { cluster: Some("berlin".into()), limit: 100, ..RunQuery::default() };
+    let found = hub.hub.store.runs(&query).await.unwrap();
+    let slots: Vec<i64> = found.items.iter().map(|run| run.run.key.slot.as_second()).collect();
+    let known = [7, 6, 5, 1].map(|seq| report(seq).run.key.slot.as_second());
+    assert_eq!(slots, known);
+    let gaps: Vec<_> = found.gaps.iter().map(|gap| (gap.after, gap.reports)).collect();
+    assert_eq!(gaps, [(found.items[3].id, 3)], "2 to 4 lie behind 1 and are gone");
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_removed_cluster_stays_removed_when_the_hub_is_restored_from_a_backup_that_has_it() {
     let dir = TempDir::new().unwrap();
     let hub = Running::start(dir.path()).await;
