@@ -320,24 +320,96 @@ async fn prometheus_scrapes_the_hub(fleet: &Fleet) {
         .expect("promtool");
     only_legacy_names(&String::from_utf8_lossy(&[lint.stdout, lint.stderr].concat()));
 
-    let port = PortLease::take().expect("port");
-    let config = scrape_config(fleet, dir);
-    let server = Process::new(fleet.testbed.clusters[0].run(), dir, "prometheus", prometheus).args([
-        format!("--config.file={}", config.display()),
-        format!("--storage.tsdb.path={}", dir.join("tsdb").display()),
-        format!("--web.listen-address=127.0.0.1:{}", port.number()),
-    ]);
-    server.start().expect("prometheus starts");
-    let url = format!("http://127.0.0.1:{}/api/v1/query", port.number());
+    let samples = ["scrape-hub", "scrape-hub-clusters", "scrape-hub-federate"];
+    let servers = samples.map(|sample| Prometheus::start(fleet, &prometheus, sample));
     for (cluster, _) in NAMES {
-        let query = format!("metrics_queue_depth{{cluster=\"{cluster}\",namespace=\"health\"}}");
-        assert_eq!(until_sample(&url, &query).await, "7", "{query}");
-        let query = format!("activemonitor_check_metric{{cluster=\"{cluster}\",metric=\"queue_age_seconds\"}}");
-        assert_eq!(until_sample(&url, &query).await, "1.5", "{query}");
-        let query = format!("healthcheck_success_count{{cluster=\"{cluster}\",healthcheck_name=\"hello\"}} > 0");
-        assert_ne!(until_sample(&url, &query).await, "0");
+        for server in &servers[..2] {
+            let query = format!("metrics_queue_depth{{cluster=\"{cluster}\",namespace=\"health\"}}");
+            assert_eq!(server.sample(&query).await, "7", "{query}");
+            let query = format!("activemonitor_check_metric{{cluster=\"{cluster}\",metric=\"queue_age_seconds\"}}");
+            assert_eq!(server.sample(&query).await, "1.5", "{query}");
+            let query = format!("healthcheck_success_count{{cluster=\"{cluster}\",healthcheck_name=\"hello\"}} > 0");
+            assert_ne!(server.sample(&query).await, "0");
+        }
     }
-    assert_eq!(until_sample(&url, "up{job=\"active-monitor-hub\"}").await, "1");
+    for (server, targets) in servers.iter().zip(["1", "4", "1"]) {
+        let up = "count(up{job=\"active-monitor-hub\"} == 1)";
+        server.until(up, targets).await;
+        server.until("count(activemonitor_cluster_reachable == 1)", "3").await;
+        server.until("count(activemonitor_check_healthy{healthcheck_name=\"hello\"} == 1)", "3").await;
+        server.until("count(activemonitor_hub_store_file_bytes)", "1").await;
+    }
+    assert_eq!(servers[2].query("metrics_queue_depth").await.expect("answer"), None, "some series only");
+    a_cut_off_cluster_s_values_end_and_its_state_stays(fleet, &servers).await;
+}
+
+async fn a_cut_off_cluster_s_values_end_and_its_state_stays(fleet: &Fleet, servers: &[Prometheus]) {
+    let agent = fleet.agents.iter().find(|agent| agent.name == "us-1").expect("agent");
+    agent.process.stop();
+    for server in servers {
+        server.until("activemonitor_cluster_reachable{cluster=\"us-1\"}", "0").await;
+        let stale = "activemonitor_check_status{cluster=\"us-1\",healthcheck_name=\"hello\",status=\"Stale\"}";
+        server.until(stale, "1").await;
+        server.until("activemonitor_check_healthy{cluster=\"us-1\",healthcheck_name=\"hello\"}", "0").await;
+    }
+    for server in &servers[..2] {
+        server.until_gone("metrics_queue_depth{cluster=\"us-1\"}").await;
+        server.until("count(metrics_queue_depth)", "2").await;
+    }
+    agent.process.start().expect("agent");
+    agent.wait_until_connected(&fleet.hub).await.expect("link");
+    servers[0].until("metrics_queue_depth{cluster=\"us-1\"}", "7").await;
+}
+
+/// A Prometheus that scrapes the hub by one of the sample configurations.
+struct Prometheus {
+    url: String,
+    _process: Process,
+    _port: PortLease,
+}
+
+impl Prometheus {
+    fn start(fleet: &Fleet, program: &Path, sample: &str) -> Prometheus {
+        let dir = fleet.testbed.clusters[0].dir.join(sample);
+        std::fs::create_dir_all(&dir).expect("folder");
+        let port = PortLease::take().expect("port");
+        let config = scrape_config(fleet, &dir, sample);
+        let process = Process::new(fleet.testbed.clusters[0].run(), &dir, sample, program.to_owned()).args([
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", dir.join("tsdb").display()),
+            format!("--web.listen-address=127.0.0.1:{}", port.number()),
+        ]);
+        process.start().expect("prometheus starts");
+        Prometheus { url: format!("http://127.0.0.1:{}/api/v1/query", port.number()), _process: process, _port: port }
+    }
+
+    /// The first sample, if there is one.
+    async fn query(&self, query: &str) -> anyhow::Result<Option<String>> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let mut address = reqwest::Url::parse(&self.url)?;
+        address.query_pairs_mut().append_pair("query", query);
+        let answer: serde_json::Value = serde_json::from_str(&http.get(address).send().await?.text().await?)?;
+        anyhow::ensure!(answer["status"] == "success", "{answer}");
+        Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned))
+    }
+
+    async fn sample(&self, query: &str) -> String {
+        wait::until(query, PATIENCE, || self.query(query)).await.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    async fn until(&self, query: &str, value: &str) {
+        let shown = async || {
+            let found = self.query(query).await?;
+            anyhow::ensure!(found.as_deref() == Some(value), "{found:?} instead of {value}");
+            Ok(Some(()))
+        };
+        wait::until(query, PATIENCE, shown).await.unwrap_or_else(|error| panic!("{}: {error:#}", self.url));
+    }
+
+    async fn until_gone(&self, query: &str) {
+        let gone = async || Ok(self.query(query).await?.is_none().then_some(()));
+        wait::until(query, PATIENCE, gone).await.unwrap_or_else(|error| panic!("{}: {error:#}", self.url));
+    }
 }
 
 fn installed(program: &str) -> Option<std::path::PathBuf> {
@@ -357,34 +429,32 @@ fn only_legacy_names(complaints: &str) {
     assert_eq!(other.collect::<Vec<_>>(), Vec::<&str>::new());
 }
 
-/// The sample configuration, with this hub's address, token and plain HTTP.
-fn scrape_config(fleet: &Fleet, dir: &Path) -> std::path::PathBuf {
-    let sample = std::fs::read_to_string(project().join("deploy/prometheus/scrape-hub.yaml")).expect("sample");
-    let token = dir.join("prometheus.token");
+/// A sample configuration, with this hub's address, token and plain HTTP.
+fn scrape_config(fleet: &Fleet, dir: &Path, sample: &str) -> std::path::PathBuf {
+    let text = std::fs::read_to_string(project().join(format!("deploy/prometheus/{sample}.yaml"))).expect("sample");
+    let token = dir.join("token");
     std::fs::write(&token, &fleet.hub.token).expect("token");
-    let (before, after) = sample.split_once("  tls_config:").expect("tls_config");
-    let (_, after) = after.split_once("  static_configs:").expect("static_configs");
-    let config = format!("{before}  static_configs:{after}")
+    let text = text
+        .replace("https://", "http://")
         .replace("scheme: https", "scheme: http")
-        .replace("scrape_interval: 15s", "scrape_interval: 2s")
+        .replace("15s", "2s")
+        .replace("30s", "2s")
         .replace("/etc/prometheus/active-monitor-hub.token", &token.display().to_string())
         .replace("hub.example.com:8443", fleet.hub.url.trim_start_matches("http://"));
+    let mut config: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
+    without_tls(&mut config);
     let path = dir.join("prometheus.yml");
-    std::fs::write(&path, config).expect("configuration");
+    std::fs::write(&path, config.to_string()).expect("configuration");
     path
 }
 
-async fn until_sample(url: &str, query: &str) -> String {
-    let http = reqwest::Client::builder().no_proxy().build().expect("client");
-    let http = &http;
-    wait::until(query, PATIENCE, || async move {
-        let mut address = reqwest::Url::parse(url)?;
-        address.query_pairs_mut().append_pair("query", query);
-        let answer: serde_json::Value = serde_json::from_str(&http.get(address).send().await?.text().await?)?;
-        Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned))
-    })
-    .await
-    .unwrap_or_else(|error| panic!("{error:#}"))
+fn without_tls(config: &mut serde_json::Value) {
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove("tls_config");
+        fields.values_mut().for_each(without_tls);
+    } else if let Some(items) = config.as_array_mut() {
+        items.iter_mut().for_each(without_tls);
+    }
 }
 
 async fn a_red_check_turns_red_on_the_page(fleet: &Fleet) {
