@@ -15,6 +15,8 @@ use crate::rbac;
 use crate::run::RunKind;
 use crate::schedule::{Schedule, Slots, Spread};
 
+/// Below this interval, in seconds, `fleetcheck lint` warns.
+const FREQUENT_SECONDS: i64 = 10;
 /// The longest `repeatAfterSec`, `workflowtimeout` and `remedyResetInterval`: 366 days, in seconds.
 pub const MAX_SECONDS: i64 = 366 * 24 * 3600;
 /// The longest path of a source.
@@ -168,7 +170,7 @@ pub struct Check {
     pub workflow: Job,
     /// The workflow that mends.
     pub remedy: Option<Remedy>,
-    /// What is accepted without effect, for people.
+    /// What is accepted and has no effect, or another one than people may think.
     pub warnings: Vec<Problem>,
 }
 
@@ -475,7 +477,23 @@ fn warnings(spec: &HealthCheckSpec) -> Vec<Problem> {
     ];
     let message = "has no effect: workflows are watched, not polled";
     let given = given.into_iter().filter(|(_, given)| *given);
-    given.map(|(field, _)| Problem { field: field.into(), message: message.into() }).collect()
+    let without_effect = given.map(|(field, _)| Problem { field: field.into(), message: message.into() });
+    without_effect.chain(hurried(spec)).collect()
+}
+
+/// Intervals that are taken and that few people mean.
+fn hurried(spec: &HealthCheckSpec) -> Vec<Problem> {
+    let Some(interval) = spec.repeat_after_sec.filter(|interval| *interval > 0) else { return Vec::new() };
+    let mut problems = Problems::default();
+    if interval < FREQUENT_SECONDS {
+        let message = format!("a run every {interval} s is a load for the API server and Argo: {FREQUENT_SECONDS} is usual");
+        problems.add("spec.repeatAfterSec", message);
+    }
+    if let Some(timeout) = spec.workflow.workflow_timeout.filter(|timeout| *timeout > interval) {
+        let message = format!("{timeout} is above spec.repeatAfterSec, {interval}: no run begins while one goes on");
+        problems.add("spec.workflow.workflowtimeout", message);
+    }
+    problems.0
 }
 
 /// A value of the user's in an error: bounded, and with its control characters escaped.

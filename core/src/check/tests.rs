@@ -131,6 +131,19 @@ fn a_bad_cron_is_named_with_its_field() {
 }
 
 #[test]
+fn frequent_runs_and_a_timeout_above_the_interval_are_taken_with_a_warning() {
+    let warned = |spec| parse(spec).unwrap().warnings.into_iter().map(|warning| warning.field).collect::<Vec<_>>();
+    assert_eq!(warned(with("repeatAfterSec", json!(1))), ["spec.repeatAfterSec"]);
+    assert_eq!(warned(with("repeatAfterSec", json!(10))), [""; 0]);
+    let mut spec = with("workflow.workflowtimeout", json!(61));
+    spec["repeatAfterSec"] = json!(60);
+    assert_eq!(warned(spec), ["spec.workflow.workflowtimeout"]);
+    let mut spec = with("workflow.workflowtimeout", json!(60));
+    spec["repeatAfterSec"] = json!(60);
+    assert_eq!(warned(spec), [""; 0]);
+}
+
+#[test]
 fn what_active_monitor_took_is_taken_and_what_has_no_effect_is_said() {
     for factor in ["1", "0", "-1", "nan", "", "0.5", "1e999"] {
         let mut spec = with("backoffFactor", json!(factor));

@@ -119,6 +119,18 @@ fn bad_input() -> Vec<Bad> {
     ]
 }
 
+/// Values of the fields that active-monitor does not have, and the field that the refusal of our CRD names.
+const BAD_OPTIONS: [(&str, &str); 8] = [
+    ("jitterSec: 61", "spec.jitterSec"),
+    ("jitterSec: -1", "spec.jitterSec"),
+    ("initialDelaySec: -1", "spec.initialDelaySec"),
+    ("startingDeadlineSeconds: 0", "spec.startingDeadlineSeconds"),
+    ("failureThreshold: 0", "spec.failureThreshold"),
+    ("failureThreshold: 101", "spec.failureThreshold"),
+    ("successThreshold: 0", "spec.successThreshold"),
+    ("suspend: 1", "spec.suspend"),
+];
+
 /// What looks bad, and the agent takes: values that do not count, and the odder ways to say a thing.
 fn odd_input() -> String {
     let good = ["entrypoint: wait", "templates:", "- name: wait", r#"  suspend: {duration: "1s"}"#];
@@ -171,6 +183,11 @@ async fn judged(cluster: &Cluster, crd: Crd) {
         let create = ["create", "--dry-run=server", "-f", "-"];
         let odd = cluster.kubectl_as(&cluster.kubeconfig, &create, &odd_input()).await;
         odd.expect("what the agent runs is let in");
+        for (option, field) in BAD_OPTIONS {
+            let bad = waiting_check("bad-option", &format!("repeatAfterSec: 60\n  {option}"));
+            let refused = cluster.kubectl_as(&cluster.kubeconfig, &create, &bad).await.expect_err(option);
+            assert!(format!("{refused:#}").contains(field), "{option}: {refused:#}");
+        }
     }
     for bad in bad_input() {
         says_what_is_wrong(cluster, crd, &bad).await;
