@@ -486,7 +486,8 @@ fn hurried(spec: &HealthCheckSpec) -> Vec<Problem> {
     let Some(interval) = spec.repeat_after_sec.filter(|interval| *interval > 0) else { return Vec::new() };
     let mut problems = Problems::default();
     if interval < FREQUENT_SECONDS {
-        let message = format!("a run every {interval} s is a load for the API server and Argo: {FREQUENT_SECONDS} is usual");
+        let message =
+            format!("a run every {interval} s is a load for the API server and Argo: {FREQUENT_SECONDS} is usual");
         problems.add("spec.repeatAfterSec", message);
     }
     if let Some(timeout) = spec.workflow.workflow_timeout.filter(|timeout| *timeout > interval) {

@@ -1,13 +1,14 @@
 //! A whole hub on PostgreSQL, whose server comes and goes.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use active_monitor_core::view::ClusterAdd;
 use active_monitor_hub::config::{Cli, ServeArgs};
 use active_monitor_hub::serve;
-use active_monitor_hub::store::StoreError;
 use active_monitor_hub::store::location::StoreUrl;
+use active_monitor_hub::store::{RunQuery, StoreError};
 use active_monitor_runtime::tasks::Tasks;
 use active_monitor_runtime::tls;
 use clap::Parser;
@@ -57,6 +58,44 @@ async fn a_hub_keeps_its_fleet_in_postgres_and_its_ca_in_the_data_directory() {
     }
     assert_eq!(clusters, ["first", "second"]);
     assert!(!dir.path().join("hub.sqlite").exists() && dir.path().join("ca.key").exists());
+}
+
+/// As docs/postgres.md says it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_and_the_files_of_the_data_directory_make_the_hub_again() {
+    let test = "a_dump_and_the_files_of_the_data_directory_make_the_hub_again";
+    let (Some(old), Some(new)) = (Backend::postgres(test).await, Backend::postgres(test).await) else { return };
+    tls::install_crypto_provider();
+    let (dir, restored) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tasks = Tasks::new();
+    let hub = serve::start(&args(dir.path(), &old.url()), &tasks).await.unwrap();
+    hub.fleet.add_cluster(ClusterAdd { name: "first".into(), ..ClusterAdd::default() }).await.unwrap();
+    hub.store.record_runs("first", vec![run("dns", 0)], crate::samples::at(0)).await.unwrap();
+    let bundle = hub.authority.trust().bundle();
+    let dump = dir.path().join("hub.dump");
+    carried_out("pg_dump", &["--format=custom", "--file", &dump.display().to_string(), &old.url()]);
+    // What comes later is not in it.
+    hub.fleet.add_cluster(ClusterAdd { name: "second".into(), ..ClusterAdd::default() }).await.unwrap();
+    tasks.stop();
+    tasks.run(Duration::from_secs(20)).await.unwrap();
+
+    carried_out("pg_restore", &["--dbname", &new.url(), &dump.display().to_string()]);
+    for file in ["ca.crt", "ca.key"] {
+        std::fs::copy(dir.path().join(file), restored.path().join(file)).unwrap();
+    }
+    let tasks = Tasks::new();
+    let hub = serve::start(&args(restored.path(), &new.url()), &tasks).await.unwrap();
+    assert_eq!(hub.fleet.view().clusters.keys().collect::<Vec<_>>(), ["first"]);
+    let query = RunQuery { cluster: Some("first".into()), limit: 10, ..RunQuery::default() };
+    assert_eq!(hub.store.runs(&query).await.unwrap().items.len(), 1);
+    assert_eq!(hub.authority.trust().bundle(), bundle, "its agents know it");
+    tasks.stop();
+    tasks.run(Duration::from_secs(20)).await.unwrap();
+}
+
+fn carried_out(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
