@@ -134,7 +134,10 @@ impl Accounts {
     /// Changes of one account come one after the other: taking rights back must not meet giving them. Others go on.
     fn turn(&self, account: &Account) -> Arc<tokio::sync::Mutex<()>> {
         let key = (account.namespace.clone(), account.name.clone());
-        self.known.lock().turns.entry(key).or_default().clone()
+        let mut known = self.known.lock();
+        // Where nobody holds one, nobody waits for it.
+        known.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        known.turns.entry(key).or_default().clone()
     }
 
     async fn make(&self, account: &Account) -> Result<(Applied, Vec<(Kind, Object)>), AccountError> {

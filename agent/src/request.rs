@@ -75,6 +75,12 @@ impl RequestError {
         }
     }
 
+    /// Nothing came of it, for certain: it was not sent, or the API server refused to look at it, or to let it in.
+    pub fn is_undone(&self) -> bool {
+        matches!(self, RequestError::Refused(Refusal::Paused(_) | Refusal::Fenced))
+            || matches!(self.code(), Some(403 | 429))
+    }
+
     /// An answer that the same request would get again: the object is refused as it is.
     pub fn is_final(&self) -> bool {
         matches!(self.code(), Some(400 | 403 | 404 | 405 | 413 | 422)) || matches!(self, RequestError::Encode(_))

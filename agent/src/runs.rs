@@ -85,9 +85,13 @@ pub(crate) async fn start(
         }
     };
     let message = clean_message(&message);
+    let workflow = full_name(job, key);
     tracing::warn!(check = %check.key(), kind = %key.kind, reason = reason.as_str(), message, "run cannot be started");
     let run = ended_without_workflow(context.clock.now(), check, key, None, reason, message);
-    context.remember(&check.uid, |memory| memory.trying = None);
+    context.remember(&check.uid, |memory| {
+        memory.trying = None;
+        memory.gone.remove(&workflow);
+    });
     settle(context, run).await.map(|()| Begun::Yes)
 }
 
@@ -114,6 +118,11 @@ async fn finds_another(context: &Context, check: &Check, job: &Job) -> Result<bo
     Ok(is_news)
 }
 
+/// `namespace/name` of a run's workflow.
+fn full_name(job: &Job, key: &RunKey) -> String {
+    format!("{}/{}", job.namespace, workflow_name(&job.prefix, key))
+}
+
 fn waited(now: Timestamp, since: Timestamp) -> i64 {
     now.duration_since(since).as_secs()
 }
@@ -134,7 +143,7 @@ async fn try_start(
             Err(error) => return Ok(Err(Refused::Later(format!("cannot ask which remedies there are: {error}")))),
         }
     }
-    let full_name = format!("{}/{}", job.namespace, workflow_name(&job.prefix, key));
+    let full_name = full_name(job, key);
     let intent = || Intent {
         key: key.clone(),
         namespace: check.namespace.clone(),
@@ -225,6 +234,10 @@ async fn create(
         Err(error) => {
             if is_absence(context, &error) {
                 context.remember(&check.uid, |memory| memory.argo = Some(Argo::NotInstalled));
+            }
+            if error.is_undone() {
+                // As it was before: the next try need not ask.
+                context.remember(&check.uid, |memory| memory.gone.insert(full_name.to_owned()));
             }
             return Ok(Err(refused(context, full_name, &error)));
         }

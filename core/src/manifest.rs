@@ -38,7 +38,10 @@ const POD_GC_DELAY: &str = "60s";
 const MAX_NAME: usize = 63;
 
 const MAX_DEPTH: usize = 64;
+/// Aliases count as what they stand for.
 const MAX_NODES: usize = 100_000;
+/// The same for the bytes of texts: the API server takes no more in one request.
+const MAX_TEXT_BYTES: usize = 3 << 20;
 
 /// Why a text is no workflow that can be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +52,7 @@ pub enum ManifestError {
         /// Its size.
         bytes: usize,
     },
-    /// No single YAML document within the parser's limits (depth 64, 100,000 nodes).
+    /// No single YAML document within the parser's limits (depth 64, 100,000 nodes, 3 MiB of texts, aliases unfolded).
     #[error("not one YAML document within its limits: {message}")]
     Yaml {
         /// The parser's words and place, on one line.
@@ -201,7 +204,12 @@ pub fn parse_slot_label(text: &str) -> Option<Timestamp> {
 }
 
 fn parse_yaml(text: &str) -> Result<Value, ManifestError> {
-    let limits = serde_saphyr::budget!(max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1);
+    let limits = serde_saphyr::budget!(
+        max_depth: MAX_DEPTH,
+        max_nodes: MAX_NODES,
+        max_total_scalar_bytes: MAX_TEXT_BYTES,
+        max_documents: 1,
+    );
     let aliases = serde_saphyr::alias_limits!(max_total_replayed_events: MAX_NODES);
     let options = serde_saphyr::options!(budget: limits, alias_limits: aliases, with_snippet: false);
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -285,5 +293,30 @@ mod tests {
         assert!(matches!(Manifest::parse(&deep), Err(ManifestError::Yaml { .. })));
         let large = "#".repeat(MAX_SOURCE_BYTES + 1);
         assert!(matches!(Manifest::parse(&large), Err(ManifestError::TooLarge { .. })));
+    }
+
+    /// How many aliases of this anchored value a workflow may have, and the error that one more gets.
+    fn most_aliases(anchored: &str) -> (usize, String) {
+        let head = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n";
+        let text = |aliases: usize| format!("{head}  a: &a {anchored}\n  b: [{}]\n", vec!["*a"; aliases].join(","));
+        let refused = (1..).find_map(|aliases| Some((aliases, Manifest::parse(&text(aliases)).err()?)));
+        let (aliases, error) = refused.unwrap();
+        (aliases - 1, error.to_string())
+    }
+
+    /// What a text takes is bounded by how much it becomes, however short it is.
+    #[test]
+    fn aliases_count_as_what_they_stand_for() {
+        let nodes = 2_000;
+        let (most, error) = most_aliases(&format!("[{}]", vec!["x"; nodes].join(",")));
+        let become_nodes = (most + 1) * (nodes + 1);
+        assert!((MAX_NODES - 2 * nodes..=MAX_NODES).contains(&become_nodes), "{become_nodes} nodes: {error}");
+        assert!(error.contains("not one YAML document within its limits"), "{error}");
+
+        let bytes = 300_000;
+        let (most, error) = most_aliases(&"x".repeat(bytes));
+        let become_bytes = (most + 1) * bytes;
+        assert!((MAX_TEXT_BYTES - 2 * bytes..=MAX_TEXT_BYTES).contains(&become_bytes), "{become_bytes} bytes: {error}");
+        assert!(error.contains("not one YAML document within its limits"), "{error}");
     }
 }

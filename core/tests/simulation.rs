@@ -25,6 +25,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::World;
+use world::day::{Sizes, every};
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -106,17 +107,42 @@ fn seeds_of_a_moving_lease_that_once_failed_pass() {
     }
 }
 
-/// What there is follows from how many checks there are and how often they run, not from for how long: two of them stand
-/// for 1,000.
+/// What there is follows from how many checks there are and how often they run, not from for how long.
 #[test]
 fn a_day_leaves_no_more_than_an_hour() {
     const CHECKS: usize = 2;
-    let [hour, day] = World::day(CHECKS);
-    println!("after an hour at most {hour:?}, by the end of the day {day:?}");
+    let hours = World::day((0..CHECKS).map(|_| every(60, false)));
+    let day = hours.iter().copied().fold(Sizes::default(), Sizes::most);
+    println!("after an hour at most {:?}, by the end of the day {day:?}", hours[0]);
     // A minute's run stays ten minutes, and one is in flight; each begins and ends within a second.
     assert!((CHECKS * 8..=CHECKS * 12).contains(&day.workflows), "{day:?}");
     assert!(day.journaled <= CHECKS * 17, "16 slots and a run in flight: {day:?}");
     assert!(day.remembered <= CHECKS * 2, "{day:?}");
+}
+
+/// How many checks there are of so many seconds; one in ten has a remedy.
+const THOUSAND: [(u64, usize); 4] = [(300, 5), (900, 15), (1800, 30), (3600, 950)];
+
+#[test]
+fn a_day_of_a_thousand_checks_leaves_no_more_than_its_first_hours() {
+    let checks: usize = THOUSAND.iter().map(|(_, count)| count).sum();
+    assert_eq!(checks, 1_000);
+    let specs = THOUSAND.into_iter().flat_map(|(seconds, count)| (0..count).map(move |i| every(seconds, i % 10 == 0)));
+    let hours = World::day(specs);
+    let most = |hours: &[Sizes]| hours.iter().copied().fold(Sizes::default(), Sizes::most);
+    // In the first hour all first runs are at once.
+    let (first, morning, rest) = (hours[0], most(&hours[1..6]), most(&hours[6..]));
+    println!("at most {first:?} in the first hour, {morning:?} until the sixth, {rest:?} from then on");
+    // What has finished stays for ten minutes, a longer and a shorter run may be closer together, and one is in flight; a
+    // remedy runs no more often than its check.
+    let of_check = |seconds: u64| usize::try_from(600 / seconds).unwrap() + 3;
+    let bound: usize = THOUSAND.iter().map(|(seconds, count)| of_check(*seconds) * (count + count.div_ceil(10))).sum();
+    let all = most(&hours);
+    assert!((checks..=bound).contains(&all.workflows), "{all:?}, {bound} workflows are the bound");
+    assert!(rest.workflows <= morning.workflows * 11 / 10, "{rest:?} after {morning:?}");
+    assert!(all.journaled <= (checks + checks.div_ceil(10)) * 17, "16 slots and a run in flight: {all:?}");
+    assert!(all.remembered <= checks * 2 && rest.remembered <= morning.remembered * 11 / 10, "{all:?}");
+    assert_eq!(all.known, checks);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! A proxy in front of a cluster's API server that misbehaves on demand: wrong answers, silence, cut watches, lists of
-//! yesterday, and a word at the n-th write. It listens on loopback without TLS and passes requests on with the client's own credentials.
+//! A proxy in front of a cluster's API server that misbehaves on demand: wrong answers, silence, a share of each of them, cut
+//! watches, lists of yesterday, and a word at the n-th write. It listens on loopback without TLS and passes requests on with the client's own credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -31,10 +33,16 @@ pub enum Fault {
     Answer(u16, Option<u32>),
     /// None is ever answered.
     Hang,
+    /// Each is passed on, and none is ever answered.
+    Mute,
+    /// One in ten meets one of the four above, with a second to wait after 429; the seed says which.
+    OneInTen(u64),
     /// Watches are told 410 Gone, so that everything is listed anew.
     Gone,
     /// Watches break off after this time.
     CutWatches(Duration),
+    /// Watches that are open end, and those that begin are passed on when this is over.
+    HoldWatches,
     /// Each list is kept, by its path, and everything is listed anew.
     KeepLists,
     /// Everything is listed anew, and each list that was kept is given once more: an API server that lags behind, and
@@ -70,8 +78,12 @@ pub struct ApiProxy {
 struct Shared {
     server: String,
     client: reqwest::Client,
-    fault: Mutex<Fault>,
+    fault: watch::Sender<Fault>,
+    dice: Mutex<StdRng>,
     requests: AtomicU64,
+    passed_on: AtomicU64,
+    expired_watches: Arc<AtomicU64>,
+    expired_lists: AtomicU64,
     writes: AtomicU64,
     hook: Mutex<Option<(u64, Hook)>>,
     lists: Mutex<Lists>,
@@ -98,8 +110,12 @@ impl ApiProxy {
         let shared = Arc::new(Shared {
             server: cluster.server.clone(),
             client,
-            fault: Mutex::new(Fault::None),
+            fault: watch::Sender::new(Fault::None),
+            dice: Mutex::new(StdRng::seed_from_u64(0)),
             requests: AtomicU64::new(0),
+            passed_on: AtomicU64::new(0),
+            expired_watches: Arc::default(),
+            expired_lists: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             hook: Mutex::new(None),
             lists: Mutex::default(),
@@ -118,13 +134,16 @@ impl ApiProxy {
     /// Sets what happens from here on. What hangs or is cut goes on to do so; where watches are concerned, those that
     /// are open end.
     pub fn set(&self, fault: Fault) {
-        *self.shared.fault.lock() = fault;
+        if let Fault::OneInTen(seed) = fault {
+            *self.shared.dice.lock() = StdRng::seed_from_u64(seed);
+        }
+        self.shared.fault.send_replace(fault);
         match fault {
-            Fault::Gone | Fault::CutWatches(_) | Fault::KeepLists | Fault::OldLists => {
+            Fault::Gone | Fault::CutWatches(_) | Fault::HoldWatches | Fault::KeepLists | Fault::OldLists => {
                 self.shared.lists.lock().answered.clear();
                 self.shared.cut.send_replace(());
             }
-            Fault::None | Fault::Hang | Fault::Answer(..) => {}
+            Fault::None | Fault::Hang | Fault::Mute | Fault::OneInTen(_) | Fault::Answer(..) => {}
         }
     }
 
@@ -143,6 +162,21 @@ impl ApiProxy {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
+    /// Requests that were passed on so far.
+    pub fn passed_on(&self) -> u64 {
+        self.shared.passed_on.load(Ordering::SeqCst)
+    }
+
+    /// Watches that the API server itself has said are of too long ago.
+    pub fn expired_watches(&self) -> u64 {
+        self.shared.expired_watches.load(Ordering::SeqCst)
+    }
+
+    /// The same of pages of lists.
+    pub fn expired_lists(&self) -> u64 {
+        self.shared.expired_lists.load(Ordering::SeqCst)
+    }
+
     /// Calls `hook` once, when the API server has done the n-th write from here on and its client does not know it yet.
     pub fn at_write(&self, n: u64, hook: impl Fn() + Send + Sync + 'static) {
         let at = self.shared.writes.load(Ordering::SeqCst) + n;
@@ -157,7 +191,7 @@ impl ApiProxy {
 
 async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     shared.requests.fetch_add(1, Ordering::SeqCst);
-    let fault = *shared.fault.lock();
+    let fault = shared.draw(*shared.fault.borrow());
     let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
     let path = request.uri().path().to_owned();
     // The pages that follow the first one are the API server's to give, as of the time of the first.
@@ -166,25 +200,42 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         Fault::Answer(code, retry_after) => return answer(code, retry_after),
         Fault::Hang => std::future::pending().await,
         Fault::Gone if is_watch => return gone(),
+        Fault::HoldWatches if is_watch => {
+            let mut faults = shared.fault.subscribe();
+            let _sender_lives_as_long_as_this = faults.wait_for(|fault| *fault != Fault::HoldWatches).await;
+        }
         Fault::KeepLists if is_watch && !shared.lists.lock().answered.contains(&path) => return gone(),
         Fault::OldLists if is_first_page => {
             if let Some(old) = shared.old(&path, is_watch) {
                 return old;
             }
         }
-        Fault::None | Fault::Gone | Fault::CutWatches(_) | Fault::KeepLists | Fault::OldLists => {}
+        Fault::None
+        | Fault::Mute
+        | Fault::OneInTen(_)
+        | Fault::Gone
+        | Fault::CutWatches(_)
+        | Fault::HoldWatches
+        | Fault::KeepLists
+        | Fault::OldLists => {}
     }
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     let response = match forward(&shared, request).await {
         Ok(response) => response,
         Err(error) => return (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response(),
     };
+    if response.status() == StatusCode::GONE {
+        shared.expired_lists.fetch_add(1, Ordering::SeqCst);
+    }
     if !is_read && response.status().is_success() {
         let done = shared.writes.fetch_add(1, Ordering::SeqCst) + 1;
         let hook = shared.hook.lock().take_if(|(at, _)| *at <= done);
         if let Some((_, hook)) = hook {
             hook();
         }
+    }
+    if fault == Fault::Mute {
+        std::future::pending::<()>().await;
     }
     let (status, mut headers) = (response.status(), response.headers().clone());
     // The proxy frames the body anew.
@@ -204,8 +255,11 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         Fault::None
         | Fault::Answer(..)
         | Fault::Hang
+        | Fault::Mute
+        | Fault::OneInTen(_)
         | Fault::Gone
         | Fault::CutWatches(_)
+        | Fault::HoldWatches
         | Fault::KeepLists
         | Fault::OldLists => Body::from_stream(response.bytes_stream().map_err(std::io::Error::other)),
     };
@@ -226,11 +280,36 @@ fn watched(shared: &Shared, response: reqwest::Response, fault: Fault) -> Body {
         }
     };
     let broken = futures::stream::once(async { Err(std::io::Error::other("cut")) });
-    let stream = response.bytes_stream().map_err(std::io::Error::other);
+    let expired = shared.expired_watches.clone();
+    let stream = response.bytes_stream().map_err(std::io::Error::other).inspect_ok(move |chunk| {
+        if says_gone(chunk) {
+            expired.fetch_add(1, Ordering::SeqCst);
+        }
+    });
     Body::from_stream(stream.take_until(Box::pin(ends)).chain(broken))
 }
 
+/// Whether a watch is told that it must begin anew. It is told so in one piece, at its beginning.
+fn says_gone(chunk: &[u8]) -> bool {
+    let event = serde_json::from_slice::<Value>(chunk).unwrap_or_default();
+    event["type"] == "ERROR" && event["object"]["code"] == StatusCode::GONE.as_u16()
+}
+
 impl Shared {
+    /// What one request meets.
+    fn draw(&self, fault: Fault) -> Fault {
+        let Fault::OneInTen(_) = fault else { return fault };
+        let drawn = self.dice.lock().random_range(0..80);
+        match drawn {
+            0 | 1 => Fault::Answer(429, Some(1)),
+            2 | 3 => Fault::Answer(500, None),
+            4 | 5 => Fault::Answer(503, None),
+            6 => Fault::Hang,
+            7 => Fault::Mute,
+            _ => Fault::None,
+        }
+    }
+
     fn keep(&self, path: String, headers: HeaderMap, body: Bytes) {
         let is_list = serde_json::from_slice::<Value>(&body).is_ok_and(|list| list["items"].is_array());
         if is_list {
@@ -263,6 +342,7 @@ async fn forward(shared: &Shared, request: Request) -> anyhow::Result<reqwest::R
     headers.remove(header::HOST);
     // What is kept is read.
     headers.remove(header::ACCEPT_ENCODING);
+    shared.passed_on.fetch_add(1, Ordering::SeqCst);
     let request = shared.client.request(parts.method, format!("{}{path}", shared.server)).headers(headers).body(body);
     Ok(request.send().await?)
 }

@@ -35,6 +35,7 @@ use self::progress::Progress;
 use self::report::Rows;
 pub use self::report::{Machine, Report, Row, Target};
 pub use self::sim::Agents;
+pub use self::stub::Stub;
 use crate::run_dir::RunDir;
 
 /// What can be measured by itself.

@@ -87,6 +87,7 @@ pub struct Cluster {
     /// The API server's store.
     pub etcd: Process,
     config: Config,
+    etcd_url: String,
     audited: audit::Log,
     // Of the runtime that asks first: a cluster belongs to one test.
     reader: OnceCell<Client>,
@@ -245,6 +246,23 @@ impl Cluster {
         self.apiserver.until("ready API server", START_LIMIT, ask).await
     }
 
+    /// Has etcd forget all that was before now, as the API server has it do every five minutes. Gives the revision.
+    ///
+    /// # Errors
+    /// When etcd does not.
+    pub async fn compact_etcd(&self) -> anyhow::Result<i64> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let ask = async |call: &str, body: serde_json::Value| {
+            let answer = client.post(format!("{}/v3/kv/{call}", self.etcd_url)).json(&body).send().await?;
+            anyhow::Ok(answer.error_for_status()?.json::<serde_json::Value>().await?)
+        };
+        // Of the key "/", of which there is none: each answer says how far etcd is.
+        let answer = ask("range", serde_json::json!({"key": "Lw=="})).await?;
+        let revision: i64 = answer["header"]["revision"].as_str().context("etcd gives no revision")?.parse()?;
+        ask("compaction", serde_json::json!({"revision": revision.to_string(), "physical": true})).await?;
+        Ok(revision)
+    }
+
     /// Kills the workflow controller.
     pub fn stop_argo(&self) {
         self.argo.stop();
@@ -285,6 +303,7 @@ impl Cluster {
             name: name.to_owned(),
             port: api_port.number(),
             config: admin_config(&kubeconfig).await?,
+            etcd_url: format!("http://127.0.0.1:{}", etcd_port.number()),
             audited: audit::Log::new(&audit_log),
             reader: OnceCell::new(),
             programs: programs.clone(),

@@ -15,6 +15,8 @@ mod bad_input;
 mod capacity;
 #[path = "fleet/clock.rs"]
 mod clock;
+#[path = "fleet/compaction.rs"]
+mod compaction;
 #[path = "fleet/day.rs"]
 mod day;
 #[path = "fleet/enrolment.rs"]
@@ -35,6 +37,8 @@ mod hub;
 mod hub_clock;
 #[path = "fleet/install.rs"]
 mod install;
+#[path = "fleet/large.rs"]
+mod large;
 #[path = "fleet/limits.rs"]
 mod limits;
 #[path = "fleet/load.rs"]
@@ -45,10 +49,14 @@ mod manifests;
 mod moving;
 #[path = "fleet/network.rs"]
 mod network;
+#[path = "fleet/one_in_ten.rs"]
+mod one_in_ten;
 #[path = "fleet/options.rs"]
 mod options;
 #[path = "fleet/replicas.rs"]
 mod replicas;
+#[path = "fleet/restart.rs"]
+mod restart;
 #[path = "fleet/rights.rs"]
 mod rights;
 #[path = "fleet/together.rs"]

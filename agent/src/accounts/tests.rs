@@ -177,3 +177,53 @@ async fn a_change_is_found_by_kind_and_name_and_put_right_with_one_write() {
     assert_eq!(suspects(Kind::Role, &role(json!([]), "health")), []);
     assert!(accounts.put_right(&account).await.unwrap().is_empty() && fake.all().is_empty());
 }
+
+/// What there is, in the cluster and in the memory.
+fn sizes(fake: &Fake, accounts: &Accounts) -> [usize; 5] {
+    let known = accounts.known.lock();
+    [fake.all().len(), known.users.len(), known.of_user.len(), known.applied.len(), known.turns.len()]
+}
+
+#[tokio::test]
+async fn a_day_of_a_thousand_checks_leaves_no_more_rights_than_its_first_hour() {
+    const CHECKS: usize = 1_000;
+    const ACCOUNTS: usize = 10;
+    let held = [RunKind::HealthCheck, RunKind::Remedy].map(default_rules).concat();
+    let (fake, checks) = (Fake::new(&held), (0..CHECKS).map(remedied).collect::<Vec<_>>());
+    let accounts = Accounts::new(fake.client(), Scope::Cluster);
+    let mut hours = Vec::new();
+    for hour in 0..24 {
+        for (i, check) in checks.iter().enumerate() {
+            run(&accounts, check).await.unwrap();
+            if (i + hour) % 20 == 0 {
+                accounts.enter(check, RunKind::Remedy);
+                accounts.ensure(check, RunKind::Remedy).await.unwrap();
+                assert!(fake.all().keys().any(|path| path.ends_with(&format!("serviceaccounts/mender-{i}"))));
+                accounts.release(&accounts.leave(&check.uid, RunKind::Remedy).unwrap()).await.unwrap();
+            }
+        }
+        hours.push(sizes(&fake, &accounts));
+    }
+    // An account, its role and its binding.
+    assert_eq!(hours[0][..4], [3 * ACCOUNTS, ACCOUNTS, CHECKS, ACCOUNTS], "{hours:?}");
+    assert!(hours.iter().all(|hour| hour[..4] == hours[0][..4] && hour[4] <= ACCOUNTS), "{hours:?}");
+    for check in &checks {
+        accounts.release(&accounts.leave(&check.uid, RunKind::HealthCheck).unwrap()).await.unwrap();
+    }
+    assert_eq!(sizes(&fake, &accounts)[..4], [0; 4]);
+}
+
+/// One of a thousand checks that share ten accounts; each has a remedy with an account of its own.
+fn remedied(i: usize) -> Check {
+    let level = if i.is_multiple_of(2) { "namespace" } else { "cluster" };
+    let source = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {}";
+    let job = |account: String| json!({"resource": {"namespace": "health", "serviceAccount": account, "source": {"inline": source}}});
+    let resource: HealthCheck = serde_json::from_value(json!({
+        "apiVersion": "activemonitor.keikoproj.io/v1alpha1", "kind": "HealthCheck",
+        "metadata": {"name": format!("check-{i}"), "namespace": "health", "uid": format!("uid-{i}")},
+        "spec": {"repeatAfterSec": 3600, "level": level, "workflow": job(format!("probe-{}", i % 10)),
+            "remedyworkflow": job(format!("mender-{i}"))},
+    }))
+    .unwrap();
+    Check::parse(&resource).unwrap()
+}

@@ -127,8 +127,8 @@ fn accepted(name: &str) -> (StatusCode, Value) {
 }
 
 fn refused(code: u16) -> (StatusCode, Value) {
-    let status =
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": ""});
+    let reason = if code == 404 { "NotFound" } else { "" };
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": reason});
     (StatusCode::from_u16(code).unwrap(), status)
 }
 
@@ -405,4 +405,52 @@ async fn a_remedy_that_came_late_is_found_before_another_one_is_made() {
         let _answer = crate::runs::start(&context, &check, &key, None).await;
         assert!(requests() > 2);
     }
+}
+
+/// Without the list the limit could not hold: as long as there is none, no remedy is made.
+#[tokio::test]
+async fn a_remedy_waits_for_the_list_of_those_before_it_and_fails_where_there_never_is_one() {
+    let list_fails = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (asked, fails) = (Asked::default(), list_fails.clone());
+    let client = client(asked.clone(), move |method, path| match *method {
+        Method::GET if path.ends_with("/workflows") && fails.load(std::sync::atomic::Ordering::SeqCst) => refused(500),
+        Method::GET if path.ends_with("/workflows") => (
+            StatusCode::OK,
+            json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowList", "metadata": {}, "items": []}),
+        ),
+        Method::GET => refused(404),
+        _ => accepted("dns"),
+    });
+    let (_dir, context) = context(client).await;
+    let mut spec = spec("namespace");
+    spec["remedyworkflow"] = spec["workflow"].clone();
+    let resource: HealthCheck = serde_json::from_value(object("dns", 1, spec)).unwrap();
+    let check = Check::parse(&resource).unwrap();
+    let key = |slot: &str| RunKey { check_uid: "dns".into(), kind: RunKind::Remedy, slot: slot.parse().unwrap() };
+    let created = || {
+        let asked = asked.lock().unwrap();
+        asked.iter().filter(|(method, path, _)| method == Method::POST && path.ends_with("/workflows")).count()
+    };
+    let first = key("2026-01-03T00:00:00Z");
+    for _ in 0..2 {
+        let error = crate::runs::start(&context, &check, &first, None).await.unwrap_err();
+        assert!(
+            matches!(&error, StepError::NotYet { message } if message.contains("which remedies there are")),
+            "{error}"
+        );
+        assert_eq!((created(), context.journal.intents("dns").len()), (0, 0), "nothing was begun");
+    }
+    // For longer than the remedy may take: then it has failed, and says why.
+    let long_ago = Timestamp::now() - Duration::from_secs(2 * 86_400);
+    context.remember("dns", |memory| memory.trying = Some((first.clone(), long_ago)));
+    assert_eq!(crate::runs::start(&context, &check, &first, None).await.unwrap(), Begun::Yes);
+    let run = context.journal.last_run("dns", RunKind::Remedy).unwrap();
+    assert!(run.key == first && run.message.contains("which remedies there are"), "{run:?}");
+    assert_eq!(created(), 0);
+
+    list_fails.store(false, std::sync::atomic::Ordering::SeqCst);
+    let second = key("2026-01-04T00:00:00Z");
+    assert_eq!(crate::runs::start(&context, &check, &second, None).await.unwrap(), Begun::Yes);
+    assert_eq!(created(), 1);
+    assert_eq!(context.journal.intents("dns")[0].intent.key, second);
 }

@@ -125,6 +125,11 @@ impl Agent {
         self.memory.values().map(|known| known.gone.len() + known.asked.len() + known.created.len()).sum()
     }
 
+    /// Checks that it has notes of.
+    pub(crate) fn known(&self) -> usize {
+        self.memory.len()
+    }
+
     pub(crate) fn knows(&self, uid: &str) -> bool {
         self.memory.contains_key(uid)
     }
@@ -230,7 +235,7 @@ impl World {
         self.pause(me)?;
         if !self.may_write(me.replica) {
             self.note("fenced", me.replica);
-            return Ok(Err(Refusal::Unknown));
+            return Ok(Err(Refusal::NotSent));
         }
         self.send(me, effect)
     }

@@ -50,22 +50,26 @@ impl Book {
 }
 
 impl World {
-    /// Runs in flight by the namespaces of their checks: the journal's, and those that have a place and are not in it.
+    /// Runs in flight by the namespaces of their checks: the journal's, and those that have a place and are not in it. Nobody
+    /// counts them where they are not limited.
     pub(crate) fn in_flight(&self, replica: usize) -> BTreeMap<String, usize> {
-        let mut keys = self.disks[replica].open();
-        keys.extend(self.agents[replica].iter().flat_map(|agent| agent.book.granted.keys().cloned()));
-        let mut counts = BTreeMap::new();
-        for key in keys {
-            *counts.entry(self.namespaces[&key.check_uid].clone()).or_default() += 1;
+        if self.agents[replica].as_ref().is_none_or(|agent| agent.book.limits == Limits::default()) {
+            return BTreeMap::new();
         }
-        counts
+        let disk = &self.disks[replica];
+        let granted = self.agents[replica].iter().flat_map(|agent| agent.book.granted.keys());
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in disk.open().chain(granted.filter(|key| !disk.is_open(key))) {
+            *counts.entry(&self.namespaces[&key.check_uid]).or_default() += 1;
+        }
+        counts.into_iter().map(|(namespace, count)| (namespace.to_owned(), count)).collect()
     }
 
     /// Whether there is a place for this run. One that the journal has in flight has its place.
     pub(crate) fn ask(&mut self, me: Me, now: Timestamp, check: &Check, key: &RunKey) -> Result<bool, Dead> {
         let asker = (key.check_uid.clone(), key.kind);
         let in_flight = self.in_flight(me.replica);
-        let has_place = self.disks[me.replica].open().contains(key);
+        let has_place = self.disks[me.replica].is_open(key);
         let book = &mut self.agent(me)?.book;
         if !has_place {
             let (uid, namespace, name) = (key.check_uid.clone(), check.namespace.clone(), check.name.clone());

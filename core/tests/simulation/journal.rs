@@ -68,8 +68,12 @@ impl Journal {
     }
 
     /// The runs that have no end yet.
-    pub(crate) fn open(&self) -> BTreeSet<RunKey> {
-        self.index.intents.keys().cloned().collect()
+    pub(crate) fn open(&self) -> impl Iterator<Item = &RunKey> {
+        self.index.intents.keys()
+    }
+
+    pub(crate) fn is_open(&self, key: &RunKey) -> bool {
+        self.index.intents.contains_key(key)
     }
 
     /// How many runs it knows.

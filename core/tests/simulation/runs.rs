@@ -72,7 +72,11 @@ impl World {
             Err(Refused::Later) => Reason::CreateRefused,
         };
         let now = self.now(me)?;
-        self.agent(me)?.remember(&check.uid).trying = None;
+        let memory = self.agent(me)?.remember(&check.uid);
+        memory.trying = None;
+        if let Some(job) = check.job(key.kind) {
+            memory.gone.remove(&format!("{}/{}", job.namespace, workflow_name(&job.prefix, key)));
+        }
         self.settle(me, ended_without_workflow(now, check, key, None, reason, "refused".into()))
     }
 
@@ -132,7 +136,7 @@ impl World {
         }
         self.note("intend", (me.replica, &intent.workflow, &intent.key));
         let key = intent.key.clone();
-        let is_new = !self.disks[me.replica].open().contains(&key);
+        let is_new = !self.disks[me.replica].is_open(&key);
         self.intended(&key, intent.run_now.as_deref());
         self.disks[me.replica].intend(intent);
         let limits = self.agent(me)?.book.limits;
@@ -173,6 +177,10 @@ impl World {
                 return Ok(Err(Refused::Run(Reason::CreateRefused)));
             }
             Err(Refusal::Unknown) => return Ok(Err(Refused::Later)),
+            Err(Refusal::NotSent) => {
+                self.agent(me)?.remember(&check.uid).gone.insert(name);
+                return Ok(Err(Refused::Later));
+            }
         };
         self.note("created", (me.replica, key));
         self.disks[me.replica].created(key);

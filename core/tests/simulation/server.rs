@@ -74,11 +74,15 @@ pub(crate) enum Refusal {
     Forbidden,
     /// No answer, or a 5xx: nobody knows whether it was done.
     Unknown,
+    /// It was not sent.
+    NotSent,
 }
 
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) checks: BTreeMap<String, Arc<HealthCheck>>,
+    /// Their uids.
+    live: BTreeSet<String>,
     /// By `namespace/name`.
     pub(crate) workflows: BTreeMap<String, Workflow>,
     pub(crate) log: Vec<Change>,
@@ -92,13 +96,15 @@ impl Server {
     pub(crate) fn put_check(&mut self, mut check: HealthCheck) {
         let name = check.metadata.name.clone().unwrap();
         check.metadata.resource_version = Some((self.log.len() + 1).to_string());
+        self.live.extend(check.metadata.uid.clone());
         let object = Arc::new(check);
         self.checks.insert(name.clone(), Arc::clone(&object));
         self.log.push(Change::Check { name, object: Some(object) });
     }
 
     pub(crate) fn delete_check(&mut self, name: &str) {
-        if self.checks.remove(name).is_some() {
+        if let Some(check) = self.checks.remove(name) {
+            self.live.retain(|uid| check.metadata.uid.as_ref() != Some(uid));
             self.log.push(Change::Check { name: name.to_owned(), object: None });
         }
     }
@@ -154,7 +160,7 @@ impl Server {
 
     /// Whether a check of this uid is there.
     pub(crate) fn lives(&self, uid: &str) -> bool {
-        self.checks.values().any(|check| check.metadata.uid.as_deref() == Some(uid))
+        self.live.contains(uid)
     }
 
     /// Argo at work: ends what is to end, and removes what ended long ago.

@@ -2,7 +2,7 @@
 //! decides.
 
 #[path = "day.rs"]
-mod day;
+pub(crate) mod day;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -25,7 +25,7 @@ use crate::testbed::{self, Testbed};
 
 /// Checks of the part that compares with Argo: as many as Argo begins in one go.
 const FEW: usize = 50;
-/// How long the stub takes for a workflow, and what the workflows say that they take.
+/// How long a workflow takes.
 const TAKES: Duration = Duration::from_secs(1);
 /// Requests at the same time when checks are made.
 const MAKERS: usize = 16;
@@ -182,7 +182,7 @@ impl World {
         let client = cluster.client()?;
         let stub = (controller == Controller::Stub).then(|| {
             cluster.stop_argo();
-            Stub::start(client.clone(), TAKES)
+            Stub::start(client.clone())
         });
         let tail = Tail::new(&cluster.audit_log);
         Ok(World { _stub: stub, client, log: Log::default(), tail, testbed })

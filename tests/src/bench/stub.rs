@@ -1,7 +1,7 @@
 //! What stands in for Argo's workflow controller where that would be the measure: it begins some twenty workflows a second.
 //!
 //! It carries out no template. Each workflow of the instance id is written twice, as Argo does for one that waits: Running
-//! with a node, and after a fixed time Succeeded; later it is deleted by its own `ttlStrategy`.
+//! with a node, and after the time for which its template waits Succeeded; later it is deleted by its own `ttlStrategy`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,20 +27,20 @@ const WORKERS: usize = 32;
 const KEEP_SECONDS: u64 = 600;
 
 /// A controller that works until it is dropped.
-pub(super) struct Stub {
+pub struct Stub {
     _stop: DropGuard,
 }
 
 impl Stub {
-    /// Each workflow takes this long.
-    pub(super) fn start(client: Client, takes: Duration) -> Stub {
+    /// Takes up each workflow that nobody has taken up.
+    pub fn start(client: Client) -> Stub {
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(follow(client, takes, stop.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(follow(client, stop.clone())));
         Stub { _stop: stop.drop_guard() }
     }
 }
 
-async fn follow(client: Client, takes: Duration, stop: CancellationToken) {
+async fn follow(client: Client, stop: CancellationToken) {
     let resource =
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Workflow"), "workflows");
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -56,7 +56,7 @@ async fn follow(client: Client, takes: Duration, stop: CancellationToken) {
                         Api::namespaced_with(client.clone(), &workflow.namespace().unwrap_or_default(), &resource);
                     let work = Work { api, workflow, workers: Arc::clone(&workers) };
                     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-                        if let Err(error) = work.carry_out(takes).await {
+                        if let Err(error) = work.carry_out().await {
                             eprintln!("stub of the workflow controller: {error:#}");
                         }
                     }));
@@ -77,8 +77,9 @@ struct Work {
 }
 
 impl Work {
-    async fn carry_out(self, takes: Duration) -> anyhow::Result<()> {
+    async fn carry_out(self) -> anyhow::Result<()> {
         let started = Timestamp::now();
+        let takes = takes(&self.workflow)?;
         self.write(state(&self.workflow, started, None)).await?;
         tokio::time::sleep(takes).await;
         self.write(state(&self.workflow, started, Some(Timestamp::now()))).await?;
@@ -96,6 +97,13 @@ impl Work {
         self.api.patch(&name, &PatchParams::default(), &Patch::Merge(&body)).await.context(name)?;
         Ok(())
     }
+}
+
+/// How long its first template waits.
+fn takes(workflow: &DynamicObject) -> anyhow::Result<Duration> {
+    let said = workflow.data["spec"]["templates"][0]["suspend"]["duration"].as_str().unwrap_or_default();
+    let seconds = said.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+    Ok(Duration::from_secs(seconds.with_context(|| format!("{} waits for {said:?}", workflow.name_any()))?))
 }
 
 /// Labels and status as Argo 3.7 writes them for a workflow with one node that waits.

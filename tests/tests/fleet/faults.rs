@@ -69,7 +69,7 @@ impl World {
         Ok(self.cluster().health_check("health", check).await?["status"].take())
     }
 
-    async fn counted(&self, check: &str) -> anyhow::Result<u64> {
+    pub(super) async fn counted(&self, check: &str) -> anyhow::Result<u64> {
         let status = self.status(check).await?;
         Ok(status["successCount"].as_u64().unwrap_or(0) + status["failedCount"].as_u64().unwrap_or(0))
     }
