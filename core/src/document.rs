@@ -76,6 +76,11 @@ pub struct Object {
 }
 
 impl Object {
+    /// An object that was read from no text, so that its fields are on no line; it is shown under this name.
+    pub fn of_value(value: Value, name: &str) -> Object {
+        Object { value, file: name.to_owned(), document: Arc::new(Node::nowhere()), path: String::new() }
+    }
+
     /// Its `apiVersion`; empty where it has none.
     pub fn api_version(&self) -> &str {
         self.value["apiVersion"].as_str().unwrap_or_default()

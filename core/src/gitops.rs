@@ -1,6 +1,6 @@
 //! What a folder of documents says the fleet shall be. It is read as one set: one bad document refuses all of it. Pure.
 //!
-//! What the set is compared with, and what follows from that, is in [`plan`].
+//! What the set is compared with, and what follows from that, is in [`plan`]; [`resources`] are not one set.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ use crate::document::{self, Finding, Input, Object};
 use crate::names;
 
 pub mod plan;
+pub mod resources;
 
 /// The most documents of a set.
 pub const MAX_DOCUMENTS: usize = 10_000;

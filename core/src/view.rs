@@ -430,6 +430,9 @@ pub struct DefinitionView {
     /// Where it is written; absent where it is a person's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitOrigin>,
+    /// The resource of the hub's own cluster that it comes from, `NAMESPACE/NAME`; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
     /// One for each cluster that it is or was meant for, by name.
     pub clusters: Vec<DefinitionClusterStatus>,
 }

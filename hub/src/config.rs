@@ -13,7 +13,7 @@ use crate::auth::oidc::{OidcArgs, OidcArgsError};
 use crate::remote_write::{RemoteWriteArgs, UrlError};
 use crate::retention::Retention;
 use crate::revocations;
-use crate::source::GitArgs;
+use crate::source::SourceArgs;
 use crate::store::location::{Location, LocationError, StoreUrl};
 
 pub mod file;
@@ -227,7 +227,7 @@ pub struct ServeArgs {
     pub routes_file: Option<PathBuf>,
     /// Where the desired state comes from.
     #[command(flatten)]
-    pub git: GitArgs,
+    pub source: SourceArgs,
     /// Where the fleet's series go.
     #[command(flatten)]
     pub remote_write: RemoteWriteArgs,

@@ -568,6 +568,7 @@ impl Desired {
             },
             // Who owns it is the source's to say.
             git: None,
+            resource: None,
             clusters: self.rendered.statuses(name, stored.generation, &self.statuses),
         })
     }

@@ -20,6 +20,7 @@ pub mod owner;
 pub mod refusals;
 pub mod remote_write;
 pub mod replicas;
+pub mod resources;
 pub mod retention;
 pub mod revocations;
 pub mod serve;

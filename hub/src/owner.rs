@@ -275,6 +275,11 @@ impl FleetHandle {
         self.definitions.borrow().clone()
     }
 
+    /// Follows the definitions and what became of them.
+    pub(crate) fn watch_definitions(&self) -> watch::Receiver<Arc<Definitions>> {
+        self.definitions.clone()
+    }
+
     /// The durable half of the clusters.
     pub fn records(&self) -> Arc<Records> {
         self.records.borrow().clone()

@@ -40,6 +40,7 @@ use crate::owner::{self, FleetHandle, Terms};
 use crate::refusals::Refusals;
 use crate::remote_write::{RemoteWriteMetrics, SenderError};
 use crate::replicas::Peers;
+use crate::resources::{Resources, ResourcesError};
 use crate::retention::Pruning;
 use crate::revocations::{RevocationError, Revocations, SharedError as SharedRevocationError};
 use crate::singletons::{self, Duties};
@@ -131,6 +132,9 @@ pub enum ServeError {
     /// The login at the OpenID provider cannot be set up.
     #[error("the login at the OpenID provider cannot be set up")]
     Oidc(#[from] OidcSetupError),
+    /// The resources of the hub's own cluster cannot be followed.
+    #[error("--resources-namespace")]
+    Resources(#[from] ResourcesError),
     /// Remote write cannot be set up.
     #[error("remote write cannot be set up")]
     RemoteWrite(#[from] SenderError),
@@ -203,7 +207,12 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let turned = Turned::new("activemonitor_hub_connections_refused_total").map_err(metrics_error)?;
     let figures = Figures::new().map_err(metrics_error)?;
     let own = [refusals.collector(), turned.collector()].into_iter().chain(figures.collectors());
-    let source = Arc::new(Source::load(args.git.clone(), store.as_ref()).await?.shared(replicas.clone()));
+    let source = Arc::new(Source::load(args.source.clone(), store.as_ref()).await?.shared(replicas.clone()));
+    let resources = match &args.source.resources_namespace {
+        Some(namespace) => Some(Resources::new(namespace).await?),
+        None => None,
+    };
+    let own = own.chain(resources.iter().map(Resources::collector));
     let own = own.chain(source.collectors()).chain(incident_metrics.collectors()).chain(alert_metrics.collectors());
     // Of replicas the one that prunes shows it.
     let pruned = if replicas.is_none() { pruning.collectors() } else { Vec::new() };
@@ -277,6 +286,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
     let duties = Duties {
         fleet: fleet.clone(),
         source: Arc::clone(&source),
+        resources,
         retention: args.retention(),
         pruning,
         incidents: incident_metrics.clone(),

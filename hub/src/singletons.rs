@@ -1,5 +1,5 @@
 //! What is done once in a fleet, however many replicas the hub has: recording, pruning, incidents, alerts, remote write, and
-//! keeping it as Git's folder says.
+//! keeping it as Git's folder and the resources of the hub's own cluster say.
 //!
 //! A hub that is alone does it from its start to its end. Of replicas it is the one that has the lease. It stops before
 //! another can take the lease, and should it not, what it writes is refused by the lease's fence. A message that is under
@@ -22,9 +22,10 @@ use crate::incidents::{self, IncidentMetrics, OpenIncidents};
 use crate::owner::FleetHandle;
 use crate::recorder;
 use crate::remote_write::{RemoteWrite, RemoteWriteArgs, RemoteWriteMetrics};
+use crate::resources::Resources;
 use crate::retention::{self, Pruning, Retention};
 use crate::serve::ServeError;
-use crate::source::{self, Source, Teller};
+use crate::source::{self, Keeper, Source, Teller};
 use crate::store::Store;
 use crate::store::postgres::replicas::{Lease, Replicas};
 
@@ -45,6 +46,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Duties {
     pub(crate) fleet: FleetHandle,
     pub(crate) source: Arc<Source>,
+    pub(crate) resources: Option<Resources>,
     pub(crate) retention: Retention,
     pub(crate) pruning: Pruning,
     pub(crate) incidents: IncidentMetrics,
@@ -87,6 +89,10 @@ impl Duties {
         if self.source.has_folder() {
             let run = source::run(Arc::clone(&self.source), Arc::clone(&store), fleet.clone(), teller, stop());
             tasks.supervise("source", run);
+        }
+        if let Some(resources) = self.resources.clone() {
+            let (source, store) = (Arc::clone(&self.source), Arc::clone(&store));
+            tasks.supervise("resources", resources.run(Keeper { source, store, fleet: fleet.clone() }, stop()));
         }
         tasks
             .supervise("retention", retention::run(store, fleet.clone(), self.retention, self.pruning.clone(), stop()));

@@ -1,8 +1,7 @@
 //! Keeps the fleet as a folder says, which git-sync or kubelet keeps as a repository or a ConfigMap says.
 //!
-//! All that is decided is decided by [`active_monitor_core::gitops`]; this reads the folder, asks, and makes the changes.
-//! What Git owns is in the store before the first change that it leads to, so a crash leaves nothing behind that would be
-//! taken for a person's.
+//! All that is decided is decided by [`active_monitor_core::gitops`]; this reads the folder and asks. [`keep`] makes the
+//! changes, for this folder and for the [resources](crate::resources) of the hub's own cluster.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,10 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_core::definition::DefinitionMeta;
 use active_monitor_core::document::Finding;
-use active_monitor_core::fleet::Change;
-use active_monitor_core::gitops::plan::{Existing, Ownership, Plan, plan};
+use active_monitor_core::gitops::plan::{Owned, Owner, Ownership, plan};
 use active_monitor_core::gitops::{Documents, Kind, read, whole};
 use active_monitor_core::view::{GitOrigin, SourceState, SourceView};
 use arc_swap::ArcSwap;
@@ -24,14 +21,15 @@ use prometheus::{IntGauge, Opts};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::desired::{Replacement, Stale};
-use crate::owner::{self, ChangeError, FleetHandle};
+use crate::owner::{ChangeError, FleetHandle};
 use crate::store::postgres::replicas::Replicas;
-use crate::store::{AuditEntry, Store, StoreError};
+use crate::store::{Store, StoreError};
 use folder::Listing;
+pub(crate) use keep::{Failure, Keeper};
 pub(crate) use shared::{Held, Teller};
 
 mod folder;
+mod keep;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -43,7 +41,7 @@ const SHOWN: usize = 100;
 
 /// Where the desired state comes from.
 #[derive(Clone, Debug, Default, Args)]
-pub struct GitArgs {
+pub struct SourceArgs {
     /// Folder with FleetHealthChecks, FleetClusters and MaintenanceWindows that the hub keeps the fleet like: the link that
     /// git-sync swaps, a folder below it, a plain folder or a mounted ConfigMap.
     #[arg(long, env = "ACTIVE_MONITOR_GIT_FOLDER")]
@@ -51,13 +49,32 @@ pub struct GitArgs {
     /// Whether a folder without documents deletes all that came from it; else it is taken for a mistake.
     #[arg(long, env = "ACTIVE_MONITOR_GIT_ALLOW_EMPTY")]
     pub git_allow_empty: bool,
+    /// Namespace of the hub's own cluster whose FleetHealthChecks, which are custom resources there, are definitions. The
+    /// cluster is that of the pod, or of the file that KUBECONFIG names.
+    #[arg(long, env = "ACTIVE_MONITOR_RESOURCES_NAMESPACE")]
+    pub resources_namespace: Option<String>,
+}
+
+impl SourceArgs {
+    /// What stays another's than people's: a source that is not followed any more owns nothing.
+    fn kept(&self, ownership: &Ownership) -> Ownership {
+        let git = if self.git_folder.is_some() { ownership.clone() } else { Ownership::default() };
+        let is_followed = |owned: &&Owned| {
+            let namespace = owned.file.split_once('/').map(|(namespace, _)| namespace);
+            namespace.is_some() && namespace == self.resources_namespace.as_deref()
+        };
+        let resources = ownership.of(Owner::Resources).iter().filter(is_followed).cloned();
+        git.with(Owner::Resources, resources.collect())
+    }
 }
 
 /// What comes from the folder, and what became of it.
 pub struct Source {
-    args: GitArgs,
-    /// Held while something is changed that may be Git's or a person's.
+    args: SourceArgs,
+    /// Held while something is changed that may be Git's, a resource's or a person's.
     ownership: Mutex<Ownership>,
+    /// What the resources own, to be shown.
+    resources: ArcSwap<Vec<Owned>>,
     view: ArcSwap<Option<SourceView>>,
     error: IntGauge,
     synced: IntGauge,
@@ -75,16 +92,18 @@ struct Seen {
 }
 
 impl Source {
-    /// Reads what Git owns. Without a folder nothing is Git's any more: what came from it stays, and is people's.
+    /// Reads what is not people's. What came from a source that is not followed any more stays, and is people's.
     ///
     /// # Errors
     /// The store fails, or a metric's name is wrong.
-    pub async fn load(args: GitArgs, store: &dyn Store) -> Result<Source, StoreError> {
-        let mut ownership = store.ownership().await?.unwrap_or_default();
-        if args.git_folder.is_none() && ownership != Ownership::default() {
-            tracing::warn!(objects = ownership.objects.len(), "no --git-folder: what came from Git is people's now");
-            store.put_ownership(None).await?;
-            ownership = Ownership::default();
+    pub async fn load(args: SourceArgs, store: &dyn Store) -> Result<Source, StoreError> {
+        let stored = store.ownership().await?.unwrap_or_default();
+        let ownership = args.kept(&stored);
+        if ownership != stored {
+            let count = |ownership: &Ownership| ownership.objects.len() + ownership.resources.len();
+            let objects = count(&stored) - count(&ownership);
+            tracing::warn!(objects, "without the folder or the namespace that they came from they are people's now");
+            store.put_ownership(Some(&ownership).filter(|ownership| **ownership != Ownership::default())).await?;
         }
         let gauge = |name: &str, help: &str| {
             IntGauge::with_opts(Opts::new(name, help)).map_err(|error| StoreError::Metrics(error.to_string()))
@@ -101,6 +120,7 @@ impl Source {
         });
         Ok(Source {
             args,
+            resources: ArcSwap::from_pointee(ownership.resources.clone()),
             ownership: Mutex::new(ownership),
             view: ArcSwap::from_pointee(view),
             error: gauge("activemonitor_hub_source_error", "1 while what --git-folder says is refused.")?,
@@ -138,6 +158,11 @@ impl Source {
         self.view.store(Arc::new(Some(view)));
     }
 
+    /// The resources that definitions come from, by the definition's name.
+    pub(crate) fn resources(&self) -> BTreeMap<String, String> {
+        self.resources.load().iter().map(|owned| (owned.name.clone(), owned.file.clone())).collect()
+    }
+
     /// Where the objects of a kind that are Git's are written, by name.
     pub(crate) fn origins(&self, kind: Kind) -> BTreeMap<String, GitOrigin> {
         let view = self.view.load();
@@ -156,8 +181,8 @@ pub(crate) async fn run(
     mut teller: Option<Teller>,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let syncer = Syncer { source, store, fleet };
-    let mut records = syncer.fleet.watch_records();
+    let syncer = Syncer { keeper: Keeper { source: Arc::clone(&source), store, fleet }, source };
+    let mut records = syncer.keeper.fleet.watch_records();
     let mut seen = Seen::default();
     loop {
         syncer.look(&mut seen).await;
@@ -183,13 +208,12 @@ pub(crate) async fn run(
 
 struct Syncer {
     source: Arc<Source>,
-    store: Arc<dyn Store>,
-    fleet: FleetHandle,
+    keeper: Keeper,
 }
 
 impl Syncer {
     fn is_awaited(&self) -> bool {
-        let records = self.fleet.records();
+        let records = self.keeper.fleet.records();
         let view = self.source.view.load();
         view.as_ref().as_ref().is_some_and(|view| view.waiting.iter().any(|name| records.contains_key(name)))
     }
@@ -229,98 +253,17 @@ impl Syncer {
 
     /// Makes what is to be changed, and says for which clusters something waits.
     async fn sync(&self, documents: &Documents, revision: Option<String>) -> Result<Vec<String>, Vec<Finding>> {
-        let mut ownership = self.source.ownership().await.map_err(stored)?;
-        let before = ownership.clone();
-        let mut plan = self.plan(&before, documents).await?;
-        if (!plan.is_empty() || plan.owned != before.objects) && self.source.replicas.is_some() {
-            // What people changed at other replicas a moment ago may not be known here.
-            let all = Stale { clusters: true, definitions: true, ..Stale::default() };
-            self.fleet.reload(all).await.map_err(|error| vec![whole(error.to_string())])?;
-            plan = self.plan(&before, documents).await?;
-        }
-        let after = Ownership { revision, objects: plan.owned.clone() };
-        if after == before && plan.is_empty() {
-            return Ok(plan.waiting);
-        }
-        let claim = Ownership { revision: before.revision.clone(), objects: plan.claim(&before.objects) };
-        self.own(&mut ownership, claim).await?;
-        match self.make(&plan).await {
-            Ok(()) => {}
-            Err(ChangeError::Store(error)) => return Err(stored(error)),
-            Err(error) => {
-                // Nothing was changed.
-                self.own(&mut ownership, before).await?;
-                return Err(vec![whole(error.to_string())]);
-            }
-        }
-        self.own(&mut ownership, after.clone()).await?;
-        self.audit(&plan, after.revision.as_deref()).await;
-        Ok(plan.waiting)
-    }
-
-    async fn plan(&self, before: &Ownership, documents: &Documents) -> Result<Plan, Vec<Finding>> {
-        let existing = self.existing().await.map_err(stored)?;
-        plan(&before.objects, documents, &existing, self.source.args.git_allow_empty)
-    }
-
-    async fn own(&self, ownership: &mut Ownership, new: Ownership) -> Result<(), Vec<Finding>> {
-        if *ownership != new {
-            self.store.put_ownership(Some(&new)).await.map_err(stored)?;
-            *ownership = new;
-        }
-        Ok(())
-    }
-
-    async fn existing(&self) -> Result<Existing, StoreError> {
-        let definitions = self.fleet.definitions();
-        let definitions = definitions.iter().map(|(name, view)| (name.clone(), view.definition.clone())).collect();
-        let records = self.fleet.records();
-        let clusters = records.values().map(|record| {
-            let (labels, annotations) = (record.labels.clone(), record.annotations.clone());
-            (record.name.clone(), DefinitionMeta { name: record.name.clone(), labels, annotations })
+        let allow_empty = self.source.args.git_allow_empty;
+        let kept = self.keeper.keep(Owner::Git, revision, |owned, existing| {
+            plan(owned, documents, existing, allow_empty).map(|plan| (plan, ()))
         });
-        let windows = self.store.windows().await?.into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-        Ok(Existing { definitions, clusters: clusters.collect(), windows })
-    }
-
-    async fn make(&self, plan: &Plan) -> Result<(), ChangeError> {
-        let (put, delete, patches) = (plan.put.clone(), plan.delete.clone(), plan.patches.clone());
-        self.fleet.replace(Replacement { put, delete, patches }).await?;
-        for (name, spec) in &plan.windows {
-            self.store.put_window(name, spec.as_ref()).await.map_err(ChangeError::Store)?;
-        }
-        if !plan.windows.is_empty() {
-            let windows = owner::windows(self.store.as_ref()).await.map_err(ChangeError::Store)?;
-            self.fleet.apply(Change::Windows(windows)).await?;
-        }
-        Ok(())
-    }
-
-    /// A line for each change, as if a person called after the commit had made it.
-    async fn audit(&self, plan: &Plan, revision: Option<&str>) {
-        let who = revision.map_or_else(|| "git".to_owned(), |revision| format!("git@{revision}"));
-        let put = plan.put.iter().map(|definition| ("definition.put", definition.metadata.name.as_str()));
-        let delete = plan.delete.iter().map(|name| ("definition.delete", name.as_str()));
-        let patches = plan.patches.iter().map(|(name, _)| ("cluster.patch", name.as_str()));
-        let windows = plan
-            .windows
-            .iter()
-            .map(|(name, spec)| (if spec.is_some() { "window.put" } else { "window.delete" }, name.as_str()));
-        let adopted = plan.adopted.iter().map(|(kind, name)| {
-            let action = match kind {
-                Kind::FleetHealthCheck => "definition.adopt",
-                Kind::FleetCluster => "cluster.adopt",
-                Kind::MaintenanceWindow => "window.adopt",
-            };
-            (action, name.as_str())
-        });
-        for (action, object) in patches.chain(put).chain(delete).chain(windows).chain(adopted) {
-            tracing::info!(who, action, object, "changed");
-            let (action, object) = (action.to_owned(), object.to_owned());
-            let entry = AuditEntry { at: Timestamp::now(), who: who.clone(), action, object };
-            if let Err(error) = self.store.audit(&entry).await {
-                tracing::error!(%error, "the audit log could not be written");
+        match kept.await {
+            Ok((plan, ())) => Ok(plan.waiting),
+            Err(Failure::Refused(findings)) => Err(findings),
+            Err(Failure::Change(ChangeError::Store(error))) => {
+                Err(vec![whole(format!("the store failed: {error}; it is tried again"))])
             }
+            Err(Failure::Change(error)) => Err(vec![whole(error.to_string())]),
         }
     }
 
@@ -349,8 +292,4 @@ impl Syncer {
             SourceView { state: SourceState::Refused, refused_revision: revision, problems, ..view }
         });
     }
-}
-
-fn stored(error: StoreError) -> Vec<Finding> {
-    vec![whole(format!("the store failed: {error}; it is tried again"))]
 }

@@ -69,7 +69,7 @@ struct Plain {
 /// Of a team's agent, which works in the namespace `health` alone.
 const NAMESPACED: &str = "watchNamespaces={health}";
 
-const PLAIN: [Plain; 8] = [
+const PLAIN: [Plain; 9] = [
     Plain {
         chart: Chart::Agent,
         file: "deploy/agent/admission-policy.yaml",
@@ -168,6 +168,22 @@ metadata:
 ---
 ",
         templates: &["workload"],
+    },
+    Plain {
+        chart: Chart::Hub,
+        file: "deploy/hub-resources/hub.yaml",
+        values: "customResources.enabled=true",
+        head: "# The hub as in deploy/hub/hub.yaml, which it stands in for, with definitions as custom resources of its namespace.
+# Apply it with: kubectl apply -f deploy/hub-resources/crd.yaml -f deploy/hub-resources/hub.yaml
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: active-monitor
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+---
+",
+        templates: &["custom-resources", "workload"],
     },
 ];
 

@@ -42,7 +42,7 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
             return Ok(writeln!(streams.err, "there are no definitions; `fleetcheck apply -f FILE` makes some")?);
         }
         let mut rows =
-            Rows::new(["NAME", "GENERATION", "CLUSTERS", "APPLIED", "WAITING", "PROBLEMS", "GIT"], world.colour);
+            Rows::new(["NAME", "GENERATION", "CLUSTERS", "APPLIED", "WAITING", "PROBLEMS", "SOURCE"], world.colour);
         for view in &list.items {
             let count = |wanted: fn(Answer) -> bool| {
                 view.clusters.iter().filter(|cluster| wanted(answer(cluster, view.generation))).count()
@@ -55,7 +55,13 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
                 count(|answer| answer == Answer::Applied).to_string().into(),
                 count(|answer| answer == Answer::Waiting).to_string().into(),
                 Text::toned(&problems.to_string(), if problems > 0 { Tone::Bad } else { Tone::Plain }),
-                view.git.as_ref().map(|origin| origin.file.clone()).unwrap_or_default().into(),
+                view.git
+                    .as_ref()
+                    .map(|origin| &origin.file)
+                    .or(view.resource.as_ref())
+                    .cloned()
+                    .unwrap_or_default()
+                    .into(),
             ]);
         }
         rows.write(streams.out)
@@ -66,10 +72,13 @@ async fn list(hub: &Client, format: Format, world: &World, streams: &mut Streams
 async fn one(hub: &Client, name: &str, format: Format, world: &World, streams: &mut Streams<'_>) -> Result<(), Error> {
     let view = hub.definition(name).await?;
     output::show(format, world, streams, &view.definition, |world, streams| {
-        let DefinitionView { name, generation, definition: _, message, git, clusters } = &view;
+        let DefinitionView { name, generation, definition: _, message, git, resource, clusters } = &view;
         writeln!(streams.out, "definition {name}, generation {generation}")?;
         if let Some(origin) = git {
             writeln!(streams.out, "{}", output::printable(&format!("Git's: {}", origin.in_words())))?;
+        }
+        if let Some(place) = resource {
+            writeln!(streams.out, "{}", output::printable(&format!("a resource's: {place}")))?;
         }
         if !message.is_empty() {
             writeln!(streams.out, "{}", output::printable(message))?;

@@ -19,6 +19,8 @@ use crate::{Error, Exit, Streams, World};
 pub(crate) enum EditError {
     #[error("the definition {name} is Git's: change {origin} in the repository")]
     Git { name: String, origin: String },
+    #[error("the definition {name} is a resource's: change {place} in the hub's own cluster")]
+    Resource { name: String, place: String },
     #[error("cannot write {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("cannot run the editor {editor:?}; $VISUAL or $EDITOR says which")]
@@ -38,6 +40,9 @@ pub(super) async fn run(
     let Tagged { tag, value: view } = hub.definition_to_edit(&name).await?;
     if let Some(origin) = &view.git {
         return Err(EditError::Git { name, origin: origin.in_words() }.into());
+    }
+    if let Some(place) = view.resource {
+        return Err(EditError::Resource { name, place }.into());
     }
     let text = output::yaml(&view.definition)?;
     let path = std::env::temp_dir().join(format!("fleetcheck-{name}-{}.yaml", std::process::id()));

@@ -116,7 +116,7 @@ fn what_is_got_can_be_applied_again() {
     let hub = Hub::start(fleet());
     hub.run_with(&["apply", "-f", "-"], DNS);
     insta::assert_snapshot!(hub.run(&["get", "definitions"]).out, @r"
-    NAME   GENERATION   CLUSTERS   APPLIED   WAITING   PROBLEMS   GIT
+    NAME   GENERATION   CLUSTERS   APPLIED   WAITING   PROBLEMS   SOURCE
     dns    1            2          0         2         0          -
     ");
     insta::assert_snapshot!(hub.run(&["get", "definitions", "dns"]).out, @r"
@@ -143,6 +143,18 @@ fn what_is_gits_is_shown_with_its_file_and_not_edited() {
     assert!(hub.run(&["get", "dns"]).out.contains("Git's: fleet/dns.yaml at 0a1b2c3"));
     let ran = hub.run(&["edit", "dns"]);
     let expected = "error: the definition dns is Git's: change fleet/dns.yaml at 0a1b2c3 in the repository\n";
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Error, expected));
+}
+
+#[test]
+fn what_is_a_resources_is_shown_with_its_place_and_not_edited() {
+    let hub = Hub::start(fleet());
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    hub.fleet.lock().unwrap().definitions.get_mut("dns").unwrap().resource = Some("fleet/dns".into());
+    assert!(hub.run(&["get", "definitions"]).out.contains("fleet/dns"));
+    assert!(hub.run(&["get", "dns"]).out.contains("a resource's: fleet/dns\n"));
+    let ran = hub.run(&["edit", "dns"]);
+    let expected = "error: the definition dns is a resource's: change fleet/dns in the hub's own cluster\n";
     assert_eq!((ran.exit, ran.err.as_str()), (Exit::Error, expected));
 }
 

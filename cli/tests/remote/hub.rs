@@ -503,7 +503,8 @@ async fn apply(
     };
     let clusters = fleet.clusters.keys().map(of_cluster).collect();
     let message = String::new();
-    let view = DefinitionView { name: name.clone(), generation, definition: body, message, git: None, clusters };
+    let (git, resource) = (None, None);
+    let view = DefinitionView { name: name.clone(), generation, definition: body, message, git, resource, clusters };
     fleet.definitions.insert(name, view.clone());
     (if before.is_some() { StatusCode::OK } else { StatusCode::CREATED }, Json(view)).into_response()
 }

@@ -137,6 +137,11 @@ fn position(span: Span) -> Position {
 }
 
 impl Node {
+    /// What stands in no text.
+    pub(super) fn nowhere() -> Node {
+        Node { position: Position { line: 0, column: 0 }, inner: Inner::Leaf }
+    }
+
     /// Where the node begins.
     pub(super) fn position(&self) -> Position {
         self.position

@@ -15,18 +15,41 @@ use crate::definition::{DefinitionMeta, FleetHealthCheck};
 use crate::document::{Finding, Object};
 use crate::view::ClusterPatch;
 
-/// What Git owns, and of which commit it is. Kept by the hub.
+/// What people may not change, since it is another's: Git's, and of which commit, or a resource's of the hub's own cluster.
+/// Kept by the hub.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
     /// The commit, where the folder's name tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// By kind and name.
+    /// What is Git's, by kind and name.
     pub objects: Vec<Owned>,
+    /// Definitions that are resources', by name; each one's file is its `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Owned>,
 }
 
-/// Something that Git owns.
+/// Who owns what people may not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The folder.
+    Git,
+    /// The resources of the hub's own cluster.
+    Resources,
+}
+
+impl Owner {
+    /// The one that is not this one.
+    pub fn other(self) -> Owner {
+        match self {
+            Owner::Git => Owner::Resources,
+            Owner::Resources => Owner::Git,
+        }
+    }
+}
+
+/// Something that Git or a resource owns.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Owned {
@@ -45,15 +68,43 @@ pub struct Owned {
 }
 
 impl Ownership {
-    /// What Git owns under this name.
-    pub fn find(&self, kind: Kind, name: &str) -> Option<&Owned> {
-        self.objects.iter().find(|owned| owned.kind == kind && owned.name == name)
+    /// What one of them owns.
+    pub fn of(&self, owner: Owner) -> &[Owned] {
+        match owner {
+            Owner::Git => &self.objects,
+            Owner::Resources => &self.resources,
+        }
     }
 
-    /// Why a person may not change it; `None` where it is not Git's.
+    /// The same, with other things that are this owner's.
+    pub fn with(&self, owner: Owner, owned: Vec<Owned>) -> Ownership {
+        let same = self.clone();
+        match owner {
+            Owner::Git => Ownership { objects: owned, ..same },
+            Owner::Resources => Ownership { resources: owned, ..same },
+        }
+    }
+
+    /// What is under this name, and whose it is.
+    fn find(&self, kind: Kind, name: &str) -> Option<(Owner, &Owned)> {
+        let of = |owner| self.of(owner).iter().map(move |owned| (owner, owned));
+        of(Owner::Git).chain(of(Owner::Resources)).find(|(_, owned)| owned.kind == kind && owned.name == name)
+    }
+
+    /// Why a person may not change it; `None` where it is people's.
     pub fn refuses(&self, kind: Kind, name: &str) -> Option<String> {
-        let Owned { file, .. } = self.find(kind, name)?;
-        Some(format!("the {} {name} is Git's: change {file} in the repository", kind.as_str()))
+        let (owner, Owned { file, .. }) = self.find(kind, name)?;
+        let kind = kind.as_str();
+        Some(match owner {
+            Owner::Git => format!("the {kind} {name} is Git's: change {file} in the repository"),
+            Owner::Resources => format!("the {kind} {name} is a resource's: change {file} in the hub's own cluster"),
+        })
+    }
+
+    /// Why one of them cannot have what the other one has, by kind and name.
+    pub fn taken(&self, owner: Owner) -> BTreeMap<(Kind, String), String> {
+        let others = self.of(owner.other()).iter().map(|owned| (owned.kind, owned.name.clone()));
+        others.filter_map(|(kind, name)| self.refuses(kind, &name).map(|why| ((kind, name), why))).collect()
     }
 
     /// Why a person may not change one of these labels and annotations of a cluster.
@@ -63,7 +114,7 @@ impl Ownership {
         mut labels: impl Iterator<Item = &'a String>,
         mut annotations: impl Iterator<Item = &'a String>,
     ) -> Option<String> {
-        let owned = self.find(Kind::FleetCluster, cluster)?;
+        let (_, owned) = self.find(Kind::FleetCluster, cluster)?;
         let label = labels.find(|key| owned.labels.contains(*key)).map(|key| ("label", key));
         let annotation = || annotations.find(|key| owned.annotations.contains(*key)).map(|key| ("annotation", key));
         let (what, key) = label.or_else(annotation)?;
@@ -80,6 +131,8 @@ pub struct Existing {
     pub clusters: BTreeMap<String, DefinitionMeta>,
     /// Maintenance windows by name.
     pub windows: BTreeMap<String, WindowSpec>,
+    /// What another than the one who plans has, and why it stays so.
+    pub taken: BTreeMap<(Kind, String), String>,
 }
 
 /// What to change.
@@ -182,6 +235,10 @@ impl Planner<'_> {
     /// Whether the object is to be written. It is Git's from now on, unless it is another's.
     fn take(&mut self, object: &Object, kind: Kind, name: &str, is_there: bool, is_same: bool) -> bool {
         let is_owned = self.owned.contains_key(&(kind, name));
+        if let Some(why) = self.existing.taken.get(&(kind, name.to_owned())) {
+            self.findings.push(object.error("metadata.name", why));
+            return false;
+        }
         if is_there && !is_owned {
             if !is_same {
                 let text = "is there and was not made by Git; delete it, or make the document the same";

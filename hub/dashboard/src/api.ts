@@ -179,6 +179,8 @@ export interface DefinitionView {
   generation: number;
   definition: unknown;
   git?: GitOrigin;
+  /** The resource of the hub's own cluster that it comes from, NAMESPACE/NAME. */
+  resource?: string;
   clusters: DefinitionClusterStatus[];
 }
 

@@ -27,8 +27,13 @@ use crate::expected::version;
 )]
 pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<DefinitionView>> {
     let mut origins = api.app.source.origins(Kind::FleetHealthCheck);
+    let mut resources = api.app.source.resources();
     let definitions = api.app.fleet.definitions();
-    let items = definitions.iter().map(|(name, view)| DefinitionView { git: origins.remove(name), ..(**view).clone() });
+    let items = definitions.iter().map(|(name, view)| DefinitionView {
+        git: origins.remove(name),
+        resource: resources.remove(name),
+        ..(**view).clone()
+    });
     axum::Json(List { items: items.collect() })
 }
 
@@ -53,7 +58,8 @@ type Shown = (Extension<Version>, axum::Json<DefinitionView>);
 
 fn shown(api: &Api, view: &DefinitionView) -> Shown {
     let git = api.app.source.origins(Kind::FleetHealthCheck).remove(&view.name);
-    (Extension(Version(version(&view.definition))), axum::Json(DefinitionView { git, ..view.clone() }))
+    let resource = api.app.source.resources().remove(&view.name);
+    (Extension(Version(version(&view.definition))), axum::Json(DefinitionView { git, resource, ..view.clone() }))
 }
 
 /// Adds or replaces a definition.
@@ -69,7 +75,7 @@ fn shown(api: &Api, view: &DefinitionView) -> Shown {
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's or a resource's"),
         (status = 422, body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -99,7 +105,7 @@ pub async fn put(
         (status = 401, body = Problem, content_type = "application/problem+json"),
         (status = 403, body = Problem, content_type = "application/problem+json"),
         (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's"),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "It is Git's or a resource's"),
     )
 )]
 pub async fn delete(

@@ -23,7 +23,7 @@ pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<SourceVi
 }
 
 impl Api {
-    /// Lets a person change an object that is not Git's. It cannot become Git's for as long as the answer is held.
+    /// Lets a person change an object that is people's. It stays so for as long as the answer is held.
     pub(super) async fn unowned(&self, kind: Kind, name: &str) -> Result<Held<'_>, ApiError> {
         let ownership = self.app.source.ownership().await.map_err(ChangeError::Store)?;
         match ownership.refuses(kind, name) {

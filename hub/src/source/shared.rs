@@ -19,7 +19,7 @@ use crate::store::postgres::replicas::{Alone, Lease, Replicas};
 /// So often the others are told when the folder was last found to be in force.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
-/// What Git owns; nobody changes what may be Git's or a person's while this is held.
+/// What Git and resources own; nobody changes what may be theirs or a person's while this is held.
 pub(crate) struct Held<'a> {
     ownership: MutexGuard<'a, Ownership>,
     /// The other replicas wait for its end.
@@ -46,7 +46,14 @@ impl Source {
         Source { replicas, ..self }
     }
 
-    /// What Git owns, held for as long as a change takes; it waits for changes at other replicas for 5 s at most.
+    /// What is to be shown of what another than people owns.
+    pub(super) fn learn(&self, ownership: &Ownership) {
+        if **self.resources.load() != ownership.resources {
+            self.resources.store(Arc::new(ownership.resources.clone()));
+        }
+    }
+
+    /// What Git and resources own, held for as long as a change takes; it waits for changes at other replicas for 5 s at most.
     ///
     /// # Errors
     /// The data base fails.
@@ -55,10 +62,11 @@ impl Source {
         let Some(replicas) = &self.replicas else { return Ok(Held { ownership, _alone: None }) };
         let alone = replicas.hold_ownership().await?;
         *ownership = replicas.ownership().await?.unwrap_or_default();
+        self.learn(&ownership);
         Ok(Held { ownership, _alone: Some(alone) })
     }
 
-    /// Shows what the replica shows that keeps the fleet as the folder says, until `stop`.
+    /// Shows what the replica shows that keeps the fleet as folder and resources say, until `stop`.
     pub(crate) async fn follow(
         self: Arc<Self>,
         replicas: Arc<Replicas>,
@@ -73,6 +81,10 @@ impl Source {
                 },
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "what another replica shows of Git's folder is not known"),
+            }
+            match replicas.ownership().await {
+                Ok(ownership) => self.learn(&ownership.unwrap_or_default()),
+                Err(error) => tracing::warn!(%error, "what resources own is not known"),
             }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return Ok(()) },

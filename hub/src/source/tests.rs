@@ -9,7 +9,7 @@ use active_monitor_core::view::ClusterAdd;
 use active_monitor_runtime::tasks::Tasks;
 
 use super::*;
-use crate::owner::Terms;
+use crate::owner::{self, Terms};
 use crate::store::sqlite::SqliteStore;
 
 const HEAD: &str = "apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1";
@@ -66,7 +66,7 @@ impl Hub {
     async fn start(data: &Path, store: Arc<dyn Store>, folder: Option<PathBuf>) -> Hub {
         let tasks = Tasks::new();
         let fleet = owner::start(Arc::clone(&store), Terms::of_a_test(data), &tasks).await.unwrap();
-        let args = GitArgs { git_folder: folder, git_allow_empty: false };
+        let args = SourceArgs { git_folder: folder, ..SourceArgs::default() };
         let source = Arc::new(Source::load(args, store.as_ref()).await.unwrap());
         tasks
             .supervise("source", run(Arc::clone(&source), Arc::clone(&store), fleet.clone(), None, tasks.stop_token()));
@@ -190,7 +190,7 @@ async fn what_is_gits_is_known_over_a_restart_and_what_people_made_is_left_alone
     drop(hub);
 
     // Without a folder all that there is becomes people's, and with the same content Git's again.
-    Source::load(GitArgs::default(), store.as_ref()).await.unwrap();
+    Source::load(SourceArgs::default(), store.as_ref()).await.unwrap();
     assert_eq!(store.ownership().await.unwrap(), None);
     repository.commit('4', &definition("dns", 60));
     let hub = Hub::start(data.path(), Arc::clone(&store), Some(repository.link())).await;

@@ -18,7 +18,7 @@ use active_monitor_hub::authority::Authority;
 use active_monitor_hub::incidents::{self, IncidentMetrics};
 use active_monitor_hub::owner::{self, Terms};
 use active_monitor_hub::revocations::Revocations;
-use active_monitor_hub::source::{GitArgs, Source};
+use active_monitor_hub::source::{Source, SourceArgs};
 use active_monitor_hub::store::sqlite::SqliteStore;
 use active_monitor_hub::store::{ApiToken, CheckKey, ClusterRecord, EnrolmentToken, Store};
 use active_monitor_hub::{AppState, api, auth, ca};
@@ -90,15 +90,20 @@ impl Hub {
         let runs = vec![run("dns", 100, None), run("dns", 200, Some(Reason::WorkflowFailed)), run("web", 100, None)];
         store.record_runs("east", runs, time(300)).await.unwrap();
 
-        Hub::over(store, directory, GitArgs::default()).await
+        Hub::over(store, directory, SourceArgs::default()).await
     }
 
     /// A hub over what is stored.
-    async fn over(store: Arc<SqliteStore>, directory: tempfile::TempDir, git: GitArgs) -> Hub {
+    async fn over(store: Arc<SqliteStore>, directory: tempfile::TempDir, git: SourceArgs) -> Hub {
         Hub::with(store, directory, git, None).await
     }
 
-    async fn with(store: Arc<SqliteStore>, directory: tempfile::TempDir, git: GitArgs, oidc: Option<Arc<Oidc>>) -> Hub {
+    async fn with(
+        store: Arc<SqliteStore>,
+        directory: tempfile::TempDir,
+        git: SourceArgs,
+        oidc: Option<Arc<Oidc>>,
+    ) -> Hub {
         let tasks = Tasks::new();
         let authority = Authority::load(directory.path(), ca::AGENT_LIFE, Timestamp::now()).unwrap();
         let authority = Arc::new(authority);
@@ -131,10 +136,10 @@ impl Hub {
 
     /// Another life over the same store.
     async fn restart(self) -> Hub {
-        self.restart_with(GitArgs::default()).await
+        self.restart_with(SourceArgs::default()).await
     }
 
-    async fn restart_with(mut self, git: GitArgs) -> Hub {
+    async fn restart_with(mut self, git: SourceArgs) -> Hub {
         let directory = self.directory.take().unwrap();
         self.tasks.stop();
         Hub::over(self.store.clone(), directory, git).await
@@ -1147,7 +1152,8 @@ async fn what_is_gits_is_changed_in_git_and_nowhere_else() {
     let ownership = serde_json::from_value(ownership).unwrap();
     hub.store.put_ownership(Some(&ownership)).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let hub = hub.restart_with(GitArgs { git_folder: Some(folder.path().to_owned()), git_allow_empty: false }).await;
+    let hub =
+        hub.restart_with(SourceArgs { git_folder: Some(folder.path().to_owned()), ..SourceArgs::default() }).await;
     let definition = json!({
         "apiVersion": "fleet.activemonitor.keikoproj.io/v1alpha1", "kind": "FleetHealthCheck", "metadata": {"name": "dns"},
         "spec": {"clusterSelector": {}, "template": {"metadata": {"namespace": "health"}, "spec": {"repeatAfterSec": 60}}},

@@ -1,6 +1,6 @@
 //! Who writes says what he has read: `If-Match` and `If-None-Match`. And whose it is, where it is Git's.
 
-use active_monitor_hub::source::GitArgs;
+use active_monitor_hub::source::SourceArgs;
 use active_monitor_hub::store::Store;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -129,7 +129,8 @@ async fn what_is_gits_says_where_it_is_written() {
     let ownership = serde_json::from_value(json!({"revision": "0a1b2c3", "objects": objects})).unwrap();
     hub.store.put_ownership(Some(&ownership)).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let hub = hub.restart_with(GitArgs { git_folder: Some(folder.path().to_owned()), git_allow_empty: false }).await;
+    let hub =
+        hub.restart_with(SourceArgs { git_folder: Some(folder.path().to_owned()), ..SourceArgs::default() }).await;
     for (path, name) in [("/api/v1/definitions", "dns"), ("/api/v1/windows", "night")] {
         let git = json!({"file": format!("fleet/{name}.yaml"), "revision": "0a1b2c3"});
         assert_eq!(hub.get(&format!("{path}/{name}")).await.json()["git"], git);
@@ -139,4 +140,28 @@ async fn what_is_gits_says_where_it_is_written() {
         };
         assert_eq!((of(name), of("own")), (git, Value::Null), "{list}");
     }
+}
+
+#[tokio::test]
+async fn what_is_a_resources_says_so_and_is_nobody_elses_until_its_namespace_is_not_followed() {
+    let hub = Hub::start().await;
+    let path = "/api/v1/definitions/tls";
+    assert_eq!(hub.write(Method::PUT, path, Some(definition("tls", "dev")), None).await.status, StatusCode::CREATED);
+    let resource = json!({"kind": "FleetHealthCheck", "name": "tls", "file": "fleet/tls"});
+    let ownership = serde_json::from_value(json!({"objects": [], "resources": [resource]})).unwrap();
+    hub.store.put_ownership(Some(&ownership)).await.unwrap();
+    let following =
+        |namespace: &str| SourceArgs { resources_namespace: Some(namespace.into()), ..SourceArgs::default() };
+    let hub = hub.restart_with(following("fleet")).await;
+    assert_eq!(hub.get(path).await.json()["resource"], "fleet/tls");
+    assert_eq!(hub.get("/api/v1/definitions").await.json()["items"][0]["resource"], "fleet/tls");
+    for (method, body) in [(Method::PUT, Some(definition("tls", "prod"))), (Method::DELETE, None)] {
+        let answer = hub.write(method, path, body, None).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+        let text = "the FleetHealthCheck tls is a resource's: change fleet/tls in the hub's own cluster";
+        assert!(answer.text.contains(text), "{}", answer.text);
+    }
+    let hub = hub.restart_with(following("elsewhere")).await;
+    assert_eq!(hub.get(path).await.json().get("resource"), None);
+    assert_eq!(hub.write(Method::DELETE, path, None, None).await.status, StatusCode::NO_CONTENT);
 }

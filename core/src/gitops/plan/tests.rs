@@ -145,6 +145,27 @@ fn what_a_crash_leaves_half_done_is_known_as_gits_own() {
 }
 
 #[test]
+fn what_is_a_resources_is_not_gits_however_alike_it_is() {
+    let set = documents(&[definition("dns", 60)]);
+    let existing = applied(Existing::default(), &plan(&[], &set, &Existing::default(), false).unwrap());
+    let owned = Owned {
+        kind: Kind::FleetHealthCheck,
+        name: "dns".into(),
+        file: "fleet/dns".into(),
+        labels: BTreeSet::new(),
+        annotations: BTreeSet::new(),
+    };
+    let ownership = Ownership { resources: vec![owned], ..Ownership::default() };
+    let existing = Existing { taken: ownership.taken(Owner::Git), ..existing };
+    let refused = plan(&[], &set, &existing, false).unwrap_err();
+    assert_eq!(
+        refused[0].to_string(),
+        "fleet.yaml:3:12: metadata.name: the FleetHealthCheck dns is a resource's: change fleet/dns in the hub's own cluster"
+    );
+    assert!(ownership.taken(Owner::Resources).is_empty());
+}
+
+#[test]
 fn people_may_change_what_is_not_gits() {
     let plan = plan(
         &[],
@@ -152,7 +173,7 @@ fn people_may_change_what_is_not_gits() {
         &with_cluster("east", &[]),
         false,
     );
-    let ownership = Ownership { revision: None, objects: plan.unwrap().owned };
+    let ownership = Ownership { objects: plan.unwrap().owned, ..Ownership::default() };
     let refused = ownership.refuses(Kind::FleetHealthCheck, "dns").unwrap();
     assert_eq!(refused, "the FleetHealthCheck dns is Git's: change fleet.yaml in the repository");
     assert_eq!(ownership.refuses(Kind::MaintenanceWindow, "dns"), None);

@@ -21,6 +21,15 @@
 {{- concat $service .Values.people.names | join "," }}
 {{- end }}
 
+{{/* The CRD belongs to this release: there is none yet, or this release made it. Else empty. */}}
+{{- define "hub.ownsCrd" -}}
+{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "fleethealthchecks.fleet.activemonitor.keikoproj.io" }}
+{{- $by := dig "metadata" "annotations" dict $there }}
+{{- $name := get $by "meta.helm.sh/release-name" }}
+{{- $namespace := get $by "meta.helm.sh/release-namespace" }}
+{{- if or (not $there) (and (eq $name .Release.Name) (eq $namespace .Release.Namespace)) }}true{{ end }}
+{{- end }}
+
 {{/* The hub's configuration file; what the chart must know is the chart's. */}}
 {{- define "hub.config" -}}
 {{- $own := dict
@@ -34,6 +43,9 @@
   "log-format" .Values.log.format }}
 {{- if .Values.alerts.secret }}
 {{- $_ := set $own "routes-file" "/etc/active-monitor-alerts/routes.yaml" }}
+{{- end }}
+{{- if .Values.customResources.enabled }}
+{{- $_ := set $own "resources-namespace" .Release.Namespace }}
 {{- end }}
 {{- if .Values.people.tlsSecret }}
 {{- $_ := set $own "tls-cert-file" "/etc/active-monitor-people/tls.crt" }}

@@ -107,6 +107,7 @@ mod tests {
             definition: serde_json::to_value(definition).unwrap(),
             message: String::new(),
             git: None,
+            resource: None,
             clusters: Vec::new(),
         };
         let stored = stored(&old);
