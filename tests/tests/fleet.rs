@@ -35,6 +35,8 @@ mod hub;
 mod hub_clock;
 #[path = "fleet/install.rs"]
 mod install;
+#[path = "fleet/joining.rs"]
+mod joining;
 #[path = "fleet/limits.rs"]
 mod limits;
 #[path = "fleet/load.rs"]

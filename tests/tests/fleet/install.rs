@@ -7,19 +7,19 @@ use std::{env, fs, sync::Arc};
 use active_monitor_tests::{
     Agent, Cluster, Options, Program, Programs, Testbed,
     charts::{Chart, Helm},
-    fleet::{binary, upstream},
+    fleet::{binary, project, upstream},
     programs::ProgramsError,
     run_dir::RunDir,
     skip, wait,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::PATIENCE;
 
 const CRD: &str = "crd/healthchecks.activemonitor.keikoproj.io";
 
 /// What a cluster's admin prepares.
-const NAMESPACES: &str = "
+pub(super) const NAMESPACES: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: active-monitor, labels: {pod-security.kubernetes.io/enforce: restricted}}
@@ -64,7 +64,7 @@ spec:
 ";
 
 /// `helm`; without Go, and without it in the cache, the test is reported as skipped and gets `None`.
-async fn programs_or_skip(test: &str) -> Option<Programs> {
+pub(super) async fn programs_or_skip(test: &str) -> Option<Programs> {
     match Programs::ensure(Program::CHARTS).await {
         Ok(programs) => Some(programs),
         Err(error @ ProgramsError::NoGo { .. }) => {
@@ -222,6 +222,69 @@ async fn a_collector_in_the_values_is_one_for_hub_and_agent() {
     }
 }
 
+/// What a hub dials stands in many settings: with any of them its policy lets it out, and without it does not.
+#[tokio::test]
+async fn a_hubs_network_policy_lets_it_out_to_whom_it_dials() {
+    let Some(programs) = programs_or_skip("a_hubs_network_policy_lets_it_out_to_whom_it_dials").await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let dials = [
+        "config.oidc-issuer=https://id.example.com",
+        "config.routes-file=/etc/routes.yaml",
+        "config.remote-write-url=https://store.example.com/write",
+        "config.store=postgres://hub@db/hub",
+        "alerts.secret=routes",
+        "store.urlSecret=hub-store",
+        "sidecars[0].name=git-sync",
+    ];
+    for (values, way_out) in
+        dials.map(|values| (values, json!([{}]))).into_iter().chain([("leaseSeconds=15", Value::Null)])
+    {
+        let policy = network_policy(&helm, Chart::Hub, values).await;
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        assert_eq!(policy["egress"], way_out, "{values}");
+    }
+}
+
+/// DNS, HTTPS, the API server's ports and the two of the hub, and nothing else.
+#[tokio::test]
+async fn an_agents_network_policy_lets_it_out_to_its_api_server_and_its_hub() {
+    let name = "an_agents_network_policy_lets_it_out_to_its_api_server_and_its_hub";
+    let Some(programs) = programs_or_skip(name).await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let alone = [("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6443)];
+    let joined = [&alone[..], &[("TCP", 7443), ("TCP", 7444)]].concat();
+    let hub = "hub.address=hub.example.com:7443,hub.enrolmentAddress=hub.example.com:7444";
+    for (values, ports) in [("replicas=1", &alone[..]), (hub, &joined)] {
+        let policy = network_policy(&helm, Chart::Agent, values).await;
+        let ports: Vec<Value> =
+            ports.iter().map(|(protocol, port)| json!({"port": port, "protocol": protocol})).collect();
+        assert_eq!(policy["egress"], json!([{ "ports": ports }]), "{values}");
+    }
+}
+
+async fn network_policy(helm: &Helm<'_>, chart: Chart, values: &str) -> Value {
+    let only = ["--set", "networkPolicy.enabled=true", "--set", values, "--show-only=templates/networkpolicy.yaml"];
+    let text = helm.template(chart, &only).await.unwrap_or_else(|error| panic!("{values}: {error:#}"));
+    serde_saphyr::from_str::<Value>(&text).expect("a policy")["spec"].take()
+}
+
+/// Without it, no pod comes up from a registry that asks who one is.
+#[tokio::test]
+async fn a_login_to_the_registry_is_in_both_pods() {
+    let Some(programs) = programs_or_skip("a_login_to_the_registry_is_in_both_pods").await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    for chart in Chart::ALL {
+        let args = ["--set", "pullSecrets[0].name=my-login", "--show-only=templates/workload.yaml"];
+        let text = helm.template(chart, &args).await.expect("the chart");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+        let set = objects.iter().find(|object| object["kind"] == "StatefulSet").expect("the pod");
+        assert_eq!(set["spec"]["template"]["spec"]["imagePullSecrets"], json!([{"name": "my-login"}]), "{chart:?}");
+    }
+}
+
 /// What the chart makes of its values is what the agent takes: it is asked for its flags, and ends at the kubeconfig.
 #[tokio::test]
 async fn values_become_flags_that_the_agent_knows() {
@@ -273,6 +336,33 @@ async fn the_admission_policy_closes_the_agents_own_namespace() {
     let text = helm.template(Chart::Agent, &only).await.expect("policy");
     assert!(text.contains("['kube-system', 'monitoring']"), "{text}");
     assert!(text.contains("'system:serviceaccount:monitoring:active-monitor-agent'"), "{text}");
+}
+
+/// Rights and CRD come from two hands, in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_comes_before_its_crd_says_so_and_runs_once_it_is_there() {
+    let name = "an_agent_that_comes_before_its_crd_says_so_and_runs_once_it_is_there";
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    let deploy = |folder: &str| project().join("deploy").join(folder).display().to_string();
+    cluster.kubectl(&["apply", "-f", &deploy("agent")]).await.expect("rights");
+    let agent = Agent::start(cluster, "early", None).await.expect("agent");
+    let ready = || async {
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let answer = client.get(&agent.ready_url).send().await?;
+        anyhow::Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    let waits = || async { Ok(Some(ready().await?).filter(|(_, said)| said.contains("CRD is not installed"))) };
+    let (code, said) = agent.process.until("word of it", PATIENCE, waits).await.expect("word of it");
+    assert_eq!(code, 503, "{said}");
+
+    cluster.kubectl(&["apply", "-f", &deploy("crds")]).await.expect("CRD");
+    super::takes_creates(cluster).await;
+    cluster.apply_yaml(&super::waiting_check("stays", "repeatAfterSec: 600")).await.expect("check");
+    let runs = || async { Ok((status(cluster).await? == "Succeeded").then_some(())) };
+    agent.process.until("first run", PATIENCE, runs).await.expect("a run, without a restart");
+    let (code, said) = ready().await.expect("readiness");
+    assert!(code == 200 && said.starts_with("ready"), "{code}: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
