@@ -49,6 +49,8 @@ mod moving;
 mod network;
 #[path = "fleet/options.rs"]
 mod options;
+#[path = "fleet/pods.rs"]
+mod pods;
 #[path = "fleet/replicas.rs"]
 mod replicas;
 #[path = "fleet/rights.rs"]
