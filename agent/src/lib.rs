@@ -214,7 +214,14 @@ async fn kube_config(config: &Config) -> anyhow::Result<kube::Config> {
     let mut kube_config = match &config.kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+            let mut clusters = file.clusters.iter().filter_map(|named| named.cluster.as_ref());
+            let names_a_proxy = clusters.any(|cluster| cluster.proxy_url.is_some());
+            let mut kube_config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+            if !names_a_proxy {
+                // The environment's is for the way to the hub, and kube would not ask whether `NO_PROXY` has the API server.
+                kube_config.proxy_url = None;
+            }
+            kube_config
         }
         None => kube::Config::incluster().context("not in a pod and no kubeconfig given; use --kubeconfig FILE")?,
     };

@@ -63,18 +63,45 @@ struct Plain {
     /// Further values.
     values: &'static str,
     head: &'static str,
+    /// Documents that the chart has not: with Helm the namespaces are there before.
+    namespaces: &'static [&'static str],
     templates: &'static [&'static str],
 }
+
+/// The namespace of agent and hub.
+const OWN: &str = "apiVersion: v1
+kind: Namespace
+metadata:
+  name: active-monitor
+  labels:
+    pod-security.kubernetes.io/enforce: restricted";
+
+/// The namespace of checks.
+const HEALTH: &str = "apiVersion: v1
+kind: Namespace
+metadata:
+  name: health";
 
 /// Of a team's agent, which works in the namespace `health` alone.
 const NAMESPACED: &str = "watchNamespaces={health}";
 
-const PLAIN: [Plain; 9] = [
+/// In each folder the file with the namespaces comes first by its name: `kubectl apply -f FOLDER` goes by that.
+const PLAIN: [Plain; 10] = [
+    Plain {
+        chart: Chart::Agent,
+        file: "deploy/agent/00-namespaces.yaml",
+        values: "",
+        head: "# The agent's namespace, and one for checks.
+",
+        namespaces: &[OWN, HEALTH],
+        templates: &[],
+    },
     Plain {
         chart: Chart::Agent,
         file: "deploy/agent/admission-policy.yaml",
         values: "",
         head: "",
+        namespaces: &[],
         templates: &["admission-policy"],
     },
     Plain {
@@ -83,14 +110,8 @@ const PLAIN: [Plain; 9] = [
         values: "",
         head: "# What the agent may do. Apply it with: kubectl apply -f deploy/crds -f deploy/agent
 #
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: active-monitor
-  labels:
-    pod-security.kubernetes.io/enforce: restricted
----
 ",
+        namespaces: &[],
         templates: &["rbac"],
     },
     Plain {
@@ -98,12 +119,8 @@ metadata:
         file: "deploy/agent/remedies-health.yaml",
         values: "",
         head: "# Opens the namespace `health` for remedies: their accounts may there be given what the remedying ceiling holds.
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: health
----
 ",
+        namespaces: &[],
         templates: &["remedies"],
     },
     Plain {
@@ -112,6 +129,7 @@ metadata:
         values: "",
         head: "# Lets the agent read the logs of failed pods in the namespace `health`.
 ",
+        namespaces: &[],
         templates: &["logs"],
     },
     Plain {
@@ -120,6 +138,7 @@ metadata:
         values: "",
         head: "# The agent's pod. To join a hub, give it --hub-address, --enrolment-address and --token-file.
 ",
+        namespaces: &[],
         templates: &["workload"],
     },
     Plain {
@@ -127,20 +146,9 @@ metadata:
         file: "deploy/agent-namespaced/rbac.yaml",
         values: NAMESPACED,
         head: "# What an agent may do that works in the namespace `health` alone, without rights in the cluster; which must have the
-# CRD. Apply it with: kubectl apply -f deploy/agent-namespaced/rbac.yaml -f deploy/agent-namespaced
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: active-monitor
-  labels:
-    pod-security.kubernetes.io/enforce: restricted
----
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: health
----
+# CRD. Apply it with: kubectl apply -f deploy/agent-namespaced
 ",
+        namespaces: &[OWN, HEALTH],
         templates: &["rbac", "namespaced", "remedies", "logs"],
     },
     Plain {
@@ -150,6 +158,7 @@ metadata:
         head: "# The pod of an agent that works in the namespace `health` alone. To join a hub, give it --hub-address,
 # --enrolment-address and --token-file.
 ",
+        namespaces: &[],
         templates: &["workload"],
     },
     Plain {
@@ -159,14 +168,8 @@ metadata:
         head: "# The hub. Put the host that agents dial in place of hub.example.com, and make the admin's token before:
 #   kubectl -n active-monitor create secret generic active-monitor-hub-admin \\
 #     --from-literal=token=amf_$(openssl rand -hex 32)
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: active-monitor
-  labels:
-    pod-security.kubernetes.io/enforce: restricted
----
 ",
+        namespaces: &[OWN],
         templates: &["workload"],
     },
     Plain {
@@ -175,14 +178,8 @@ metadata:
         values: "customResources.enabled=true",
         head: "# The hub as in deploy/hub/hub.yaml, which it stands in for, with definitions as custom resources of its namespace.
 # Apply it with: kubectl apply -f deploy/hub-resources/crd.yaml -f deploy/hub-resources/hub.yaml
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: active-monitor
-  labels:
-    pod-security.kubernetes.io/enforce: restricted
----
 ",
+        namespaces: &[OWN],
         templates: &["custom-resources", "workload"],
     },
 ];
@@ -256,7 +253,11 @@ impl<'a> Helm<'a> {
             let only: Vec<String> = only.collect();
             let values = ["--set", plain.chart.plain_values(), "--set", plain.values];
             let args: Vec<&str> = values.into_iter().chain(only.iter().map(String::as_str)).collect();
-            let text = self.template(plain.chart, &args).await.with_context(|| plain.file.to_owned())?;
+            let text = match plain.templates {
+                // Without a choice Helm renders them all.
+                [] => String::new(),
+                _ => self.template(plain.chart, &args).await.with_context(|| plain.file.to_owned())?,
+            };
             manifests.push(Manifest { path: project().join(plain.file), text: assemble(plain, &text) });
         }
         Ok(manifests)
@@ -281,7 +282,9 @@ fn assemble(plain: &Plain, rendered: &str) -> String {
         let lines = document.lines().filter(|line| !line.starts_with("# Source: "));
         lines.collect::<Vec<_>>().join("\n").trim().to_owned()
     });
-    let documents: Vec<String> = documents.filter(|document| !document.is_empty()).collect();
+    let documents = documents.filter(|document| !document.is_empty());
+    let namespaces = plain.namespaces.iter().map(|&document| document.to_owned());
+    let documents: Vec<String> = namespaces.chain(documents).collect();
     let origin = format!("# Rendered from deploy/charts/{} by a test: change the chart.\n", plain.chart.name());
     format!("{origin}{}{}\n", plain.head, documents.join("\n---\n"))
 }
@@ -292,11 +295,19 @@ mod tests {
 
     #[test]
     fn a_manifest_is_its_head_and_the_documents() {
-        let plain = Plain { chart: Chart::Agent, file: "x", values: "", head: "# Head.\n", templates: &[] };
+        let plain = Plain {
+            chart: Chart::Agent,
+            file: "x",
+            values: "",
+            head: "# Head.\n",
+            namespaces: &["n: 0"],
+            templates: &[],
+        };
         let text = assemble(&plain, "---\n# Source: a\n# Why.\na: 1\n\n---\n# Source: b\nb: 2\n");
         assert_eq!(
             text,
-            "# Rendered from deploy/charts/agent by a test: change the chart.\n# Head.\n# Why.\na: 1\n---\nb: 2\n"
+            "# Rendered from deploy/charts/agent by a test: change the chart.\n\
+             # Head.\nn: 0\n---\n# Why.\na: 1\n---\nb: 2\n"
         );
     }
 }

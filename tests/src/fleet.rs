@@ -76,6 +76,8 @@ pub struct Hub {
     pub token: String,
     /// `host:port` of its listener for agents.
     pub agents_address: String,
+    /// `host:port` of its listener for enrolment.
+    pub enrolment_address: String,
     /// Its process.
     pub process: Process,
     http: reqwest::Client,
@@ -137,7 +139,7 @@ impl Hub {
     async fn ready(
         process: Process,
         data: &Path,
-        [agents, _, people]: &[String; 3],
+        [agents, enrolment, people]: &[String; 3],
         scheme: &str,
         http: reqwest::Client,
         ports: Vec<PortLease>,
@@ -146,8 +148,9 @@ impl Hub {
         let token = data.join("admin-token");
         let read = || async { Ok(std::fs::read_to_string(&token).ok().filter(|text| !text.trim().is_empty())) };
         let token = process.until("admin token", START_LIMIT, read).await?.trim().to_owned();
-        let (url, agents_address) = (format!("{scheme}://{people}"), agents.clone());
-        let hub = Hub { url, token, agents_address, process, http, _ports: ports };
+        let url = format!("{scheme}://{people}");
+        let (agents_address, enrolment_address) = (agents.clone(), enrolment.clone());
+        let hub = Hub { url, token, agents_address, enrolment_address, process, http, _ports: ports };
         hub.wait_until_ready().await?;
         Ok(hub)
     }
@@ -298,7 +301,7 @@ impl Agent {
             Crd::Ours => project().join("deploy/crds/healthchecks.yaml"),
             Crd::Upstream => upstream().context("no ../shared/upstream")?.join("crd-healthchecks.yaml"),
         };
-        let rights = ["rbac.yaml", "remedies-health.yaml", "logs-health.yaml"];
+        let rights = ["00-namespaces.yaml", "rbac.yaml", "remedies-health.yaml", "logs-health.yaml"];
         let rights = rights.map(|file| project().join("deploy/agent").join(file));
         for file in [crd].into_iter().chain(rights) {
             cluster.apply_yaml(&std::fs::read_to_string(&file)?).await.with_context(|| file.display().to_string())?;

@@ -21,6 +21,7 @@ pub mod postgres;
 pub mod process;
 pub mod programs;
 pub mod run_dir;
+pub mod shell;
 pub mod skip;
 pub mod testbed;
 pub mod wait;

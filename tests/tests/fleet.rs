@@ -37,6 +37,8 @@ mod hub;
 mod hub_clock;
 #[path = "fleet/install.rs"]
 mod install;
+#[path = "fleet/joining.rs"]
+mod joining;
 #[path = "fleet/large.rs"]
 mod large;
 #[path = "fleet/limits.rs"]
@@ -53,6 +55,8 @@ mod network;
 mod one_in_ten;
 #[path = "fleet/options.rs"]
 mod options;
+#[path = "fleet/pods.rs"]
+mod pods;
 #[path = "fleet/replicas.rs"]
 mod replicas;
 #[path = "fleet/restart.rs"]

@@ -183,15 +183,16 @@ fn invitation(token: &ClusterToken, what: &str, now: Timestamp) -> String {
     format!(
         "cluster {cluster} {what}\n\n\
          Its token works once and for {left} (until {expires_at:.0}). Start the agent in the cluster with one of these:\n\n\
-         # Helm\n\
-         helm upgrade --install active-monitor-agent deploy/charts/agent --namespace active-monitor --create-namespace \
+         # Helm; where the agent is not installed yet, add --set image.repository=REGISTRY/active-monitor-agent\n\
+         helm upgrade --install agent deploy/charts/agent --namespace active-monitor --create-namespace --reuse-values \
          --set hub.address={agent_address},hub.enrolmentAddress={enrolment_address},hub.token={token}\n\n\
-         # kubectl\n\
+         # kubectl; the image is the one in deploy/agent/workload.yaml\n\
          kubectl apply -f deploy/crds -f deploy/agent && kubectl -n active-monitor create secret generic \
          active-monitor-hub --from-literal=ACTIVE_MONITOR_HUB_ADDRESS={agent_address} \
          --from-literal=ACTIVE_MONITOR_ENROLMENT_ADDRESS={enrolment_address} --from-literal=ACTIVE_MONITOR_TOKEN={token} \
          --dry-run=client -o yaml | kubectl apply -f - && kubectl -n active-monitor set env \
-         statefulset/active-monitor-agent --from=secret/active-monitor-hub\n\n\
+         statefulset/active-monitor-agent --from=secret/active-monitor-hub && kubectl -n active-monitor rollout restart \
+         statefulset/active-monitor-agent\n\n\
          # Outside of the cluster\n\
          active-monitor-agent --hub-address {agent_address} --enrolment-address {enrolment_address} --token {token}\n"
     )

@@ -28,11 +28,11 @@ fn adding_prints_one_command_to_copy() {
 
     Its token works once and for 60m (until 2026-03-01T13:00:00Z). Start the agent in the cluster with one of these:
 
-    # Helm
-    helm upgrade --install active-monitor-agent deploy/charts/agent --namespace active-monitor --create-namespace --set hub.address=hub.example.com:7443,hub.enrolmentAddress=hub.example.com:7444,hub.token=east.5ec2e7.f19e2
+    # Helm; where the agent is not installed yet, add --set image.repository=REGISTRY/active-monitor-agent
+    helm upgrade --install agent deploy/charts/agent --namespace active-monitor --create-namespace --reuse-values --set hub.address=hub.example.com:7443,hub.enrolmentAddress=hub.example.com:7444,hub.token=east.5ec2e7.f19e2
 
-    # kubectl
-    kubectl apply -f deploy/crds -f deploy/agent && kubectl -n active-monitor create secret generic active-monitor-hub --from-literal=ACTIVE_MONITOR_HUB_ADDRESS=hub.example.com:7443 --from-literal=ACTIVE_MONITOR_ENROLMENT_ADDRESS=hub.example.com:7444 --from-literal=ACTIVE_MONITOR_TOKEN=east.5ec2e7.f19e2 --dry-run=client -o yaml | kubectl apply -f - && kubectl -n active-monitor set env statefulset/active-monitor-agent --from=secret/active-monitor-hub
+    # kubectl; the image is the one in deploy/agent/workload.yaml
+    kubectl apply -f deploy/crds -f deploy/agent && kubectl -n active-monitor create secret generic active-monitor-hub --from-literal=ACTIVE_MONITOR_HUB_ADDRESS=hub.example.com:7443 --from-literal=ACTIVE_MONITOR_ENROLMENT_ADDRESS=hub.example.com:7444 --from-literal=ACTIVE_MONITOR_TOKEN=east.5ec2e7.f19e2 --dry-run=client -o yaml | kubectl apply -f - && kubectl -n active-monitor set env statefulset/active-monitor-agent --from=secret/active-monitor-hub && kubectl -n active-monitor rollout restart statefulset/active-monitor-agent
 
     # Outside of the cluster
     active-monitor-agent --hub-address hub.example.com:7443 --enrolment-address hub.example.com:7444 --token east.5ec2e7.f19e2

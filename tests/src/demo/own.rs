@@ -60,8 +60,9 @@ impl OwnCluster {
     /// # Errors
     /// When one of these fails.
     pub async fn join(&self, run: &Arc<RunDir>, hub: &Hub, region: &str) -> anyhow::Result<(Agent, Vec<String>)> {
-        let files = ["deploy/crds/healthchecks.yaml", "deploy/agent/rbac.yaml", "deploy/agent/remedies-health.yaml"];
-        let notes = self.create(&files.map(|file| project().join(file))).await?;
+        let files = ["crds/healthchecks", "agent/00-namespaces", "agent/rbac", "agent/remedies-health"];
+        let files = files.map(|file| project().join(format!("deploy/{file}.yaml")));
+        let notes = self.create(&files).await?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{CRD}")];
         self.kubectl.run(&established).await?;
         let token = ["create", "token", AGENT, "-n", "active-monitor", "--duration=24h"];

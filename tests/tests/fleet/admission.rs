@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use active_monitor_tests::charts::{Chart, Helm};
 use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, fleet, wait};
 
-use super::{PATIENCE, check};
+use super::{PATIENCE, check, install};
 
 /// A HealthCheck in a tenant's namespace, whose workflow runs where and as whom its author likes.
 struct Draft {
@@ -161,16 +162,24 @@ fn documented_role() -> String {
 
 async fn install(cluster: &Cluster) {
     Agent::install(cluster, Crd::Ours).await.expect("install");
-    cluster.apply_yaml(PEOPLE).await.expect("people");
-    cluster.apply_yaml(&documented_role()).await.expect("the role in docs/agent.md");
-    let bind = ["create", "rolebinding", "runs-checks", "-n", "shop", "--role=runs-checks", "--user=tenant"];
-    cluster.kubectl(&bind).await.expect("binding");
+    people(cluster).await;
     // Stored before the policy is there.
     let before = Draft { runs_in: "other", ..Draft::new("before") };
     cluster.apply_yaml(&before.text()).await.expect("old check");
     let policy = fleet::project().join("deploy/agent/admission-policy.yaml");
     cluster.kubectl(&["apply", "-f", &policy.display().to_string()]).await.expect("policy");
-    // The API server compiles a new policy by and by.
+    until_in_force(cluster).await;
+}
+
+async fn people(cluster: &Cluster) {
+    cluster.apply_yaml(PEOPLE).await.expect("people");
+    cluster.apply_yaml(&documented_role()).await.expect("the role in docs/agent.md");
+    let bind = ["create", "rolebinding", "runs-checks", "-n", "shop", "--role=runs-checks", "--user=tenant"];
+    cluster.kubectl(&bind).await.expect("binding");
+}
+
+/// The API server compiles a new policy by and by.
+async fn until_in_force(cluster: &Cluster) {
     let tenant = User::new(cluster, "tenant");
     let closed = Draft { runs_in: "kube-system", ..Draft::new("first") };
     wait::until("policy in force", PATIENCE, || async {
@@ -309,7 +318,64 @@ async fn audit_mode_only_warns(cluster: &Cluster, tenant: &User) {
     assert!(warned.contains("create on workflows.argoproj.io in namespace other"), "{warned}");
     let stored = cluster.kubectl(&["get", "healthcheck", "moved", "-n", "moving", "-o", "name"]).await;
     assert!(stored.is_ok(), "it is stored all the same");
+    assert!(is_recorded(cluster, "moved"), "the audit log has what would have been refused");
+}
+
+/// Whether the API server's audit log says that this check would have been refused.
+fn is_recorded(cluster: &Cluster, check: &str) -> bool {
     let log = std::fs::read_to_string(&cluster.audit_log).expect("audit log");
-    let recorded = log.lines().any(|line| line.contains("validation_failure") && line.contains("\"moved\""));
-    assert!(recorded, "the audit log has what would have been refused");
+    let name = format!("\"{check}\"");
+    log.lines().any(|line| line.contains("validation_failure") && line.contains(&name))
+}
+
+/// The chart's three values, one upgrade after the other, in a namespace without a label.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_charts_admission_refuses_or_only_warns_or_is_off() {
+    let name = "the_charts_admission_refuses_or_only_warns_or_is_off";
+    let Some(programs) = install::programs_or_skip(name).await else { return };
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    let helm = Helm::new(&programs, testbed.run());
+    cluster.apply_yaml(install::NAMESPACES).await.expect("namespaces");
+    let chart = Chart::Agent.folder();
+    let chart = chart.to_str().expect("UTF-8");
+    helm.on(cluster, &["install", "agent", chart]).await.expect("installed");
+    super::takes_creates(cluster).await;
+    people(cluster).await;
+    until_in_force(cluster).await;
+    let tenant = User::new(cluster, "tenant");
+    let draft = |name| Draft { runs_in: "other", ..Draft::new(name) };
+    tenant.may_not(cluster, &draft("enforced"), "create on workflows.argoproj.io in namespace other").await;
+
+    set_admission(cluster, &helm, "audit").await;
+    let bindings = ["get", "validatingadmissionpolicybindings", "-o", "jsonpath={.items[*].spec.validationActions}"];
+    assert_eq!(cluster.kubectl(&bindings).await.expect("bindings"), r#"["Warn","Audit"]"#);
+    until_let_in(cluster, &tenant, &draft("audited")).await;
+    assert!(is_recorded(cluster, "audited"), "the audit log has what would have been refused");
+    let warned = ["apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
+    let warning = tenant.kubectl(cluster, &warned, &draft("warned").text()).await.expect_err("a warning");
+    assert!(warning.contains("create on workflows.argoproj.io in namespace other"), "{warning}");
+
+    set_admission(cluster, &helm, "off").await;
+    let policies = ["get", "validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"];
+    assert_eq!(cluster.kubectl(&policies).await.expect("policies"), "");
+    wait::until("no warning", PATIENCE, || async {
+        Ok(tenant.kubectl(cluster, &warned, &draft("free").text()).await.is_ok().then_some(()))
+    })
+    .await
+    .expect("nobody is told anything");
+}
+
+async fn set_admission(cluster: &Cluster, helm: &Helm<'_>, mode: &str) {
+    let chart = Chart::Agent.folder();
+    let value = format!("admission={mode}");
+    let upgrade = ["upgrade", "agent", chart.to_str().expect("UTF-8"), "--reuse-values", "--set", &value];
+    helm.on(cluster, &upgrade).await.unwrap_or_else(|error| panic!("{mode}: {error:#}"));
+}
+
+/// The API server forgets a binding by and by.
+async fn until_let_in(cluster: &Cluster, user: &User, draft: &Draft) {
+    wait::until(draft.name, PATIENCE, || async { Ok(user.applies(cluster, draft).await.is_ok().then_some(())) })
+        .await
+        .expect("let in");
 }

@@ -88,7 +88,9 @@ async fn doctor_says_beforehand_what_a_switch_sets_loose() {
     };
     let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
     let cluster = &testbed.clusters[0];
-    let kubeconfig = cluster.kubeconfig.display().to_string();
+    // Under a name of his own in the audit log.
+    let kubeconfig = cluster.user_kubeconfig("doctor", "doctor", "system:masters").expect("kubeconfig");
+    let kubeconfig = kubeconfig.display().to_string();
     let doctor = ["doctor", "--kubeconfig", kubeconfig.as_str()];
     let (code, said) = fleetcheck(&doctor).await;
     assert!(code == 0 && said.contains("not installed"), "an empty cluster is ready for an install: {said}");
@@ -115,36 +117,78 @@ spec:
     // Their CRD lets any level pass.
     cluster.apply_yaml(&greedy.replace("greedy", "odd")).await.expect("odd check");
     cluster.apply_yaml(&greedy.replace("galaxy", "namespace")).await.expect("greedy check");
+    failed_with_a_remedy(cluster).await;
 
-    let before = cluster.audit().expect("audit").len();
     let (code, said) = fleetcheck(&doctor).await;
     assert_eq!(code, 1, "{said}");
     for text in [
         "kubectl -n health scale deployment activemonitor-controller --replicas=0",
         "status.conditions",
         "instance id activemonitor-workflows is served",
-        "12 in all, 1 of them without a schedule, 1 that cannot be run",
+        "13 in all, 1 of them without a schedule, 1 that cannot be run",
         "check health/odd",
         "spec.level",
         "rights health/greedy",
         "get secrets",
-        "no check has one",
+        "1 checks have one",
+        "1 of them at once",
     ] {
         assert!(said.contains(text), "{text}: {said}");
     }
     let (code, said) = fleetcheck(&[&doctor[..], &["-o", "json"]].concat()).await;
     let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-    assert_eq!((code, &report["numbers"]["checks"]), (1, &serde_json::json!(12)));
-    // Nine examples and one more at their intervals; eleven pods, since one example has two steps of one template.
-    assert_eq!(report["numbers"]["runsPerMinute"], 11.0, "{report:#}");
-    let asked = cluster.audit().expect("audit").split_off(before);
-    let asked = asked.iter().filter(|event| event.user_agent != active_monitor_tests::cluster::ADMIN_USER_AGENT);
-    let changed = asked.filter(|event| event.user_agent.is_empty() && !["get", "list"].contains(&event.verb.as_str()));
-    assert_eq!(changed.count(), 0, "it only reads");
+    assert_eq!((code, &report["numbers"]["checks"]), (1, &serde_json::json!(13)));
+    // Nine examples each minute, with a template of a container each; the two others make no pods.
+    assert_eq!(report["numbers"]["runsPerMinute"], 11.25, "{report:#}");
+    assert_eq!(report["numbers"]["podsPerMinute"], 9.0, "{report:#}");
+    it_only_read(cluster);
+    of_another_context(&kubeconfig).await;
 
     let (code, said) = fleetcheck(&["doctor", "--kubeconfig", &kubeconfig, "--context", "nowhere"]).await;
     assert!(code == 2 && said.starts_with("error: cannot use the kubeconfig"), "{said}");
     cluster.stop_apiserver();
     let (code, said) = fleetcheck(&doctor).await;
     assert!(code == 2 && said.starts_with("error: cannot read the version"), "{said}");
+}
+
+/// A check whose last run failed a moment ago, and whose remedy has not answered.
+async fn failed_with_a_remedy(cluster: &Cluster) {
+    let remedy = super::waiting_check("x", "");
+    let (_, remedy) = remedy.split_once("  workflow:").expect("a workflow");
+    let check = format!("{}  remedyworkflow:{remedy}", super::waiting_check("remedied", "repeatAfterSec: 240"));
+    cluster.apply_yaml(&check).await.expect("check with a remedy");
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let status = serde_json::json!({"status": {"status": "Failed", "failedCount": 1, "totalHealthCheckRuns": 1,
+        "startedAt": now, "finishedAt": now, "lastFailedWorkflow": "remedied-x"}});
+    let (resource, patch) = (["patch", "hc", "remedied", "-n", "health", "--subresource=status"], status.to_string());
+    cluster.kubectl(&[&resource[..], &["--type=merge", "-p", &patch]].concat()).await.expect("status");
+}
+
+fn it_only_read(cluster: &Cluster) {
+    let events = cluster.audit().expect("audit");
+    let verbs: Vec<&str> =
+        events.iter().filter(|event| event.user.username == "doctor").map(|event| event.verb.as_str()).collect();
+    assert!(verbs.len() > 10, "the audit log has what it asked for: {verbs:?}");
+    assert!(verbs.iter().all(|verb| ["get", "list"].contains(verb)), "it only reads: {verbs:?}");
+}
+
+/// The kubeconfig's own context is of a cluster that is not there.
+async fn of_another_context(kubeconfig: &str) {
+    let text = std::fs::read_to_string(kubeconfig).expect("kubeconfig");
+    let mut config: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
+    let there = config["current-context"].take().as_str().expect("a context").to_owned();
+    config["current-context"] = "away".into();
+    let user = &config["contexts"][0]["context"]["user"];
+    let context = serde_json::json!({"name": "away", "context": {"cluster": "away", "user": user}});
+    config["contexts"].as_array_mut().expect("contexts").push(context);
+    let away = serde_json::json!({"name": "away", "cluster": {"server": "https://127.0.0.1:1"}});
+    config["clusters"].as_array_mut().expect("clusters").push(away);
+    let file = format!("{kubeconfig}.two");
+    std::fs::write(&file, config.to_string()).expect("file");
+
+    let (code, said) = fleetcheck(&["doctor", "--kubeconfig", &file]).await;
+    assert!(code == 2 && said.starts_with("error: cannot read the version"), "{code}: {said}");
+    let (code, said) = fleetcheck(&["doctor", "--kubeconfig", &file, "--context", &there, "-o", "json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!((code, &report["context"], &report["numbers"]["checks"]), (1, &there.into(), &13.into()));
 }

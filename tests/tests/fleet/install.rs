@@ -7,7 +7,7 @@ use std::{env, fs, sync::Arc};
 use active_monitor_tests::{
     Agent, Cluster, Options, Program, Programs, Testbed,
     charts::{Chart, Helm},
-    fleet::{binary, upstream},
+    fleet::{binary, project, upstream},
     programs::ProgramsError,
     run_dir::RunDir,
     skip, wait,
@@ -19,7 +19,7 @@ use super::PATIENCE;
 const CRD: &str = "crd/healthchecks.activemonitor.keikoproj.io";
 
 /// What a cluster's admin prepares.
-const NAMESPACES: &str = "
+pub(super) const NAMESPACES: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: active-monitor, labels: {pod-security.kubernetes.io/enforce: restricted}}
@@ -64,7 +64,7 @@ spec:
 ";
 
 /// `helm`; without Go, and without it in the cache, the test is reported as skipped and gets `None`.
-async fn programs_or_skip(test: &str) -> Option<Programs> {
+pub(super) async fn programs_or_skip(test: &str) -> Option<Programs> {
     match Programs::ensure(Program::CHARTS).await {
         Ok(programs) => Some(programs),
         Err(error @ ProgramsError::NoGo { .. }) => {
@@ -273,6 +273,33 @@ async fn the_admission_policy_closes_the_agents_own_namespace() {
     let text = helm.template(Chart::Agent, &only).await.expect("policy");
     assert!(text.contains("['kube-system', 'monitoring']"), "{text}");
     assert!(text.contains("'system:serviceaccount:monitoring:active-monitor-agent'"), "{text}");
+}
+
+/// Rights and CRD come from two hands, in any order.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_comes_before_its_crd_says_so_and_runs_once_it_is_there() {
+    let name = "an_agent_that_comes_before_its_crd_says_so_and_runs_once_it_is_there";
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    let deploy = |folder: &str| project().join("deploy").join(folder).display().to_string();
+    cluster.kubectl(&["apply", "-f", &deploy("agent")]).await.expect("rights");
+    let agent = Agent::start(cluster, "early", None).await.expect("agent");
+    let ready = || async {
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let answer = client.get(&agent.ready_url).send().await?;
+        anyhow::Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    let waits = || async { Ok(Some(ready().await?).filter(|(_, said)| said.contains("CRD is not installed"))) };
+    let (code, said) = agent.process.until("word of it", PATIENCE, waits).await.expect("word of it");
+    assert_eq!(code, 503, "{said}");
+
+    cluster.kubectl(&["apply", "-f", &deploy("crds")]).await.expect("CRD");
+    super::takes_creates(cluster).await;
+    cluster.apply_yaml(&super::waiting_check("stays", "repeatAfterSec: 600")).await.expect("check");
+    let runs = || async { Ok((status(cluster).await? == "Succeeded").then_some(())) };
+    agent.process.until("first run", PATIENCE, runs).await.expect("a run, without a restart");
+    let (code, said) = ready().await.expect("readiness");
+    assert!(code == 200 && said.starts_with("ready"), "{code}: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -273,26 +273,10 @@ async fn withheld_remedies_are_said_and_after_the_way_back_no_field_is_lost_and_
         "remedyTriggeredAt": ago(3600), "remedyFinishedAt": ago(3590), "remedySuccessCount": 1, "remedyTotalRuns": 1});
     write_status_as(cluster, "active-monitor-controller", "remedied", &before).await;
 
-    let agent = Agent::start_with(cluster, "off", None, &["--remedies=observe"]).await.expect("agent");
-    wait::until("two failures", PATIENCE, || async {
-        Ok((resource(cluster, "remedied").await["status"]["failedCount"].as_i64() >= Some(4)).then_some(()))
-    })
-    .await
-    .expect("the check goes on");
-    let events =
-        ["get", "events.events.k8s.io", "-n", "health", "-o", "jsonpath={.items[?(@.reason=='RemedyWithheld')].note}"];
-    let told = wait::until("event", PATIENCE, || async {
-        Ok(Some(cluster.kubectl(&events).await?).filter(|t| !t.is_empty()))
-    });
-    let told = told.await.expect("it is said what would have run");
-    assert!(told.contains("as account fixer") && told.contains("only observed"), "{told}");
-    let names: Vec<_> = created_workflows(cluster).into_iter().map(|made| made.workflow).collect();
-    let kinds = ["get", "workflows", "-n", "health", "-l", "activemonitor.keikoproj.io/kind=remedy", "-o", "name"];
-    assert_eq!(cluster.kubectl(&kinds).await.expect("workflows"), "", "{names:?}");
+    remedies_do_not_run(cluster, "observe", &["as account fixer", "remedies are only observed"]).await;
+    remedies_do_not_run(cluster, "off", &["a remedy is owed and not started: remedies are off"]).await;
 
-    // The way back: the agent stops, its rights and what it made go, their CRD returns.
-    agent.process.stop();
-    drop(agent);
+    // The way back: the agent is stopped, its rights and what it made go, their CRD returns.
     let status = resource(cluster, "remedied").await["status"].take();
     assert!(status["conditions"].is_array(), "ours keeps conditions: {status}");
     leave(cluster).await;
@@ -322,21 +306,40 @@ async fn withheld_remedies_are_said_and_after_the_way_back_no_field_is_lost_and_
     cluster.kubectl(&["get", crd]).await.expect("the CRD is the user's and stays");
 }
 
+/// An agent with `--remedies` at this: the check fails two more times, which says why nothing is done about it.
+async fn remedies_do_not_run(cluster: &Cluster, mode: &str, says: &[&str]) {
+    let failed = || async { anyhow::Ok(resource(cluster, "remedied").await["status"]["failedCount"].as_i64()) };
+    let before = failed().await.expect("status").unwrap_or_default();
+    let flag = format!("--remedies={mode}");
+    let agent = Agent::start_with(cluster, mode, None, &[&flag]).await.expect("agent");
+    let two_more = || async { Ok((failed().await? >= Some(before + 2)).then_some(())) };
+    agent.process.until("two failures", PATIENCE, two_more).await.expect("the check goes on");
+    let events =
+        ["get", "events.events.k8s.io", "-n", "health", "-o", "jsonpath={.items[?(@.reason=='RemedyWithheld')].note}"];
+    let told = || async {
+        let told = cluster.kubectl(&events).await?;
+        anyhow::ensure!(says.iter().all(|says| told.contains(says)), "{told}");
+        Ok(Some(()))
+    };
+    agent.process.until("word of it", PATIENCE, told).await.expect("it is said");
+    let kinds = ["get", "workflows", "-n", "health", "-l", "activemonitor.keikoproj.io/kind=remedy", "-o", "name"];
+    let names: Vec<_> = created_workflows(cluster).into_iter().map(|made| made.workflow).collect();
+    assert_eq!(cluster.kubectl(&kinds).await.expect("workflows"), "", "{names:?}");
+    agent.process.stop();
+}
+
 /// The commands of docs/migrating.md.
 async fn leave(cluster: &Cluster) {
     let ours = "activemonitor.keikoproj.io/owner=active-monitor-agent";
     for kind in ["rolebindings,roles,serviceaccounts", "clusterrolebindings,clusterroles"] {
         cluster.kubectl(&["delete", kind, "-A", "-l", ours, "--ignore-not-found"]).await.expect("what the agent made");
     }
-    let rights = project().join("deploy/agent").display().to_string();
-    let files: Vec<_> =
-        std::fs::read_dir(&rights).expect("deploy/agent").map(|file| file.expect("file").path()).collect();
-    for file in files {
-        // The namespaces stay: what is in them is the user's.
-        let text = std::fs::read_to_string(file).expect("file");
-        let rights: Vec<&str> =
-            text.split("\n---\n").filter(|document| !document.contains("kind: Namespace\n")).collect();
-        let delete = ["delete", "--ignore-not-found", "-f", "-"];
-        cluster.kubectl_as(&cluster.kubeconfig, &delete, &rights.join("\n---\n")).await.expect("rights");
+    for file in std::fs::read_dir(project().join("deploy/agent")).expect("deploy/agent") {
+        let file = file.expect("file").path();
+        // What is in the namespaces is the user's.
+        if !file.ends_with("00-namespaces.yaml") {
+            let file = file.display().to_string();
+            cluster.kubectl(&["delete", "--ignore-not-found", "-f", &file]).await.expect("rights");
+        }
     }
 }

@@ -69,7 +69,7 @@ spec:
                 parameters: [{name: published, globalName: published, valueFrom: {path: /tmp/published}}]
 "#;
 
-/// Runs everything in a cluster with a node, and ends the hub and the agent again.
+/// Runs everything in a cluster with a node, and ends the hub and the agents again.
 pub(super) async fn examples_run(test: &str, cluster: &Cluster) {
     let Some(folder) = upstream().map(|upstream| upstream.join("examples")) else {
         skip::report(test, "only in part: ../shared/upstream is not there");
@@ -79,7 +79,7 @@ pub(super) async fn examples_run(test: &str, cluster: &Cluster) {
     Agent::install(cluster, Crd::Ours).await.unwrap();
     cluster.kubectl(&["create", "namespace", "test"]).await.unwrap();
     let token = hub.add_cluster("node", &[]).await.unwrap();
-    let _agent = Agent::start(cluster, "node", Some(&token)).await.unwrap();
+    let agent = Agent::start(cluster, "node", Some(&token)).await.unwrap();
     cluster.apply_yaml(MEASURED).await.unwrap();
     let mut names = BTreeMap::new();
     for file in files(&folder) {
@@ -98,6 +98,9 @@ pub(super) async fn examples_run(test: &str, cluster: &Cluster) {
 
     both_ends_of_chance(cluster, &hub, &folder.join(RANDOM), names[RANDOM].clone()).await;
     until_deleted(cluster, &done).await;
+    agent.process.stop();
+    drop(agent);
+    logs_stay_in_the_cluster(cluster, &hub, &names[FAILING]).await;
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -176,6 +179,34 @@ async fn both_ends_of_chance(cluster: &Cluster, hub: &Hub, file: &Path, first: S
     });
     let failed = ends.await.unwrap_or_else(|error| panic!("{error:#}"));
     assert!(failed.iter().all(|run: &Run| run.message.contains("Error (exit code 1)")), "{failed:?}");
+}
+
+/// With `--log-tails=false`: a run that fails as before has no log, and nobody asked for one.
+async fn logs_stay_in_the_cluster(cluster: &Cluster, hub: &Hub, failing: &str) {
+    let asked = || {
+        let events = cluster.audit().unwrap();
+        let agents = events.iter().filter(|event| event.user.username.ends_with(":active-monitor-agent"));
+        agents.filter_map(|event| event.object_ref.as_ref()).filter(|object| object.subresource == "log").count()
+    };
+    let query = format!("cluster=node&name={failing}");
+    let (logs, runs) = (asked(), hub.history(&query).await.unwrap().len());
+    assert!(logs > 0, "with tails it asks");
+    let _agent = Agent::start_with(
+        cluster,
+        "node",
+        None,
+        &["--log-tails=false", "--hub-address", &hub.agents_address, "--enrolment-address", &hub.enrolment_address],
+    )
+    .await
+    .unwrap();
+    let failed = wait::until("another failure", LIMIT, || async {
+        let history = hub.history(&query).await?;
+        Ok((history.len() > runs).then(|| history[..history.len() - runs].to_vec()))
+    });
+    let failed = failed.await.unwrap_or_else(|error| panic!("{error:#}"));
+    let told = |view: &RunView| view.run.message.contains("Error (exit code 127)") && view.run.log_tail.is_empty();
+    assert!(failed.iter().all(told), "{failed:?}");
+    assert_eq!(asked(), logs, "no log was asked for");
 }
 
 /// The pods in `health` whose containers have ended.
