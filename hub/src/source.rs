@@ -75,17 +75,12 @@ struct Seen {
 }
 
 impl Source {
-    /// Reads what Git owns. Without a folder nothing is Git's any more: what came from it stays, and is people's.
+    /// Reads what Git owns.
     ///
     /// # Errors
     /// The store fails, or a metric's name is wrong.
     pub async fn load(args: GitArgs, store: &dyn Store) -> Result<Source, StoreError> {
-        let mut ownership = store.ownership().await?.unwrap_or_default();
-        if args.git_folder.is_none() && ownership != Ownership::default() {
-            tracing::warn!(objects = ownership.objects.len(), "no --git-folder: what came from Git is people's now");
-            store.put_ownership(None).await?;
-            ownership = Ownership::default();
-        }
+        let ownership = store.ownership().await?.unwrap_or_default();
         let gauge = |name: &str, help: &str| {
             IntGauge::with_opts(Opts::new(name, help)).map_err(|error| StoreError::Metrics(error.to_string()))
         };
@@ -110,6 +105,24 @@ impl Source {
             )?,
             replicas: None,
         })
+    }
+
+    /// Without a folder nothing is Git's any more: what came from it stays, and is people's. Of replicas the one with the lease
+    /// says so for all of them, as it keeps the fleet as its folder says where it has one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn release(&self, store: &dyn Store) -> Result<(), StoreError> {
+        if self.has_folder() {
+            return Ok(());
+        }
+        let mut ownership = self.ownership().await?;
+        if *ownership != Ownership::default() {
+            tracing::warn!(objects = ownership.objects.len(), "no --git-folder: what came from Git is people's now");
+            store.put_ownership(None).await?;
+            *ownership = Ownership::default();
+        }
+        Ok(())
     }
 
     pub(crate) fn has_folder(&self) -> bool {
