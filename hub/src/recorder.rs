@@ -521,12 +521,12 @@ mod tests {
         // What is shown of the agent's clock is from before, until it speaks.
         sleep(10).await;
         let newest = async || store.lives().await.unwrap().last().unwrap().to;
-        assert!(newest().await >= at(3690), "nothing is void");
+        assert!(newest().await >= at(3689), "nothing is void");
         say(110, beat(3710));
         sleep(20).await;
         say(130, upsert(Phase::Failed));
         sleep(20).await;
-        assert!(newest().await >= at(3690), "nothing is void");
+        assert!(newest().await >= at(3689), "nothing is void");
         clock::virtual_time::step(hour);
         sleep(20).await;
         stop.cancel();
