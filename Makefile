@@ -42,9 +42,8 @@ fuzz: ## Fuzz what others write or send, FUZZ_SECONDS each (60), TARGETS="a b" o
 	    -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -print_final_stats=1 || exit 1; \
 	done
 
-fuzz-api: ## Ask a hub all that its OpenAPI document allows, and more (needs schemathesis: pipx install schemathesis)
-	cargo build -p active-monitor-hub
-	@hub/tests/fuzz-api $(or $(EXAMPLES),50)
+fuzz-api: ## Ask a hub all that its OpenAPI document allows, and more (needs schemathesis: pip install -r tests/schemathesis.txt)
+	@ACTIVE_MONITOR_EXAMPLES=$(or $(EXAMPLES),100) tests/run fuzz-api
 
 bench: ## Measure what docs/benchmarks.md says (ARGS="--only agent --repeat 1 -o json")
 	cargo build --release --workspace --bins

@@ -35,6 +35,8 @@ mod enrolment;
 mod reload;
 mod rendered;
 mod replace;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use enrolment::{Asks, Tested};
 pub(crate) use reload::{Stale, Which};
@@ -339,7 +341,7 @@ impl Desired {
         let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
         let now = clock::now();
         if rebind {
-            let at = record.valid_from.map_or(now, |from| later(now, from));
+            let at = later(now, last_told(&record));
             let unbound = self.store.unbind_cluster(name, at);
             self.terms.revocations.revoke(Subject::Binding(name), at, unbound).await?;
             record.cluster_uid = None;
@@ -403,7 +405,7 @@ impl Desired {
 
     async fn remove_cluster(&mut self, name: &str, fleet: &FleetHandle) -> Result<(), ChangeError> {
         let record = self.records.get(name).ok_or_else(|| not_found("cluster", name))?;
-        let at = later(clock::now(), record.created_at);
+        let at = later(clock::now(), last_told(record));
         let removed = self.store.remove_cluster(name);
         self.terms.revocations.revoke(Subject::Cluster(name), at, removed).await?;
         let removed = self.forget_cluster(name, fleet).await;
@@ -586,6 +588,12 @@ fn not_found(kind: &'static str, name: &str) -> ChangeError {
 /// The version of what people set of a cluster.
 pub(crate) fn cluster_version(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> String {
     version(&(labels, annotations))
+}
+
+/// The latest that a clock said of a cluster, perhaps one that was ahead: what is revoked of it is revoked later than that.
+fn last_told(record: &ClusterRecord) -> Timestamp {
+    let issued = record.agent_keys.iter().map(|key| key.issued_at);
+    issued.chain(record.valid_from).fold(record.created_at, Timestamp::max)
 }
 
 fn apply_patch(values: &mut BTreeMap<String, String>, patch: BTreeMap<String, Option<String>>) {

@@ -28,7 +28,8 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 /// Records what is another than in the view that is `recorded`, until `stop`, and once more then. After the hub's start the
 /// checks in that view are those of an earlier life: what they are is not known before their agents speak.
 ///
-/// A life makes void what is recorded of the time after its begin. So where its clock may be behind, it waits to begin.
+/// A life makes void what is recorded of the time after its begin. So where its clock may be behind, it waits to begin: at its
+/// start, and after the clock was set back.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     view: watch::Receiver<Arc<FleetView>>,
@@ -41,12 +42,15 @@ pub(crate) async fn run(
     // What is new to the store: a life, and where the clock was set within one, what each check is from then on.
     // Who takes over from another replica says what everything is, too: the life in which it was said is over.
     let (mut life_from, mut begins, mut was_set) = (started_at, true, takes_over);
-    let (mut doubt, mut waits) = (Doubt::Unread, false);
+    let (mut doubt, mut waits) = (Doubt::default(), false);
+    let mut looked_at = started_at;
     loop {
         let (now, step) = watch.look();
-        if step.is_some() {
+        if let Some(by) = step {
             (life_from, begins, was_set) = (now, true, true);
+            doubt.stepped(by, looked_at);
         }
+        looked_at = now;
         // Asked before the view: the last one is recorded.
         let is_last = stop.is_cancelled();
         let current = view.borrow().clone();
@@ -88,42 +92,68 @@ async fn next_round(stop: &CancellationToken) -> bool {
     tokio::time::timeout(PERIOD, stop.cancelled()).await.is_err()
 }
 
-/// Whether the clock is behind what an earlier life recorded.
-enum Doubt {
+/// Whether the clock is behind what was recorded last.
+#[derive(Default)]
+struct Doubt {
+    newest: Newest,
+    /// When the clock was set last, by what it says since: of an agent that was not heard after that it is not known yet by how
+    /// much its clock is ahead.
+    set_at: Option<Timestamp>,
+}
+
+/// What was recorded last.
+#[derive(Default)]
+enum Newest {
+    #[default]
     Unread,
-    /// That was recorded last.
-    Since(Timestamp),
-    Settled,
+    At(Timestamp),
+    /// Nothing that the clock is behind of.
+    Past,
 }
 
 impl Doubt {
+    /// The clock was set since it said `looked_at`.
+    fn stepped(&mut self, by: SignedDuration, looked_at: Timestamp) {
+        self.set_at = Some(looked_at.saturating_add(by).unwrap_or(looked_at));
+        if by.is_negative() {
+            self.newest = Newest::Unread;
+        }
+    }
+
     /// Agents settle it, and time does.
     async fn remains(&mut self, store: &dyn Store, now: Timestamp, view: &FleetView) -> bool {
-        if let Doubt::Unread = self {
+        if let Newest::Unread = self.newest {
             match store.lives().await {
-                Ok(lives) => *self = lives.iter().map(|life| life.to).max().map_or(Doubt::Settled, Doubt::Since),
+                Ok(lives) => self.newest = lives.iter().map(|life| life.to).max().map_or(Newest::Past, Newest::At),
                 Err(error) => {
                     tracing::warn!(%error, "what was recorded last is not known");
                     return true;
                 }
             }
-            if let Doubt::Since(newest) = self
+            if let Newest::At(newest) = self.newest
                 && newest.duration_since(now) > TOLERANCE
             {
                 tracing::error!(%now, %newest, "the clock says less than when it was recorded last: agents' clocks decide");
             }
         }
-        let Doubt::Since(newest) = *self else { return false };
-        // Of clusters elsewhere it is another replica's clock that was compared.
-        let here = view.clusters.values().filter(|entry| entry.own.is_some());
-        let connected = here.filter(|entry| entry.view.status == ClusterStatus::Connected);
-        let ahead = connected.map(|entry| SignedDuration::from_millis(entry.view.clock_skew_ms));
-        let remains = may_be_behind(now, newest, ahead);
+        let Newest::At(newest) = self.newest else { return false };
+        let remains = may_be_behind(now, newest, ahead(view, self.set_at, now));
         if !remains {
-            *self = Doubt::Settled;
+            self.newest = Newest::Past;
         }
         remains
     }
+}
+
+/// By how much the clocks of connected agents are ahead, of those that were heard since `set_at`. Of clusters elsewhere it is
+/// another replica's clock that was compared.
+fn ahead(view: &FleetView, set_at: Option<Timestamp>, now: Timestamp) -> impl Iterator<Item = SignedDuration> {
+    let here = view.clusters.values().filter(|entry| entry.own.is_some()).map(|entry| &entry.view);
+    let connected = here.filter(|view| view.status == ClusterStatus::Connected);
+    // What was heard before the clock was set back can still be shown with the later time.
+    let is_new = move |at: Timestamp| set_at.is_none_or(|set_at| set_at <= at && at <= now);
+    let new = connected.filter(move |view| view.last_heard_at.is_some_and(is_new));
+    new.map(|view| SignedDuration::from_millis(view.clock_skew_ms))
 }
 
 async fn record(
@@ -228,7 +258,7 @@ fn key(check: &CheckView) -> CheckKey {
 mod tests {
     use active_monitor_core::fleet::{Change, Fleet, KnownCluster, Said};
     use active_monitor_core::health::Health;
-    use active_monitor_core::session::frame::Hello;
+    use active_monitor_core::session::frame::{Heartbeat, Hello};
     use active_monitor_core::state::{CheckState, Phase, Totals};
     use active_monitor_core::uptime::Walk;
     use active_monitor_core::view::CheckStatus;
@@ -376,6 +406,8 @@ mod tests {
         show(3720, Phase::Failed);
         sleep(80).await;
         clock::virtual_time::step(SignedDuration::from_hours(-1));
+        // The agent agrees with the clock.
+        show(200, Phase::Failed);
         sleep(50).await;
         show(250, Phase::Succeeded);
         sleep(50).await;
@@ -459,5 +491,56 @@ mod tests {
                 false => assert!(matches!(begins[..], [0, 3820..=3822]) && lives[0].to == at(3550), "{lives:?}"),
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_in_error_makes_nothing_void_and_records_nothing_until_it_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Frozen(frozen(SqliteStore::open(dir.path())).await.unwrap()));
+        let sleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let hour = SignedDuration::from_hours(1);
+        clock::virtual_time::begin(at(3600));
+        let known = KnownCluster { name: "east".into(), cluster_uid: Some("u".into()), ..KnownCluster::default() };
+        let mut fleet = Fleet::new(at(3600), Duration::from_secs(15), "");
+        fleet.apply(at(3600), Change::Cluster(known));
+        let (sender, view) = watch::channel(fleet.publish());
+        let (stop, shared) = (CancellationToken::new(), Arc::clone(&store) as Arc<dyn Store>);
+        let recorded = view.borrow().clone();
+        let task = tokio::spawn(run(shared, view, recorded, (at(3600), false), stop.clone()));
+        tokio::task::yield_now().await;
+        let epoch = fleet.open(at(3601), &hello(at(3601))).0.unwrap();
+        let mut say = |second, what| {
+            fleet.apply(at(second), Change::Said { cluster: "east".into(), epoch, what });
+            sender.send_replace(fleet.publish());
+        };
+        let upsert = |phase| Said::Upsert(Box::new(CheckState { next_slot: None, ..check("dns", phase) }));
+        let beat = |second| Said::Heartbeat(Heartbeat { backlog: 0, dropped_reports: 0, sent_at: at(second) });
+        say(3601, upsert(Phase::Succeeded));
+        sleep(100).await;
+        clock::virtual_time::step(-hour);
+        // What is shown of the agent's clock is from before, until it speaks.
+        sleep(10).await;
+        let newest = async || store.lives().await.unwrap().last().unwrap().to;
+        assert!(newest().await >= at(3689), "nothing is void");
+        say(110, beat(3710));
+        sleep(20).await;
+        say(130, upsert(Phase::Failed));
+        sleep(20).await;
+        assert!(newest().await >= at(3689), "nothing is void");
+        clock::virtual_time::step(hour);
+        sleep(20).await;
+        stop.cancel();
+        task.await.unwrap().unwrap();
+
+        let lives = store.lives().await.unwrap();
+        let ends: Vec<_> =
+            lives.iter().map(|life| [life.from, life.to].map(|end| end.duration_since(at(0)).as_secs())).collect();
+        assert!(matches!(ends[..], [[3600, 3689..=3700], [3750..=3752, 3770]]), "{ends:?}");
+        let mut found = Vec::new();
+        let query = TransitionQuery { cluster: None, namespace: None, name: None, from: at(0), to: Timestamp::MAX };
+        let mut visit = |_, transition: Transition| found.push((transition.at, transition.status));
+        store.transitions(&query, &mut visit).await.unwrap();
+        let statuses: Vec<_> = found.iter().map(|(_, status)| *status).collect();
+        assert_eq!(statuses, [Some(CheckStatus::Succeeded), Some(CheckStatus::Failed)], "{found:?}");
     }
 }

@@ -70,6 +70,7 @@ impl Duties {
         teller: Option<Teller>,
         tasks: &Tasks,
     ) -> Result<OpenIncidents, ServeError> {
+        self.source.release(store.as_ref()).await?;
         let (fleet, stop) = (&self.fleet, || tasks.stop_token());
         let record = recorder::run(Arc::clone(&store), fleet.watch(), recorded, (clock::now(), takes_over), stop());
         tasks.supervise("recorder", record);
@@ -129,9 +130,7 @@ pub(crate) async fn run(replicas: Arc<Replicas>, duties: Duties, stop: Cancellat
             // Err means that it is not registered.
             let _ = duties.registry.unregister(collector);
         }
-        if let Err(error) = replicas.end_lease(&lease).await {
-            tracing::warn!(%error, "the others wait for the end of the lease");
-        }
+        give_back(&replicas, &lease).await;
         tokio::select! {
             () = sleep(PERIOD) => {}
             () = stop.cancelled() => return Ok(()),
@@ -148,23 +147,57 @@ async fn work(duties: &Duties, replicas: &Arc<Replicas>, lease: &Lease, recorded
     }
 }
 
+/// What is done with a lease that was got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Got {
+    Begin,
+    Prolong,
+    GiveUp,
+}
+
+/// Who gets it late has waited for what the holder before was writing: it is not good for long and is prolonged first. Where
+/// that is late as well (`is_again`), this replica's data base is too slow to hold it: another one may be nearer to it.
+fn got(took: Duration, is_again: bool) -> Got {
+    match (took < MARGIN, is_again) {
+        (true, _) => Got::Begin,
+        (false, false) => Got::Prolong,
+        (false, true) => Got::GiveUp,
+    }
+}
+
 /// Waits for the lease. Gives with it when it was asked for, and the oldest of the views that were seen meanwhile.
 async fn take(replicas: &Replicas, fleet: &FleetHandle) -> (Lease, Instant, Arc<FleetView>) {
     let mut views = VecDeque::new();
+    let mut is_again = false;
     loop {
         let asked = Instant::now();
         views.push_back(fleet.view());
+        let mut pause = PERIOD;
         match replicas.take_lease(LEASE, LIFE).await {
-            Ok(Some(lease)) if asked.elapsed() < MARGIN => {
-                return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view()));
-            }
-            // It waited for what the holder before was writing, and is not good for long: it is prolonged first.
-            Ok(Some(_)) => continue,
+            Ok(Some(lease)) => match got(asked.elapsed(), is_again) {
+                Got::Begin => return (lease, asked, views.pop_front().unwrap_or_else(|| fleet.view())),
+                Got::Prolong => {
+                    is_again = true;
+                    continue;
+                }
+                Got::GiveUp => {
+                    tracing::warn!("the data base is too slow to hold the lease: it is left to another replica");
+                    give_back(replicas, &lease).await;
+                    pause = LIFE;
+                }
+            },
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "whether another replica has the lease is not known"),
         }
+        is_again = false;
         views.drain(..views.len().saturating_sub(VIEWS));
-        sleep(PERIOD).await;
+        sleep(pause).await;
+    }
+}
+
+async fn give_back(replicas: &Replicas, lease: &Lease) {
+    if let Err(error) = replicas.end_lease(lease).await {
+        tracing::warn!(%error, "the others wait for the end of the lease");
     }
 }
 
@@ -191,6 +224,20 @@ async fn ended(tasks: &Tasks) -> Result<(), TaskError> {
         match tasks.clone().run(GRACE).await {
             Err(error @ TaskError::Stuck { .. }) => tracing::warn!(%error, "duties of another replica go on"),
             ended => return ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_is_late_is_prolonged_once_and_then_given_up() {
+        let soon = MARGIN - Duration::from_millis(1);
+        assert_eq!([got(soon, false), got(soon, true)], [Got::Begin; 2]);
+        for late in [MARGIN, LIFE, LIFE * 10] {
+            assert_eq!([got(late, false), got(late, true)], [Got::Prolong, Got::GiveUp]);
         }
     }
 }

@@ -92,19 +92,12 @@ struct Seen {
 }
 
 impl Source {
-    /// Reads what is not people's. What came from a source that is not followed any more stays, and is people's.
+    /// Reads what is not people's.
     ///
     /// # Errors
     /// The store fails, or a metric's name is wrong.
     pub async fn load(args: SourceArgs, store: &dyn Store) -> Result<Source, StoreError> {
-        let stored = store.ownership().await?.unwrap_or_default();
-        let ownership = args.kept(&stored);
-        if ownership != stored {
-            let count = |ownership: &Ownership| ownership.objects.len() + ownership.resources.len();
-            let objects = count(&stored) - count(&ownership);
-            tracing::warn!(objects, "without the folder or the namespace that they came from they are people's now");
-            store.put_ownership(Some(&ownership).filter(|ownership| **ownership != Ownership::default())).await?;
-        }
+        let ownership = store.ownership().await?.unwrap_or_default();
         let gauge = |name: &str, help: &str| {
             IntGauge::with_opts(Opts::new(name, help)).map_err(|error| StoreError::Metrics(error.to_string()))
         };
@@ -130,6 +123,25 @@ impl Source {
             )?,
             replicas: None,
         })
+    }
+
+    /// What came from a source that is not followed any more stays, and is people's. Of replicas the one with the lease says so
+    /// for all of them, as it keeps the fleet as its sources say where it has some.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn release(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let mut ownership = self.ownership().await?;
+        let kept = self.args.kept(&ownership);
+        if kept != *ownership {
+            let count = |ownership: &Ownership| ownership.objects.len() + ownership.resources.len();
+            let objects = count(&ownership) - count(&kept);
+            tracing::warn!(objects, "without the folder or the namespace that they came from they are people's now");
+            store.put_ownership(Some(&kept).filter(|kept| **kept != Ownership::default())).await?;
+            self.resources.store(Arc::new(kept.resources.clone()));
+            *ownership = kept;
+        }
+        Ok(())
     }
 
     pub(crate) fn has_folder(&self) -> bool {

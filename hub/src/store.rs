@@ -80,6 +80,14 @@ pub enum StoreError {
     /// Another replica does what this one did: the lease of this name is another's.
     #[error("another replica has taken over: {0}")]
     Fenced(&'static str),
+    /// Another replica changes what nobody else may change meanwhile, for longer than is waited.
+    #[error("another replica was changing {what} for {} s", .waited.as_secs())]
+    Busy {
+        /// What it changes.
+        what: &'static str,
+        /// How long this one waited.
+        waited: Duration,
+    },
     /// The data base did not answer in time; whether it did what was asked is not known.
     #[error("the data base did not answer within {} s", .0.as_secs())]
     Late(Duration),
@@ -105,6 +113,7 @@ impl StoreError {
             | StoreError::Locked { .. }
             | StoreError::InUse
             | StoreError::Fenced(_)
+            | StoreError::Busy { .. }
             | StoreError::NotShared
             | StoreError::Metrics(_)
             | StoreError::Closed => true,

@@ -16,7 +16,7 @@ mod metrics;
 mod proc;
 mod progress;
 mod report;
-mod sim;
+pub mod sim;
 mod stats;
 mod stub;
 mod visible;

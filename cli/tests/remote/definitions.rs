@@ -189,6 +189,15 @@ fn a_definition_is_edited_and_nobody_elses_change_is_overwritten() {
     assert_eq!((code, stayed), (Some(2), None));
     assert!(said.contains("the editor \"false\" failed; nothing was changed"), "{said}");
 
+    // What it wrote before it failed stays.
+    let (code, said, stayed) = edit(&hub, home.path(), "sed -i s/45/46/ \"$1\"; false");
+    let stayed = stayed.expect("what was written stays");
+    assert_eq!(code, Some(2));
+    assert!(said.contains(&format!("what you wrote is in {}", stayed.display())), "{said}");
+    assert!(std::fs::read_to_string(&stayed).unwrap().contains("repeatAfterSec: 46"));
+    assert!(seconds().contains("45"), "{}", seconds());
+    std::fs::remove_file(&stayed).unwrap();
+
     // Somebody else is faster than the editor.
     let faster = Path::new(home.path()).join("faster");
     std::fs::create_dir(&faster).unwrap();

@@ -12,11 +12,14 @@ pub(super) fn complete(document: &mut OpenApi) {
     open_flattened(document);
     for item in document.paths.paths.values_mut() {
         let PathItem { get, put, post, delete, patch, .. } = item;
-        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+        get.iter_mut().for_each(add_errors);
+        for operation in [put, post, delete, patch].into_iter().flatten() {
             if CONDITIONAL.iter().any(|id| operation.operation_id.as_deref() == Some(id)) {
                 add_conditions(operation);
             }
             add_errors(operation);
+            let foreign = problem("Not for this token, or a page of another origin asks for it");
+            operation.responses.responses.entry("403".to_owned()).or_insert(RefOr::T(foreign));
         }
     }
 }
@@ -55,6 +58,11 @@ fn add_errors(operation: &mut Operation) {
             needs_token,
             "429",
             "More calls than a token may make, or too many failed logins; Retry-After says how long to wait",
+        ),
+        (
+            true,
+            "503",
+            "The hub stops, or another replica is at what this would change; Retry-After says how long to wait",
         ),
         (true, "504", "It took too long"),
     ] {

@@ -51,9 +51,17 @@ pub enum ApiError {
     /// The hub is stopping.
     #[error("the hub is stopping")]
     Stopping,
+    /// Another replica changes what this call would change: which, and how long this one waited.
+    #[error("another replica was changing {what} for {} seconds: nothing was changed, try again", .waited.as_secs())]
+    Busy {
+        /// What it changes.
+        what: &'static str,
+        /// How long this one waited.
+        waited: Duration,
+    },
     /// The store failed. The caller hears no detail.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// The change was made, but the audit log does not have it.
     #[error("the change was made, but the audit log could not be written")]
     Audit(#[source] StoreError),
@@ -75,9 +83,18 @@ impl ApiError {
             ApiError::Conflict(_) => StatusCode::CONFLICT,
             ApiError::Unexpected(_) => StatusCode::PRECONDITION_FAILED,
             ApiError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            ApiError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Stopping | ApiError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Store(_) | ApiError::Audit(_) | ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// How long who asks again should wait.
+    fn retry_after(&self) -> Option<Duration> {
+        if let ApiError::TooManyLogins(wait) | ApiError::TooManyCalls(wait) = self {
+            return Some(*wait);
+        }
+        // It has waited already.
+        matches!(self, ApiError::Busy { .. }).then_some(Duration::ZERO)
     }
 
     fn title(&self) -> &'static str {
@@ -94,6 +111,7 @@ impl ApiError {
             ApiError::Unexpected(_) => "Not as expected",
             ApiError::Timeout(_) => "Timeout",
             ApiError::Stopping => "Stopping",
+            ApiError::Busy { .. } => "Busy",
             ApiError::Store(_) | ApiError::Audit(_) | ApiError::Internal => "Internal error",
         }
     }
@@ -113,10 +131,19 @@ impl IntoResponse for ApiError {
         if let ApiError::Unauthenticated(_) = self {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let ApiError::TooManyLogins(wait) | ApiError::TooManyCalls(wait) = self {
+        if let Some(wait) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if let StoreError::Busy { what, waited } = error {
+            return ApiError::Busy { what, waited };
+        }
+        ApiError::Store(error)
     }
 }
 
@@ -127,7 +154,7 @@ impl From<ChangeError> for ApiError {
             ChangeError::Conflict(message) => ApiError::Conflict(message),
             ChangeError::Unexpected(message) => ApiError::Unexpected(message),
             ChangeError::Invalid(message) => ApiError::Invalid(message),
-            ChangeError::Store(source) => ApiError::Store(source),
+            ChangeError::Store(source) => source.into(),
             ChangeError::Revocation(error) => {
                 tracing::error!(?error, "nothing changed");
                 ApiError::Internal

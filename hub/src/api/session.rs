@@ -31,6 +31,7 @@ pub async fn me(Viewer(me): Viewer) -> axum::Json<Me> {
     responses(
         (status = 200, body = Me, headers(("Set-Cookie", description = "Carries the token"))),
         (status = 401, body = Problem, content_type = "application/problem+json"),
+        (status = 422, body = Problem, content_type = "application/problem+json"),
         (status = 429, body = Problem, content_type = "application/problem+json"),
     )
 )]

@@ -130,6 +130,16 @@ mod tests {
     }
 
     #[test]
+    fn a_session_of_a_replica_whose_clock_is_ahead_is_good_only_where_it_could_outlive_nothing() {
+        let sessions = Sessions::with_key(&[1; 32]);
+        let me = Me { name: "oidc:ann".into(), role: Role::Viewer };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let is_good = |ahead| sessions.open(&sessions.seal(&me, now + ahead).unwrap(), now).is_some();
+        assert!(is_good(SignedDuration::ZERO) && is_good(-SKEW) && is_good(SKEW));
+        assert!(!is_good(SKEW + SignedDuration::from_secs(1)) && !is_good(LIFE));
+    }
+
+    #[test]
     fn a_session_is_ended_by_its_id_and_a_person_s_by_the_name_until_then() {
         let sessions = Sessions::with_key(&[1; 32]);
         let me = |name: &str| Me { name: name.into(), role: Role::Viewer };

@@ -190,7 +190,8 @@ async fn what_is_gits_is_known_over_a_restart_and_what_people_made_is_left_alone
     drop(hub);
 
     // Without a folder all that there is becomes people's, and with the same content Git's again.
-    Source::load(SourceArgs::default(), store.as_ref()).await.unwrap();
+    let folderless = Source::load(SourceArgs::default(), store.as_ref()).await.unwrap();
+    folderless.release(store.as_ref()).await.unwrap();
     assert_eq!(store.ownership().await.unwrap(), None);
     repository.commit('4', &definition("dns", 60));
     let hub = Hub::start(data.path(), Arc::clone(&store), Some(repository.link())).await;

@@ -120,7 +120,9 @@ impl Hub {
         let registry = prometheus::Registry::new();
         let metrics = IncidentMetrics::new().unwrap();
         let incidents = incidents::start(store.clone(), fleet.clone(), metrics, &tasks).await.unwrap();
-        let source = Arc::new(Source::load(git, store.as_ref()).await.unwrap());
+        let source = Source::load(git, store.as_ref()).await.unwrap();
+        source.release(store.as_ref()).await.unwrap();
+        let source = Arc::new(source);
         let app = AppState {
             fleet,
             store: store.clone(),

@@ -1,6 +1,7 @@
 //! What replicas have in common: the CA, the first token, revocations, Git's folder.
 
 use active_monitor_core::view::CaStage;
+use active_monitor_hub::store::postgres::replicas::Replicas;
 use active_monitor_hub::store::postgres::{PostgresStore, Share};
 use active_monitor_hub::store::{ClusterRecord, Store};
 
@@ -151,4 +152,61 @@ async fn one_replica_keeps_the_fleet_as_gits_folder_says_and_each_knows_what_is_
     for hub in [one, two] {
         hub.running.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_gits_folder_leaves_git_what_it_owns_until_it_has_the_lease() {
+    let test = "a_replica_without_gits_folder_leaves_git_what_it_owns_until_it_has_the_lease";
+    let Some(database) = Database::create(test).await else { return };
+    let (url, folder, dirs) =
+        (database.url(), TempDir::new().unwrap(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
+    std::fs::write(folder.path().join("dns.yaml"), document("dns")).unwrap();
+    let path = folder.path().display().to_string();
+    let flags = ["--store", &url, "--replicated", "--people-plaintext", "--git-folder", &path];
+    let one = Running::start_with(dirs[0].path(), &flags).await;
+    let token = std::fs::read_to_string(dirs[0].path().join(serve::ADMIN_TOKEN_FILE)).unwrap().trim().to_owned();
+    let one = Asked { running: one, token: token.clone() };
+    one.until_source("that it is in force", |source| source["state"] == "InForce").await;
+
+    let two = Asked { running: Running::start_with(dirs[1].path(), &flags[..4]).await, token };
+    let delete = async || {
+        let answer = two.request(reqwest::Method::DELETE, "definitions/dns").send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let owned = async || two.running.hub.store.ownership().await.unwrap();
+    assert_eq!((delete().await, owned().await.map(|owned| owned.objects.len())), (409, Some(1)));
+    one.running.stop().await;
+    within("the end of Git's ownership", async {
+        while owned().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(delete().await, 204);
+    two.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_too_long_for_another_replica_is_told_so_and_when_to_come_again() {
+    let test = "who_waits_too_long_for_another_replica_is_told_so_and_when_to_come_again";
+    let Some(database) = Database::create(test).await else { return };
+    let (url, dir) = (database.url(), TempDir::new().unwrap());
+    let running = Running::start_with(dir.path(), &["--store", &url, "--replicated", "--people-plaintext"]).await;
+    let token = std::fs::read_to_string(dir.path().join(serve::ADMIN_TOKEN_FILE)).unwrap().trim().to_owned();
+    let hub = Asked { running, token };
+    let delete = async || hub.request(reqwest::Method::DELETE, "definitions/dns").send().await.unwrap();
+    let (store, _claim) = PostgresStore::open(database.options(), Share::Replicas).await.unwrap();
+    let other = Replicas::new(&store);
+    let held = other.hold_ownership().await.unwrap();
+    let answer = within("answer", delete()).await;
+    let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    assert_eq!(answer.status(), 503);
+    assert_eq!(header("retry-after").as_deref(), Some("1"));
+    assert_eq!(header("content-type").as_deref(), Some("application/problem+json"));
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("another replica was changing") && detail.contains("nothing was changed"), "{detail}");
+    held.end().await;
+    assert_eq!(delete().await.status(), 404);
+    hub.running.stop().await;
 }

@@ -10,6 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::postgres::Database;
 
+/// What a migration of a newer version may do, whose hub has the version before it for a neighbour.
+pub(crate) const NEWER: &str = "\
+    DO $$ DECLARE name TEXT; BEGIN
+      FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations' LOOP
+        EXECUTE format('ALTER TABLE %I ADD COLUMN newer BIGINT NOT NULL DEFAULT 7', name);
+      END LOOP;
+    END $$;
+    CREATE TABLE newer (id BIGINT PRIMARY KEY)";
+
 /// Where a store of a test is.
 pub(crate) enum Backend {
     Sqlite(TempDir),
@@ -30,6 +39,16 @@ impl Backend {
 
     pub(crate) async fn postgres(test: &str) -> Option<Backend> {
         Some(Backend::Postgres(Database::create(test).await?))
+    }
+
+    /// Each table has a column that this version knows nothing of.
+    pub(crate) async fn of_a_newer_version(test: &str) -> Option<Backend> {
+        let backend = Backend::postgres(test).await?;
+        backend.open().await.close().await;
+        if let Backend::Postgres(database) = &backend {
+            sqlx::raw_sql(NEWER).execute(&mut database.connect().await).await.unwrap();
+        }
+        Some(backend)
     }
 
     pub(crate) fn url(&self) -> String {

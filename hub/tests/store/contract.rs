@@ -1,4 +1,4 @@
-//! What every store does. Each test runs on each data base.
+//! What every store does. Each test runs on each data base, and on one whose tables a replica of a newer version has changed.
 
 #[path = "contract/changes.rs"]
 mod changes;
@@ -47,6 +47,14 @@ macro_rules! on_each_data_base {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 if let Some(backend) = crate::backends::Backend::postgres(stringify!($name)).await {
+                    super::$name(backend).await;
+                }
+            })*
+        }
+        mod postgres_of_a_newer_version {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(backend) = crate::backends::Backend::of_a_newer_version(stringify!($name)).await {
                     super::$name(backend).await;
                 }
             })*

@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use active_monitor_core::uptime::Life;
+use active_monitor_hub::store::postgres::replicas::Publication;
+use active_monitor_hub::store::{ClusterRecord, RunQuery};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 
-use crate::backends::Backend;
+use crate::backends::{Backend, NEWER};
 use crate::postgres::Database;
+use crate::samples::{at, cluster, run};
 
 /// The migrations of a back end, and one after them.
 async fn with(folder: &TempDir, back_end: &str, last: &str) -> Migrator {
@@ -77,6 +81,43 @@ async fn a_migration_of_postgres_that_fails_or_is_cut_off_is_done_by_the_next_st
     drop(connection);
     let older = backend.location().open().await.err().expect("a refusal");
     assert!(format!("{older:?}").contains("VersionMissing(9999)"), "{older:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_replica_goes_on_while_a_newer_one_migrates_and_is_not_started_again() {
+    let test = "an_older_replica_goes_on_while_a_newer_one_migrates_and_is_not_started_again";
+    let Some(backend) = Backend::postgres(test).await else { return };
+    let Backend::Postgres(database) = &backend else { unreachable!() };
+    let older = backend.location().share().await.unwrap();
+    let replicas = older.replicas.as_ref().unwrap();
+    let serve = async |second: i64| {
+        let (cluster, store) = (ClusterRecord { cluster_uid: Some("uid".into()), ..cluster("a") }, &older.store);
+        store.put_cluster(&cluster).await.unwrap();
+        let epoch = replicas.open_session("a", "uid").await.unwrap().unwrap();
+        store.record_runs("a", vec![run("dns", second)], at(second)).await.unwrap();
+        let page = store.runs(&RunQuery { cluster: Some("a".into()), limit: 9, ..RunQuery::default() }).await.unwrap();
+        assert_eq!(page.items[0].run, run("dns", second));
+        let lease = replicas.take_lease("singletons", Duration::from_secs(60)).await.unwrap().unwrap();
+        let life = Life { from: at(0), to: at(second) };
+        replicas.fenced(&lease).record_transitions(life, Vec::new()).await.unwrap();
+        let link = Some(format!(r#"{{"second":{second}}}"#));
+        let (checks, removed) = (Vec::new(), Vec::new());
+        let publication = Publication { cluster: "a".into(), epoch, link, checks, removed, is_whole: true };
+        assert!(replicas.publish(&[publication]).await.unwrap().is_empty());
+        assert!(!replicas.follow(0).await.unwrap().clusters.is_empty());
+    };
+    // Its statements are prepared.
+    for second in 1..8 {
+        serve(second).await;
+    }
+    let folder = TempDir::new().unwrap();
+    with(&folder, "postgres", NEWER).await.run(&mut database.connect().await).await.unwrap();
+    for second in 8..16 {
+        serve(second).await;
+    }
+    let again = backend.location().share().await.err().expect("a refusal");
+    assert!(format!("{again:?}").contains("VersionMissing(9999)"), "{again:?}");
+    serve(16).await;
 }
 
 async fn until_it_sleeps(database: &Database) {

@@ -184,6 +184,18 @@ async fn a_lease_is_prolonged_while_a_write_under_it_goes_on_and_taken_over_only
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_too_long_for_another_s_change_is_told_whose_it_waits_for() {
+    let Some(shared) = Shared::open("who_waits_too_long_for_another_s_change_is_told").await else { return };
+    let held = soon(shared.one.hold_ownership()).await.unwrap();
+    let refused = soon(shared.two.hold_ownership()).await.err();
+    assert!(matches!(refused, Some(StoreError::Busy { .. })), "{refused:?}");
+    // The other one is not waited for.
+    soon(shared.two.alone()).await.unwrap().end().await;
+    held.end().await;
+    soon(shared.two.hold_ownership()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_is_alone_forgets_what_nobody_follows() {
     let Some(backend) = Backend::postgres("a_hub_that_is_alone_forgets_what_nobody_follows").await else { return };
     let Backend::Postgres(database) = &backend else { return };

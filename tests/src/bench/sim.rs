@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 
 use self::agent::Agent;
-pub(super) use self::malformed::Malformed;
+pub(in crate::bench) use self::malformed::Malformed;
 use crate::fleet::Hub;
 
 mod agent;

@@ -159,7 +159,7 @@ impl Replicas {
     /// Waits until no other replica changes what all of them share, and keeps them from it until that is ended.
     ///
     /// # Errors
-    /// The data base fails.
+    /// The data base fails, or another replica is too long about it.
     pub async fn alone(&self) -> Result<Alone, StoreError> {
         within(alone::alone(&self.store.pool, alone::CHANGES)).await
     }
@@ -168,7 +168,7 @@ impl Replicas {
     /// ended. [`Replicas::alone`] is asked for after it, never before.
     ///
     /// # Errors
-    /// The data base fails.
+    /// The data base fails, or another replica is too long about it.
     pub async fn hold_ownership(&self) -> Result<Alone, StoreError> {
         within(alone::alone(&self.store.pool, alone::OWNERSHIP)).await
     }

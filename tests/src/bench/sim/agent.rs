@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use active_monitor_core::command::Answer;
 use active_monitor_core::session::agent::{AgentSession, Identity, Input, JournalState, Now, Output};
 use active_monitor_core::session::frame::{
     Definition, DefinitionResult, DefinitionStatus, HubFrame, MAX_HUB_FRAME_BYTES,
@@ -259,8 +260,8 @@ impl Agent {
                     self.connection = Connection::Down { dial_at };
                     continue;
                 }
-                // No part of the bench gives commands.
-                Output::Obey(_) | Output::Remember(_) => continue,
+                Output::Obey(command) => Input::Obeyed(Answer { id: command.id, verdict: Ok("obeyed".to_owned()) }),
+                Output::Remember(_) => continue,
             };
             outputs.extend(self.session.handle(self.now(), input));
         }
