@@ -41,7 +41,9 @@ impl Outgoing {
         let (frames, queued) = mpsc::channel(QUEUED);
         let taken = Arc::<AtomicU64>::default();
         let counter = Arc::clone(&taken);
-        let queued = ReceiverStream::new(queued).inspect(move |_| drop(counter.fetch_add(1, Ordering::Relaxed)));
+        let queued = ReceiverStream::new(queued).inspect(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
         (Outgoing { frames, taken, seen: 0, since: Instant::now() }, Box::pin(queued))
     }
 

@@ -181,6 +181,7 @@ async fn carry(
                 break;
             }
         }
+        to.shutdown().await.ok();
     };
     let down = async { drop(up.wait_for(|up| !*up).await) };
     tokio::select! {

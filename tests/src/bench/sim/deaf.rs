@@ -63,12 +63,12 @@ async fn run(endpoint: Endpoint, cluster: String, sessions: Arc<AtomicU64>) {
 /// Hello, a snapshot, and then reports and signs of life without end.
 fn frames(cluster: String, open: DropGuard) -> impl Stream<Item = v1::AgentFrame> + Send + 'static {
     let checks = vec![Arc::new(numbers::check(0))];
-    futures::stream::unfold((0_u64, cluster, checks, open), async |(number, cluster, checks, open)| {
+    futures::stream::unfold((0_u64, cluster, checks, open), |(number, cluster, checks, open)| async move {
         if number > 1 {
             tokio::time::sleep(PAUSE).await;
         }
-        let frame = frame(number, &cluster, &checks);
-        Some((frame.into(), (number + 1, cluster, checks, open)))
+        let frame = frame(number, &cluster, &checks).into();
+        Some((frame, (number + 1, cluster, checks, open)))
     })
 }
 
