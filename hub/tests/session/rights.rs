@@ -75,7 +75,7 @@ const CALLERS: [Caller; 9] = [
 ];
 
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+enum Answered {
     /// The connection was refused: no method was reached.
     NoConnection,
     Refused(Code),
@@ -83,9 +83,9 @@ enum Outcome {
     Allowed(&'static str),
 }
 
-fn expected(port: Port, method: &str, caller: Caller) -> Outcome {
+fn expected(port: Port, method: &str, caller: Caller) -> Answered {
     use Caller::{Another, Expired, Itself, Nobody, OtherCa, Removed, SelfSigned, Token, Unknown};
-    use Outcome::{Allowed, NoConnection, Refused};
+    use Answered::{Allowed, NoConnection, Refused};
     match (port, method, caller) {
         (_, _, SelfSigned | OtherCa) => NoConnection,
         (Port::Agents, _, Nobody | Token | Expired) => NoConnection,
@@ -138,7 +138,7 @@ impl World<'_> {
         (self.hub.hub.authority.trust().ca.issue_agent(cluster, &request, at).unwrap(), key)
     }
 
-    async fn call(&self, port: Port, method: &str, caller: Caller) -> Outcome {
+    async fn call(&self, port: Port, method: &str, caller: Caller) -> Answered {
         let address = match port {
             Port::Agents => self.hub.hub.agents,
             Port::Enrolment => self.hub.hub.enrolment,
@@ -146,9 +146,9 @@ impl World<'_> {
         let channel = channel(address, &self.own.ca, self.identity(caller)).await;
         let answered = within(method, self.ask(channel, method, caller)).await;
         match answered {
-            Ok(cluster) => Outcome::Allowed(if cluster == "c10" { "c10" } else { "c1" }),
-            Err(status) if status.source().is_some() => Outcome::NoConnection,
-            Err(status) => Outcome::Refused(status.code()),
+            Ok(cluster) => Answered::Allowed(if cluster == "c10" { "c10" } else { "c1" }),
+            Err(status) if status.source().is_some() => Answered::NoConnection,
+            Err(status) => Answered::Refused(status.code()),
         }
     }
 
