@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, skip, wait};
@@ -19,7 +18,7 @@ const PROCESSOR_MICROSECONDS: u32 = 10_000;
 const TOO_LITTLE_MEMORY: usize = 3 * 1024 * 1024;
 
 /// A group of control groups, version 1; it is removed when this is dropped, which needs its processes to have ended.
-pub(super) struct Group(PathBuf);
+struct Group(PathBuf);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -29,22 +28,16 @@ impl Drop for Group {
 
 impl Group {
     /// `None` where this machine does not let us.
-    pub(super) fn make(controller: &str, limits: &[(&str, String)]) -> Option<Group> {
+    fn make(controller: &str, limits: &[(&str, String)]) -> Option<Group> {
         let folder = Path::new("/sys/fs/cgroup").join(controller);
-        // Of several tests in one process.
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let group = Group(folder.join(format!("active-monitor-test-{}-{number}", std::process::id())));
+        let group = Group(folder.join(format!("active-monitor-test-{}", std::process::id())));
         fs::create_dir(&group.0).ok()?;
-        limits.iter().all(|(file, value)| group.set(file, value)).then_some(group)
-    }
-
-    pub(super) fn set(&self, file: &str, value: &str) -> bool {
-        fs::write(self.0.join(file), value).is_ok()
+        let set = |(file, value): &(&str, String)| fs::write(group.0.join(file), value).is_ok();
+        limits.iter().all(set).then_some(group)
     }
 
     /// Becomes a program in this group.
-    pub(super) fn launcher(&self) -> [String; 4] {
+    fn launcher(&self) -> [String; 4] {
         let script = format!(r#"echo $$ >{}/cgroup.procs && exec "$@""#, self.0.display());
         ["sh".into(), "-c".into(), script, "sh".into()]
     }
@@ -150,7 +143,7 @@ async fn little_memory(world: &World<'_>, group: &Group) {
         .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.process.log_tail()));
     }
     // The same group with enough.
-    assert!(group.set("memory.limit_in_bytes", &(256 * 1024 * 1024).to_string()), "limit");
+    fs::write(group.0.join("memory.limit_in_bytes"), (256 * 1024 * 1024).to_string()).expect("limit");
     let agent = world.start(&launcher);
     world.goes_on(&agent, "with enough memory").await;
     let resident = fs::read_to_string(group.0.join("memory.usage_in_bytes")).expect("usage");
