@@ -114,11 +114,7 @@ impl FleetService {
         })
     }
 
-    async fn open(
-        &self,
-        caller: Caller,
-        frames: Streaming<v1::AgentFrame>,
-    ) -> Result<Response<Frames>, Status> {
+    async fn open(&self, caller: Caller, frames: Streaming<v1::AgentFrame>) -> Result<Response<Frames>, Status> {
         self.admit(&caller.identity).await?;
         if self.shared.stop.is_cancelled() {
             return Err(Status::unavailable("the hub is stopping"));

@@ -83,10 +83,7 @@ pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Lin
 }
 
 /// HTTP/2 over a connection that `dial` opens, in time.
-pub(super) async fn over<Io, Dialled>(
-    uri: Uri,
-    dial: impl Fn() -> Dialled + Send + 'static,
-) -> Result<Line, DialError>
+pub(super) async fn over<Io, Dialled>(uri: Uri, dial: impl Fn() -> Dialled + Send + 'static) -> Result<Line, DialError>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Dialled: Future<Output = io::Result<Io>> + Send + 'static,

@@ -328,7 +328,10 @@ async fn an_agent_that_reads_nothing_loses_its_session_and_its_connection_and_no
             began.elapsed()
         };
         let (after, ()) = tokio::join!(let_go, reports_at_once(&other));
-        assert!(after >= FULL && after <= limit + CLOSING + Duration::from_secs(1), "{reports}: let go after {after:?}");
+        assert!(
+            after >= FULL && after <= limit + CLOSING + Duration::from_secs(1),
+            "{reports}: let go after {after:?}"
+        );
         assert!(!deaf.known.lock().connection.as_ref().is_some_and(wire::Open::is_open));
     }
     // What it reported is recorded, whether it has read the ack or not, and counts once when it comes again.

@@ -132,7 +132,11 @@ async fn look(dir: PathBuf, all: Vec<Run>) -> Result<bool, StoreError> {
 async fn a_flipped_bit_of_the_data_base_is_an_error_that_names_the_file_or_costs_what_it_is_in_and_nothing_panics() {
     let dir = folder();
     let store = SqliteStore::open(dir.path()).await.unwrap();
-    let add = active_monitor_hub::store::ClusterRecord { name: "c1".into(), created_at: Timestamp::now(), ..Default::default() };
+    let add = active_monitor_hub::store::ClusterRecord {
+        name: "c1".into(),
+        created_at: Timestamp::now(),
+        ..Default::default()
+    };
     store.put_cluster(&add).await.unwrap();
     store.save_check_states("c1", vec![(check("dns"), Default::default())], vec![]).await.unwrap();
     serve::create_token(&store, "admin", Role::Admin).await.unwrap();

@@ -84,8 +84,8 @@ enum Answered {
 }
 
 fn expected(port: Port, method: &str, caller: Caller) -> Answered {
-    use Caller::{Another, Expired, Itself, Nobody, OtherCa, Removed, SelfSigned, Token, Unknown};
     use Answered::{Allowed, NoConnection, Refused};
+    use Caller::{Another, Expired, Itself, Nobody, OtherCa, Removed, SelfSigned, Token, Unknown};
     match (port, method, caller) {
         (_, _, SelfSigned | OtherCa) => NoConnection,
         (Port::Agents, _, Nobody | Token | Expired) => NoConnection,
@@ -258,10 +258,13 @@ fn operations() -> Vec<(reqwest::Method, String, String, bool)> {
     let paths = document["paths"].as_object().unwrap();
     let mut operations = Vec::new();
     for (path, of_path) in paths {
-        let path: String = path.split_inclusive('}').map(|part| match part.split_once('{') {
-            Some((before, _)) => format!("{before}none"),
-            None => part.to_owned(),
-        }).collect();
+        let path: String = path
+            .split_inclusive('}')
+            .map(|part| match part.split_once('{') {
+                Some((before, _)) => format!("{before}none"),
+                None => part.to_owned(),
+            })
+            .collect();
         let methods = of_path.as_object().unwrap().iter().filter(|(_, operation)| operation["operationId"].is_string());
         for (method, operation) in methods {
             let method = method.to_uppercase().parse().unwrap();

@@ -160,7 +160,12 @@ impl Fleet {
         rows.add(part, "kill -9 until all are consistent", seconds(took), None);
         let peak = proc::memory(self.pid()?)?.peak;
         rows.add(part, "VmRSS before the kill", (resident, "MiB"), None);
-        rows.add(part, "VmHWM until all are consistent, as a share of that", (peak / resident, ""), Some(Target::AtMost(1.5)));
+        rows.add(
+            part,
+            "VmHWM until all are consistent, as a share of that",
+            (peak / resident, ""),
+            Some(Target::AtMost(1.5)),
+        );
         tokio::time::sleep(REST).await;
         Ok(())
     }
