@@ -33,6 +33,8 @@ mod faults;
 mod hub;
 #[path = "fleet/hub_clock.rs"]
 mod hub_clock;
+#[path = "fleet/hub_limits.rs"]
+mod hub_limits;
 #[path = "fleet/install.rs"]
 mod install;
 #[path = "fleet/limits.rs"]
@@ -53,6 +55,8 @@ mod replicas;
 mod rights;
 #[path = "fleet/together.rs"]
 mod together;
+#[path = "fleet/unread.rs"]
+mod unread;
 #[path = "fleet/upstream.rs"]
 mod upstream;
 
