@@ -34,6 +34,7 @@ soak: ## The slow suites: five minutes of load, and more
 	ACTIVE_MONITOR_LOAD_SECONDS=300 ACTIVE_MONITOR_TAKEOVERS=100 ACTIVE_MONITOR_KILLS=1000 ACTIVE_MONITOR_HUB_KILLS=200 \
 	  ACTIVE_MONITOR_OUTAGE_SECONDS=600 tests/run fleet
 	ACTIVE_MONITOR_SEEDS=10000 cargo test --workspace --test simulation
+	ACTIVE_MONITOR_SEEDS=10000 cargo test --workspace --lib --test session -- flipped at_which_the_log_ends
 
 fuzz: ## Fuzz what others write or send, FUZZ_SECONDS each (60), TARGETS="a b" or all; needs the nightly toolchain and `cargo install cargo-fuzz`
 	@for target in $(or $(TARGETS),$$(cargo +nightly fuzz list)); do \

@@ -76,7 +76,7 @@ pub(crate) async fn enrol(address: &str, token: &Token, cluster_uid: &str, dir: 
         Ok(tls.dangerous().with_custom_certificate_verifier(Arc::new(pin)).with_no_client_auth())
     });
     let tls = tls.map_err(|source| EnrolError::Dial { address: address.to_owned(), source })?;
-    let channel = dial::connect(address, Arc::new(tls))
+    let line = dial::connect(address, Arc::new(tls))
         .await
         .map_err(|source| EnrolError::Dial { address: address.to_owned(), source })?;
     let request = EnrolRequest {
@@ -85,7 +85,7 @@ pub(crate) async fn enrol(address: &str, token: &Token, cluster_uid: &str, dir: 
         cluster_uid: cluster_uid.to_owned(),
         csr,
     };
-    let mut client = EnrolmentClient::new(channel);
+    let mut client = EnrolmentClient::new(line.channel.clone());
     let reply = match answer(client.enrol(request)).await {
         Err(EnrolError::Call(status)) if status.code() == tonic::Code::Aborted => {
             return Err(EnrolError::Waiting(hex::encode(Sha256::digest(key.public_key_raw()))));
@@ -113,8 +113,8 @@ pub(crate) async fn recover(address: &str, present: &Identity, dir: &Path) -> Re
         Ok(tls) => dial::connect(address, Arc::new(tls)).await,
         Err(error) => Err(error),
     };
-    let channel = dialled.map_err(|source| EnrolError::Dial { address: address.to_owned(), source })?;
-    let reply = answer(EnrolmentClient::new(channel).recover(RenewRequest { csr })).await?;
+    let line = dialled.map_err(|source| EnrolError::Dial { address: address.to_owned(), source })?;
+    let reply = answer(EnrolmentClient::new(line.channel.clone()).recover(RenewRequest { csr })).await?;
     let next = keep(reply, key, present.token_digest(), dir).await?;
     tracing::info!(certificate_ends = %next.not_after(), "certificate recovered");
     Ok(next)

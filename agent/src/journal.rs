@@ -223,4 +223,6 @@ impl Journal {
 #[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
+mod flip_tests;
+#[cfg(test)]
 mod tests;

@@ -10,11 +10,10 @@ use std::time::Instant;
 use active_monitor_core::names;
 use active_monitor_core::view::{EnrolmentDecision, PendingEnrolment};
 use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment, RenewRequest};
-use active_monitor_runtime::tls::Connection;
+use active_monitor_runtime::tls::Peer;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status};
 
 use crate::auth::limit::LoginLimit;
@@ -25,9 +24,6 @@ use crate::owner::ChangeError;
 use crate::refusals::{Refusals, Refused};
 use crate::store::{AuditEntry, EnrolmentToken, Spend, Store};
 use crate::trust::{self, Distrust, Issuer};
-
-/// What a connection of the agents' listeners says of its peer.
-pub(crate) type PeerInfo = <Connection as Connected>::ConnectInfo;
 
 /// The longest uid of a cluster; Kubernetes makes 36 characters.
 const MAX_UID_BYTES: usize = 64;
@@ -213,7 +209,7 @@ impl Enrolment for EnrolmentService {
 
     async fn recover(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
         let now = clock::now();
-        let certificates = request.extensions().get::<PeerInfo>().and_then(|info| info.peer_certs());
+        let certificates = request.extensions().get::<Peer>().and_then(|peer| peer.tls.peer_certs());
         let identity = certificates.as_ref().and_then(|chain| chain.first()).and_then(ca::identity);
         let admitted = match identity {
             None => Err(EnrolError::NoCertificate),
@@ -236,6 +232,6 @@ impl Enrolment for EnrolmentService {
 
 /// Address of the caller.
 fn peer_address(extensions: &tonic::Extensions) -> Option<IpAddr> {
-    let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;
-    info.get_ref().remote_addr().map(|address| address.ip())
+    let peer = extensions.get::<Peer>()?;
+    peer.tls.get_ref().remote_addr().map(|address| address.ip())
 }

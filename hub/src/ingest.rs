@@ -2,42 +2,44 @@
 //!
 //! Who calls is read from the certificate and from nothing else.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_proto::{CertificateReply, Fleet, RenewRequest, v1};
 use active_monitor_runtime::tasks::Tasks;
-use futures::Stream;
-use tokio_stream::wrappers::ReceiverStream;
+use active_monitor_runtime::tls::Peer;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use crate::ca::{self, AgentIdentity};
-use crate::enrolment::PeerInfo;
 use crate::marks::Marks;
 use crate::owner::FleetHandle;
 use crate::refusals::{Refusals, Refused};
 use crate::store::Store;
 use crate::trust::{self, Issuer};
 pub use figures::Figures;
+use outgoing::{Frames, Outgoing};
 use paces::Paces;
 
 mod figures;
+mod outgoing;
 mod paces;
 mod session;
 #[cfg(test)]
 mod tests;
-
-/// Frames that may wait for a slow agent.
-const OUTGOING: usize = 64;
 
 /// The fleet service.
 pub struct FleetService {
     issuer: Issuer,
     shared: Arc<Shared>,
     tasks: Tasks,
+}
+
+/// Who calls, and the end of the connection on which it does.
+struct Caller {
+    identity: AgentIdentity,
+    connection: CancellationToken,
 }
 
 /// What every session needs.
@@ -91,10 +93,12 @@ impl FleetService {
     }
 
     /// Who calls, as the certificate says it.
-    fn caller(&self, extensions: &tonic::Extensions) -> Result<AgentIdentity, Status> {
-        let certificates = extensions.get::<PeerInfo>().and_then(|info| info.peer_certs());
-        let leaf = certificates.as_ref().and_then(|chain| chain.first());
-        leaf.and_then(ca::identity).ok_or_else(|| {
+    fn caller(&self, extensions: &tonic::Extensions) -> Result<Caller, Status> {
+        let caller = extensions.get::<Peer>().and_then(|peer| {
+            let identity = ca::identity(peer.tls.peer_certs()?.first()?)?;
+            Some(Caller { identity, connection: peer.cut.clone() })
+        });
+        caller.ok_or_else(|| {
             self.shared.refusals.count(Refused::Certificate);
             Status::unauthenticated("the client certificate is not one of an agent")
         })
@@ -110,20 +114,16 @@ impl FleetService {
         })
     }
 
-    async fn open(
-        &self,
-        identity: AgentIdentity,
-        frames: Streaming<v1::AgentFrame>,
-    ) -> Result<Response<Outgoing>, Status> {
-        self.admit(&identity).await?;
+    async fn open(&self, caller: Caller, frames: Streaming<v1::AgentFrame>) -> Result<Response<Frames>, Status> {
+        self.admit(&caller.identity).await?;
         if self.shared.stop.is_cancelled() {
             return Err(Status::unavailable("the hub is stopping"));
         }
-        let (outgoing, answers) = tokio::sync::mpsc::channel(OUTGOING);
+        let (outgoing, answers) = Outgoing::new();
         let shared = Arc::clone(&self.shared);
-        let span = tracing::info_span!("session", cluster = identity.cluster);
-        self.tasks.spawn(session::run(shared, identity, frames, outgoing).instrument(span));
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        let span = tracing::info_span!("session", cluster = caller.identity.cluster);
+        self.tasks.spawn(session::run(shared, caller, frames, outgoing).instrument(span));
+        Ok(Response::new(answers))
     }
 
     async fn issue(&self, identity: AgentIdentity, csr: &[u8]) -> Result<Response<CertificateReply>, Status> {
@@ -135,17 +135,15 @@ impl FleetService {
     }
 }
 
-type Outgoing = Pin<Box<dyn Stream<Item = Result<v1::HubFrame, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl Fleet for FleetService {
-    type SessionStream = Outgoing;
+    type SessionStream = Frames;
 
-    async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Outgoing>, Status> {
+    async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Frames>, Status> {
         self.open(self.caller(request.extensions())?, request.into_inner()).await
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        self.issue(self.caller(request.extensions())?, &request.into_inner().csr).await
+        self.issue(self.caller(request.extensions())?.identity, &request.into_inner().csr).await
     }
 }

@@ -23,6 +23,7 @@ use active_monitor_core::view::{
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteError;
 
 mod changes;
 #[cfg(test)]
@@ -39,6 +40,10 @@ pub mod transfer;
 
 /// Most runs in one page of the history.
 pub const MAX_PAGE: u32 = 1000;
+/// What SQLite calls a page that it cannot have written, and a file that is none of its own; the higher bits say more.
+const SQLITE_CORRUPT: u32 = 11;
+const SQLITE_NOTADB: u32 = 26;
+const PRIMARY_CODE: u32 = 0xff;
 /// Journals that a cluster has used no more for so long are forgotten.
 const CURSOR_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -47,7 +52,10 @@ const CURSOR_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 pub enum StoreError {
     /// The data base refused or failed.
     #[error("the data base failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
+    /// SQLite met something that it cannot have written.
+    #[error("hub.sqlite is damaged; put a backup in its place (docs/restore.md)")]
+    Damaged(#[source] sqlx::Error),
     /// The migrations could not be applied: the file is newer than this hub, or damaged.
     #[error("the data base could not be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
@@ -108,6 +116,7 @@ impl StoreError {
                 !matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
             }
             StoreError::Migration(_)
+            | StoreError::Damaged(_)
             | StoreError::Corrupt { .. }
             | StoreError::Commit(_)
             | StoreError::Locked { .. }
@@ -117,6 +126,17 @@ impl StoreError {
             | StoreError::NotShared
             | StoreError::Metrics(_)
             | StoreError::Closed => true,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> StoreError {
+        let of_sqlite = error.as_database_error().filter(|error| error.try_downcast_ref::<SqliteError>().is_some());
+        let code = of_sqlite.and_then(|error| error.code()?.parse::<u32>().ok());
+        match code.map(|code| code & PRIMARY_CODE) {
+            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => StoreError::Damaged(error),
+            Some(_) | None => StoreError::Database(error),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! admin endpoints.
 
 pub mod admin;
+pub mod cut;
 pub mod http;
 pub mod logging;
 pub mod tasks;

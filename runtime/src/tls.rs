@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub use self::admission::{Connection, Limits, MAX_HANDSHAKES, Refusals, Refused};
+pub use self::admission::{Connection, Limits, MAX_HANDSHAKES, Peer, Refusals, Refused};
 use self::admission::{Gate, Handshake};
 
 mod admission;

@@ -13,7 +13,7 @@ mod flood;
 mod history;
 mod hub;
 mod metrics;
-mod proc;
+pub mod proc;
 mod progress;
 mod report;
 pub mod sim;
@@ -34,7 +34,7 @@ pub use self::metrics::serve_file;
 use self::progress::Progress;
 use self::report::Rows;
 pub use self::report::{Machine, Report, Row, Target};
-pub use self::sim::Agents;
+pub use self::sim::{Agents, Deaf};
 pub use self::stub::Stub;
 use crate::run_dir::RunDir;
 

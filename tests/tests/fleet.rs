@@ -35,6 +35,8 @@ mod faults;
 mod hub;
 #[path = "fleet/hub_clock.rs"]
 mod hub_clock;
+#[path = "fleet/hub_limits.rs"]
+mod hub_limits;
 #[path = "fleet/install.rs"]
 mod install;
 #[path = "fleet/joining.rs"]
@@ -65,6 +67,8 @@ mod restart;
 mod rights;
 #[path = "fleet/together.rs"]
 mod together;
+#[path = "fleet/unread.rs"]
+mod unread;
 #[path = "fleet/upstream.rs"]
 mod upstream;
 

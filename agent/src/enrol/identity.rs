@@ -40,6 +40,26 @@ struct Stored {
     ca: String,
     /// Of the token that it began with: a token that is not this one is a wish to enrol anew.
     token_sha256: String,
+    /// SHA-256 of the others, hex: a certificate with one bit flipped may still be read, and name another cluster. What was
+    /// stored before there were checksums has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    checksum: String,
+}
+
+impl Stored {
+    fn sealed(self) -> Stored {
+        Stored { checksum: self.digest(), ..self }
+    }
+
+    fn digest(&self) -> String {
+        let Stored { certificate, key, ca, token_sha256, checksum: _ } = self;
+        let mut digest = Sha256::new();
+        for text in [certificate, key, ca, token_sha256] {
+            digest.update((text.len() as u64).to_le_bytes());
+            digest.update(text);
+        }
+        hex::encode(digest.finalize())
+    }
 }
 
 /// What is wrong with an identity.
@@ -51,6 +71,9 @@ pub enum IdentityError {
     /// The file is damaged.
     #[error("{FILE} is damaged")]
     Format(#[from] serde_json::Error),
+    /// The file is damaged, though it can be read.
+    #[error("{FILE} is damaged: it is not what was stored")]
+    Checksum,
     /// No certificate, or one that does not parse.
     #[error("the certificate cannot be read")]
     Certificate,
@@ -69,7 +92,7 @@ impl Identity {
         ca: String,
         token_sha256: String,
     ) -> Result<Identity, IdentityError> {
-        Identity::read(Stored { certificate, key, ca, token_sha256 })
+        Identity::read(Stored { certificate, key, ca, token_sha256, checksum: String::new() }.sealed())
     }
 
     /// What `dir` holds, if anything.
@@ -134,6 +157,9 @@ impl Identity {
     }
 
     fn read(stored: Stored) -> Result<Identity, IdentityError> {
+        if !stored.checksum.is_empty() && stored.checksum != stored.digest() {
+            return Err(IdentityError::Checksum);
+        }
         let chain = certificates(&stored.certificate);
         let leaf = chain.first().ok_or(IdentityError::Certificate)?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| IdentityError::Certificate)?;

@@ -142,7 +142,8 @@ fn decode(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
     Some((record, at + HEADER_BYTES + length))
 }
 
-/// Whether these last bytes of a file are the beginning of a record, and not all of it.
+/// Whether these last bytes of a file are the beginning of a record, and not all of it. One that is whole by the length that
+/// it has is no crash's: its length is damaged.
 fn is_cut_off(rest: &[u8]) -> bool {
     let marker = &rest[..rest.len().min(MARKER.len())];
     if !MARKER.starts_with(marker) {
@@ -151,5 +152,13 @@ fn is_cut_off(rest: &[u8]) -> bool {
     let Some(length) = rest.get(4..8).and_then(|length| length.try_into().ok()).map(u32::from_le_bytes) else {
         return true;
     };
-    usize::try_from(length).is_ok_and(|length| length <= MAX_PAYLOAD_BYTES && rest.len() < HEADER_BYTES + length)
+    let is_short = usize::try_from(length).is_ok_and(|it| it <= MAX_PAYLOAD_BYTES && rest.len() < HEADER_BYTES + it);
+    is_short && !is_whole(rest)
+}
+
+/// Whether these bytes are a record, but for the length that it says.
+fn is_whole(rest: &[u8]) -> bool {
+    let Some((header, payload)) = rest.split_at_checked(HEADER_BYTES) else { return false };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    header.ends_with(&checksum(&length, payload).to_le_bytes())
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use active_monitor_runtime::cut::Cuttable;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::CryptoProvider;
@@ -12,6 +13,7 @@ use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::proxy;
@@ -36,6 +38,12 @@ pub enum DialError {
     Tls(#[source] rustls::Error),
 }
 
+/// A connection. Dropping it closes it, also where the hub takes nothing of what is still to be sent.
+pub(crate) struct Line {
+    pub(crate) channel: Channel,
+    _open: DropGuard,
+}
+
 /// The one crypto provider of this process.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     match CryptoProvider::get_default() {
@@ -56,7 +64,7 @@ pub(crate) fn client_config(
 }
 
 /// Opens one connection. It is not opened again when it breaks: that is for the caller to time.
-pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Channel, DialError> {
+pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Line, DialError> {
     let uri: Uri = format!("http://{address}").parse().map_err(|_| DialError::Address)?;
     let (Some(host), Some(_)) = (uri.host(), uri.port()) else { return Err(DialError::Address) };
     let host = host.trim_matches(['[', ']']).to_owned();
@@ -75,10 +83,7 @@ pub(crate) async fn connect(address: &str, tls: Arc<ClientConfig>) -> Result<Cha
 }
 
 /// HTTP/2 over a connection that `dial` opens, in time.
-pub(super) async fn over<Io, Dialled>(
-    uri: Uri,
-    dial: impl Fn() -> Dialled + Send + 'static,
-) -> Result<Channel, DialError>
+pub(super) async fn over<Io, Dialled>(uri: Uri, dial: impl Fn() -> Dialled + Send + 'static) -> Result<Line, DialError>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Dialled: Future<Output = io::Result<Io>> + Send + 'static,
@@ -88,12 +93,16 @@ where
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
+    let open = CancellationToken::new();
+    let cut = open.clone();
     let dial = tower::service_fn(move |_: Uri| {
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dial());
+        let cut = cut.child_token();
         async move {
             let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-            dialled.await.unwrap_or_else(late).map(TokioIo::new)
+            dialled.await.unwrap_or_else(late).map(|io| TokioIo::new(Cuttable::new(io, cut)))
         }
     });
-    endpoint.connect_with_connector(dial).await.map_err(DialError::Connect)
+    let channel = endpoint.connect_with_connector(dial).await.map_err(DialError::Connect)?;
+    Ok(Line { channel, _open: open.drop_guard() })
 }

@@ -29,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::dial::{self, DialError};
+use super::dial::{self, DialError, Line};
 use super::failure::{self, Failures};
 use super::mark;
 use super::{Ends, LinkConfig, PushedDefinitions};
@@ -68,7 +68,7 @@ enum SessionFailure {
 
 /// Opens a connection to an address.
 pub(super) type Dial =
-    Arc<dyn Fn(String, Arc<ClientConfig>) -> BoxFuture<'static, Result<Channel, DialError>> + Send + Sync>;
+    Arc<dyn Fn(String, Arc<ClientConfig>) -> BoxFuture<'static, Result<Line, DialError>> + Send + Sync>;
 
 /// Over the network.
 pub(super) fn dial_network() -> Dial {
@@ -98,7 +98,7 @@ pub(super) struct Driver {
 
 enum Connection {
     Down { dial_at: Duration },
-    Dialling(BoxFuture<'static, Result<Channel, SessionFailure>>),
+    Dialling(BoxFuture<'static, Result<Line, SessionFailure>>),
     Up(Box<Up>),
 }
 
@@ -106,7 +106,8 @@ struct Up {
     outgoing: mpsc::Sender<v1::AgentFrame>,
     incoming: BoxStream<'static, Result<v1::HubFrame, Status>>,
     client: FleetClient<Channel>,
-    /// Ends with the session.
+    /// Both end with the session.
+    _line: Line,
     _span: tracing::Span,
 }
 
@@ -117,7 +118,7 @@ enum Event {
     Statuses(u64, Vec<DefinitionStatus>),
     Obeyed(Answer),
     SelfTested(SelfTest),
-    Dialled(Result<Channel, SessionFailure>),
+    Dialled(Result<Line, SessionFailure>),
     Incoming(Option<Result<v1::HubFrame, Status>>),
     Room(mpsc::OwnedPermit<v1::AgentFrame>),
     StreamGone,
@@ -251,7 +252,7 @@ impl Driver {
             Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
             Event::Obeyed(answer) => self.feed(Input::Obeyed(answer)),
             Event::SelfTested(ended) => self.feed(Input::SelfTested(ended)),
-            Event::Dialled(Ok(channel)) => self.open_stream(channel),
+            Event::Dialled(Ok(line)) => self.open_stream(line),
             Event::Dialled(Err(failure)) => self.end_session(&failure),
             Event::Incoming(Some(Ok(frame))) => self.on_wire_frame(frame),
             Event::Incoming(Some(Err(status))) => self.end_session(&SessionFailure::Status(Box::new(status))),
@@ -321,8 +322,8 @@ impl Driver {
     }
 
     /// Hello is in the queue before the call is made: a hub may well wait for it before it answers.
-    fn open_stream(&mut self, channel: Channel) {
-        let client = FleetClient::new(channel)
+    fn open_stream(&mut self, line: Line) {
+        let client = FleetClient::new(line.channel.clone())
             .max_decoding_message_size(MAX_HUB_FRAME_BYTES)
             .max_encoding_message_size(MAX_AGENT_FRAME_BYTES);
         let (outgoing, frames) = mpsc::channel(FRAMES_QUEUED);
@@ -336,7 +337,7 @@ impl Driver {
             outgoing.try_send(hello.into()).ok();
         }
         let span = tracing::info_span!("session", hub = self.config.hub_address);
-        self.connection = Connection::Up(Box::new(Up { outgoing, incoming, client, _span: span }));
+        self.connection = Connection::Up(Box::new(Up { outgoing, incoming, client, _line: line, _span: span }));
         self.carry_out(outputs);
     }
 
@@ -453,7 +454,7 @@ impl Driver {
 
 impl Up {
     async fn next_event(&mut self, wants_to_send: bool) -> Event {
-        let Up { outgoing, incoming, client: _, _span } = self;
+        let Up { outgoing, incoming, client: _, _line, _span } = self;
         let room = async {
             if wants_to_send {
                 outgoing.clone().reserve_owned().await.map_or(Event::StreamGone, Event::Room)
@@ -496,6 +497,9 @@ fn next_step(failure: &SessionFailure) -> &'static str {
             "the hub does not take this certificate: see its log, or enrol anew with `fleetcheck cluster token`"
         }
         SessionFailure::Status(_) | SessionFailure::Closed => "dialling again",
+        SessionFailure::Protocol(CloseReason::Unread | CloseReason::NoWelcome) => {
+            "see the hub's log and whether it has what it needs; dialling again"
+        }
         SessionFailure::Wire(_) | SessionFailure::Protocol(_) => {
             "compare the versions of agent and hub; dialling again"
         }

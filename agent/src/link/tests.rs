@@ -33,6 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 
 mod certificates;
+mod damaged;
 mod delivery;
 mod partition;
 mod spans;

@@ -26,6 +26,8 @@ use crate::state::CheckState;
 
 /// The hub answers Hello within this time.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// A hub that has had no room for a frame for so long is left: it may answer every ping and read nothing.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The longest that a hub can send an agent away for.
@@ -151,6 +153,9 @@ pub enum CloseReason {
     /// No Welcome came.
     #[error("the hub did not answer Hello within {} s", WELCOME_TIMEOUT.as_secs())]
     NoWelcome,
+    /// The stream took no frame.
+    #[error("the hub has read nothing for {} s", UNREAD_TIMEOUT.as_secs())]
+    Unread,
     /// A frame at a point of the session where it has no place.
     #[error("the hub sent {0} out of order")]
     OutOfOrder(&'static str),
@@ -204,6 +209,8 @@ enum Stage {
         lease: Duration,
         heartbeat: Duration,
         next_heartbeat: Duration,
+        /// Since when a heartbeat waits for room on the stream.
+        unread_since: Option<Duration>,
     },
     /// Asked the shell to close.
     Closing,
@@ -258,10 +265,8 @@ impl AgentSession {
             Input::SelfTested(self_test) => self.self_test = Some(self_test),
             Input::UnknownCommand(id) => self.refuse_unknown(id),
             Input::Tick => {
-                if let Stage::Greeting { give_up_at, .. } = self.stage
-                    && now.monotonic >= give_up_at
-                {
-                    return self.close(CloseReason::NoWelcome);
+                if let Some(reason) = self.gives_up(now) {
+                    return self.close(reason);
                 }
             }
         }
@@ -292,8 +297,9 @@ impl AgentSession {
                 *hello_sent = true;
                 Some(AgentFrame::Hello(self.hello(now.wall)))
             }
-            Stage::Live { heartbeat, next_heartbeat, .. } if now.monotonic >= *next_heartbeat => {
+            Stage::Live { heartbeat, next_heartbeat, unread_since, .. } if now.monotonic >= *next_heartbeat => {
                 *next_heartbeat = now.monotonic + *heartbeat;
+                *unread_since = None;
                 let JournalState { backlog, dropped, .. } = self.journal;
                 let heartbeat = Heartbeat { sent_at: now.wall, backlog, dropped_reports: dropped };
                 Some(AgentFrame::Heartbeat(heartbeat))
@@ -312,6 +318,7 @@ impl AgentSession {
         match self.stage {
             Stage::Down | Stage::Closing => None,
             Stage::Greeting { give_up_at, .. } => Some(give_up_at),
+            Stage::Live { unread_since: Some(since), .. } => Some(since + UNREAD_TIMEOUT),
             Stage::Live { next_heartbeat, .. } => Some(next_heartbeat),
         }
     }
@@ -421,7 +428,7 @@ impl AgentSession {
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into()).max(MIN_HEARTBEAT);
         let lease = Duration::from_millis(welcome.lease_ms.into());
         let next_heartbeat = now.monotonic + heartbeat;
-        self.stage = Stage::Live { since: now.monotonic, lease, heartbeat, next_heartbeat };
+        self.stage = Stage::Live { since: now.monotonic, lease, heartbeat, next_heartbeat, unread_since: None };
         self.checks.start();
         self.reports.start(welcome.max_unacked_reports, self.journal.next_seq);
         self.load()
@@ -464,6 +471,19 @@ impl AgentSession {
             status.message.truncate(status.message.floor_char_boundary(room));
         }
         self.definitions_status = Some(AgentFrame::DefinitionsStatus { nonce, statuses });
+    }
+
+    /// Why the hub is left, where it does not do its part in time.
+    fn gives_up(&mut self, now: Now) -> Option<CloseReason> {
+        let now = now.monotonic;
+        match &mut self.stage {
+            Stage::Greeting { give_up_at, .. } => (now >= *give_up_at).then_some(CloseReason::NoWelcome),
+            Stage::Live { next_heartbeat, unread_since, .. } if now >= *next_heartbeat => {
+                let since = *unread_since.get_or_insert(now);
+                (now >= since + UNREAD_TIMEOUT).then_some(CloseReason::Unread)
+            }
+            Stage::Live { .. } | Stage::Down | Stage::Closing => None,
+        }
     }
 
     fn close(&mut self, reason: CloseReason) -> Vec<Output> {

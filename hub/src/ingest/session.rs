@@ -25,7 +25,8 @@ use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument;
 
-use super::Shared;
+use super::outgoing::{Outgoing, Queue, SEND_TIMEOUT, Unread};
+use super::{Caller, Shared};
 use crate::ca::AgentIdentity;
 use crate::clock;
 use crate::desired::Tested;
@@ -37,8 +38,6 @@ use crate::store::{Recorded, Store, StoreError};
 pub(super) const MAX_UNACKED: u32 = 512;
 /// Heartbeats in a lease.
 const HEARTBEATS_PER_LEASE: u32 = 3;
-/// How long an agent may leave a frame unread before its session ends.
-const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that the first frame is left unread because the cluster has sent more than its rate: an agent waits 10 s for
@@ -48,7 +47,6 @@ const MAX_DOOR_WAIT: Duration = Duration::from_secs(5);
 const RETRY_SOON_MS: u32 = 1_000;
 const RETRY_LATER_MS: u32 = 60_000;
 
-type Outgoing = mpsc::Sender<Result<v1::HubFrame, Status>>;
 type Commit = (u64, Result<Recorded, StoreError>);
 
 /// Why the loop ends; what the agent must hear is sent already.
@@ -84,13 +82,14 @@ struct Session {
     read_at: Instant,
 }
 
-/// Runs a session to its end.
+/// Runs a session to its end, and then its connection.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    identity: AgentIdentity,
+    Caller { identity, connection }: Caller,
     frames: Streaming<v1::AgentFrame>,
     outgoing: Outgoing,
 ) {
+    let stop = shared.stop.clone();
     let cluster = identity.cluster.clone();
     let mut session = Session {
         machine: HubSession::new(cluster.clone()),
@@ -118,6 +117,14 @@ pub(super) async fn run(
     }
     session.shared.paces.forget_full(&session.cluster);
     tracing::info!(cluster = session.cluster, epoch = session.epoch, "session ended");
+    drop(session);
+    // An agent that hears the end closes the connection. One that does not read shall not keep what was queued for it. At the
+    // hub's own end all connections are closed.
+    tokio::select! {
+        () = connection.cancelled() => {}
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(SEND_TIMEOUT) => connection.cancel(),
+    }
 }
 
 impl Session {
@@ -125,7 +132,7 @@ impl Session {
         let expires = tokio::time::sleep(clock::until(identity.not_after));
         let hello = tokio::time::sleep(HELLO_TIMEOUT);
         tokio::pin!(expires, hello);
-        let (stop, outgoing) = (self.shared.stop.clone(), self.outgoing.clone());
+        let (stop, queue) = (self.shared.stop.clone(), self.outgoing.queue());
         self.pay(pace::SESSION_COST);
         self.read_at = self.read_at.min(Instant::now() + MAX_DOOR_WAIT);
         loop {
@@ -145,7 +152,7 @@ impl Session {
                         go_away("the hub cannot store reports", RETRY_SOON_MS)
                     }
                 },
-                Some(set) = changed(&mut self.definitions) => match set {
+                Some(set) = changed(&mut self.definitions, &queue) => match set {
                     Some(set) => Input::PushDefinitions(set.to_vec()),
                     None => continue,
                 },
@@ -168,7 +175,8 @@ impl Session {
                     None => go_away("the certificate has expired", RETRY_SOON_MS),
                 },
                 // Nothing is read while the first frame has to wait, not even that the agent has gone.
-                () = outgoing.closed(), if self.epoch.is_none() => return Ended,
+                () = queue.closed(), if self.epoch.is_none() => return Ended,
+                () = self.outgoing.unread() => return self.unread(Unread),
                 () = &mut hello, if self.epoch.is_none() => go_away("no Hello came", RETRY_SOON_MS),
                 () = stop.cancelled() => go_away("the hub is stopping", RETRY_SOON_MS),
             };
@@ -470,17 +478,19 @@ impl Session {
     }
 
     async fn send(&mut self, frame: HubFrame) -> Result<(), Ended> {
-        let sent = self.outgoing.send_timeout(Ok(frame.into()), SEND_TIMEOUT).await;
-        sent.map_err(|_| {
-            tracing::warn!(cluster = self.cluster, "the agent does not read");
-            self.shared.refusals.count(Refused::SlowAgent);
-            Ended
-        })
+        let sent = self.outgoing.send(Ok(frame.into())).await;
+        sent.map_err(|unread| self.unread(unread))
+    }
+
+    fn unread(&self, Unread: Unread) -> Ended {
+        tracing::warn!(cluster = self.cluster, "the agent does not read");
+        self.shared.refusals.count(Refused::SlowAgent);
+        Ended
     }
 
     async fn end(&mut self, status: Status) -> Ended {
         // Err means that the agent is gone: then it needs no reason.
-        let _ = self.outgoing.send_timeout(Err(status), SEND_TIMEOUT).await;
+        let _ = self.outgoing.send(Err(status)).await;
         Ended
     }
 }
@@ -536,11 +546,20 @@ async fn given(commands: &mut Option<mpsc::Receiver<Given>>) -> Option<Given> {
     }
 }
 
-/// The next set of definitions, nothing where it is held back; never, while there is none to follow.
-async fn changed(definitions: &mut Option<watch::Receiver<Option<DefinitionSet>>>) -> Option<Option<DefinitionSet>> {
+/// The next set of definitions, nothing where it is held back; never, while there is none to follow. One that the agent has
+/// not taken yet is enough: the next one is as it is by then.
+async fn changed(
+    definitions: &mut Option<watch::Receiver<Option<DefinitionSet>>>,
+    queue: &Queue,
+) -> Option<Option<DefinitionSet>> {
     let Some(receiver) = definitions else { return std::future::pending().await };
     match receiver.changed().await {
-        Ok(()) => Some(receiver.borrow_and_update().clone()),
+        Ok(()) => {
+            // This may be dropped while it waits.
+            receiver.mark_changed();
+            queue.emptied().await;
+            Some(receiver.borrow_and_update().clone())
+        }
         // The cluster was removed: the session is cut elsewhere.
         Err(_) => std::future::pending().await,
     }

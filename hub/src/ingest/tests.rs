@@ -21,6 +21,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The hub's: between two pings, and for the answer.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = LEASE;
+/// How long an agent may read nothing, may leave the queue full, and may keep a connection whose session is over.
+const UNREAD: Duration = Duration::from_secs(30);
+const FULL: Duration = Duration::from_secs(5);
+const CLOSING: Duration = Duration::from_secs(5);
 /// The longest that a first frame waits to be read.
 const DOOR_WAIT: Duration = Duration::from_secs(5);
 
@@ -304,6 +308,39 @@ async fn a_flood_is_read_at_the_rate_and_what_another_cluster_reports_is_recorde
         "{took:?}, {least:?}"
     );
     assert_eq!(world.history("floods").await, (FLOOD, FLOOD));
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_reads_nothing_loses_its_session_and_its_connection_and_no_other_notices() {
+    let mut world = World::new().await;
+    let [deaf, other] = [world.agent("deaf").await, world.agent("other").await];
+    connected(&world, &deaf).await;
+    connected(&world, &other).await;
+    deaf.stop();
+    sleep(60).await;
+    for (reports, limit) in [(false, UNREAD), (true, FULL + Duration::from_secs(7))] {
+        let began = tokio::time::Instant::now();
+        // An error means that the connection has ended.
+        let let_go = async {
+            let ended = tokio::time::timeout(Duration::from_secs(600), deaf.reads_nothing(reports)).await;
+            assert!(ended.is_ok_and(|ended| ended.is_err()), "a peer that reads nothing is kept");
+            began.elapsed()
+        };
+        let (after, ()) = tokio::join!(let_go, reports_at_once(&other));
+        assert!(
+            after >= FULL && after <= limit + CLOSING + Duration::from_secs(1),
+            "{reports}: let go after {after:?}"
+        );
+        assert!(!deaf.known.lock().connection.as_ref().is_some_and(wire::Open::is_open));
+    }
+    // What it reported is recorded, whether it has read the ack or not, and counts once when it comes again.
+    deaf.restart();
+    within(HEARTBEAT * 2, "last ack", || deaf.known.lock().reports.is_empty()).await;
+    let reported = deaf.known.lock().reported;
+    assert_eq!(world.history("deaf").await, (reported, reported));
+    assert_eq!(world.status("other"), ClusterStatus::Connected);
+    assert_eq!(other.known.lock().sessions, 1);
     world.stop().await;
 }
 

@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Sqlite, SqliteConnection};
 
@@ -119,8 +120,16 @@ pub(super) async fn claim(data_dir: &Path) -> Result<(File, SqliteConnectOptions
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(10));
     let mut connection = options.clone().connect().await?;
-    sqlx::migrate!("migrations/sqlite").run(&mut connection).await?;
+    sqlx::migrate!("migrations/sqlite").run(&mut connection).await.map_err(migration)?;
     Ok((lock, options, connection))
+}
+
+/// A file that is damaged is said to be so, whatever met it first.
+fn migration(error: MigrateError) -> StoreError {
+    if let MigrateError::Execute(error) = error {
+        return error.into();
+    }
+    error.into()
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod commands;
+mod damaged;
 mod definitions;
 mod duties;
 mod enrolment;
@@ -20,6 +21,7 @@ mod postgres;
 mod replicas;
 mod reports;
 mod restore;
+mod rights;
 mod shared;
 mod traces;
 mod versions;

@@ -21,9 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::HANDSHAKE_TIMEOUT;
+use crate::cut::Cuttable;
 
 /// Handshakes at the same time.
 pub const MAX_HANDSHAKES: usize = 256;
@@ -215,7 +216,9 @@ impl Handshake {
         };
         let place = self.gate.admit(caller)?;
         let late = Box::pin(tokio::time::sleep_until(Instant::now() + HANDSHAKE_TIMEOUT));
-        Ok(Connection { stream, silent: Some(Silent { missing: FIRST_BYTES, late }), place })
+        let cut = CancellationToken::new();
+        let stream = Cuttable::new(stream, cut.clone());
+        Ok(Connection { stream, cut, silent: Some(Silent { missing: FIRST_BYTES, late }), place })
     }
 }
 
@@ -248,7 +251,8 @@ impl Drop for Place {
 /// A connection through its handshake. It has its place until it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Cuttable<TlsStream<TcpStream>>,
+    cut: CancellationToken,
     /// Until the first bytes are here.
     silent: Option<Silent>,
     place: Place,
@@ -260,11 +264,20 @@ struct Silent {
     late: Pin<Box<Sleep>>,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+/// What a request knows of its connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Who is at the other end.
+    pub tls: TlsConnectInfo<TcpConnectInfo>,
+    /// Ends the connection, and is cancelled once it has ended.
+    pub cut: CancellationToken,
+}
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        Peer { tls: self.stream.get_ref().connect_info(), cut: self.cut.clone() }
     }
 }
 

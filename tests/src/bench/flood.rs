@@ -1,5 +1,5 @@
-//! What two agents that do harm cost the others: one sends reports as fast as the hub takes them, one connects again and
-//! again with frames that no hub takes.
+//! What agents that do harm cost the hub and the others: one sends reports as fast as the hub takes them, one connects again
+//! and again with frames that no hub takes, one reads nothing of what it is sent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -11,12 +11,13 @@ use reqwest::Method;
 use super::Part;
 use super::events::{Events, Shown};
 use super::hub::{CHECKS, Fleet};
+use super::proc;
 use super::report::{Rows, Target};
-use super::sim::{Agents, Malformed};
+use super::sim::{Agents, Deaf, Malformed};
 use super::stats::quantile;
 use crate::fleet::Hub;
 
-/// How long is measured, without the two and beside them.
+/// How long is measured, without them, beside the first and beside all of them.
 const WINDOW: Duration = Duration::from_secs(30);
 /// Until everything goes its way.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -24,6 +25,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 const FLOOD: u64 = 1_000_000;
 const FLOODING: &str = "flooding";
 const MALFORMED: &str = "malformed";
+const DEAF: &str = "deaf";
+const HARMFUL: [&str; 3] = [FLOODING, MALFORMED, DEAF];
 /// The metric that counts what the hub refused.
 const REFUSED: &str = "activemonitor_hub_refused_total";
 
@@ -44,32 +47,49 @@ pub(super) async fn measure(fleet: &Fleet, rows: &mut Rows) -> anyhow::Result<()
     agents.run(true);
     let alone = window(agents, &events, &mut runs).await?;
 
-    let ca = fleet.ca()?;
+    let (ca, pid) = (fleet.ca()?, fleet.pid()?);
+    let resident = proc::memory(pid)?.resident;
+    proc::reset_peak(pid)?;
     let flooding = Agents::join_as(hub, &ca, vec![FLOODING.to_owned()], CHECKS).await?;
     flooding.report(FLOOD);
-    let malformed = Malformed::join(hub, &ca, MALFORMED).await?;
-    let counters = async || anyhow::Ok((refused(hub).await?, flooding.acked(), malformed.connections()));
+    let taken = flooding.acked();
+    let flooded = window(agents, &events, &mut runs).await?;
+    let taken = flooding.acked() - taken;
+    let (malformed, deaf) = (Malformed::join(hub, &ca, MALFORMED).await?, Deaf::join(hub, &ca, DEAF).await?);
+    let counters = async || anyhow::Ok((refused(hub).await?, malformed.connections(), deaf.sessions()));
     let began = counters().await?;
     let beside = window(agents, &events, &mut runs).await?;
     let ended = counters().await?;
-    drop((flooding, malformed));
+    let peak = proc::memory(pid)?.peak;
+    drop((flooding, malformed, deaf));
     agents.run(false);
     fleet.until_acked(agents.reported()).await?;
     tokio::time::sleep(SETTLE).await;
     shown(&events, &mut runs)?;
-    for name in [FLOODING, MALFORMED] {
+    for name in HARMFUL {
         hub.request(Method::DELETE, &format!("/api/v1/clusters/{name}"), None::<&()>).await?;
     }
 
     let part = Part::Flood;
     let seconds = (WINDOW + SETTLE).as_secs_f64();
-    add(rows, "a run's end to its ack", &alone.acks, &beside.acks)?;
-    add(rows, "a run's end to the check shown as an event", &alone.shown, &beside.shown)?;
+    for (what, pick) in [
+        ("a run's end to its ack", (|times| &times.acks) as Pick),
+        ("a run's end to the check shown as an event", |times| &times.shown),
+    ] {
+        let alone_p99 = add(rows, what, "alone", pick(&alone))?;
+        for (harm, times) in [("beside the one that floods", &flooded), ("beside all three", &beside)] {
+            let more = (add(rows, what, harm, pick(times))? / alone_p99 - 1.0) * 100.0;
+            rows.add(part, format!("{what}, p99, {harm}, longer by"), (more, "%"), Some(Target::AtMost(10.0)));
+        }
+    }
+    rows.add(part, "memory of the hub, VmRSS before, alone", (resident, "MiB"), None);
+    rows.add(part, "its VmHWM beside them, more by", (peak - resident, "MiB"), Some(Target::AtMost(64.0)));
     let never = (agents.reported() - before) as f64 - runs.len() as f64;
     rows.add(part, "runs of the others that were never shown", (never, ""), Some(Target::AtMost(0.0)));
     let a_second = |from: u64, to: u64| ((to - from) as f64 / seconds, "/s");
-    rows.add(part, "reports taken of the one that floods", a_second(began.1, ended.1), None);
-    rows.add(part, "connections of the one that sends malformed frames", a_second(began.2, ended.2), None);
+    rows.add(part, "reports taken of the one that floods", a_second(0, taken), None);
+    rows.add(part, "connections of the one that sends malformed frames", a_second(began.1, ended.1), None);
+    rows.add(part, "sessions of the one that reads nothing", a_second(began.2, ended.2), None);
     for (what, count) in ended.0 {
         let more = count - began.0.get(&what).copied().unwrap_or(0.0);
         if more > 0.0 {
@@ -79,17 +99,16 @@ pub(super) async fn measure(fleet: &Fleet, rows: &mut Rows) -> anyhow::Result<()
     Ok(())
 }
 
-/// Figures of the others, without the two and beside them.
-fn add(rows: &mut Rows, what: &str, alone: &[f64], beside: &[f64]) -> anyhow::Result<()> {
-    let part = Part::Flood;
-    let at = |times: &[f64], q| quantile(times, q).context("there were no runs");
-    for (q, name) in [(0.5, "p50"), (0.99, "p99")] {
-        rows.add(part, format!("{what}, {name}, alone"), (at(alone, q)?, "ms"), None);
-        rows.add(part, format!("{what}, {name}, beside the two"), (at(beside, q)?, "ms"), None);
-    }
-    let more = (at(beside, 0.99)? / at(alone, 0.99)? - 1.0) * 100.0;
-    rows.add(part, format!("{what}, p99, longer by"), (more, "%"), Some(Target::AtMost(10.0)));
-    Ok(())
+/// Which times of a window.
+type Pick = for<'t> fn(&'t Times) -> &'t Vec<f64>;
+
+/// Figures of the others in a window; gives the p99.
+fn add(rows: &mut Rows, what: &str, harm: &str, times: &[f64]) -> anyhow::Result<f64> {
+    let at = |q| quantile(times, q).context("there were no runs");
+    let (p50, p99) = (at(0.5)?, at(0.99)?);
+    rows.add(Part::Flood, format!("{what}, p50, {harm}"), (p50, "ms"), None);
+    rows.add(Part::Flood, format!("{what}, p99, {harm}"), (p99, "ms"), None);
+    Ok(p99)
 }
 
 async fn window(agents: &Agents, events: &Events, runs: &mut Runs) -> anyhow::Result<Times> {
@@ -103,7 +122,7 @@ async fn window(agents: &Agents, events: &Events, runs: &mut Runs) -> anyhow::Re
 
 /// From the end of each run of the others until it was shown, milliseconds, for those that were not shown before.
 fn shown(events: &Events, runs: &mut Runs) -> anyhow::Result<Vec<f64>> {
-    let of_others = events.take()?.into_iter().filter(|shown| ![FLOODING, MALFORMED].contains(&shown.cluster.as_str()));
+    let of_others = events.take()?.into_iter().filter(|shown| !HARMFUL.contains(&shown.cluster.as_str()));
     let times = of_others.filter_map(|Shown { at, cluster, name, runs: totals }| {
         let ended = totals.finished_at?;
         runs.insert((cluster, name, ended)).then(|| at.duration_since(ended).as_secs_f64() * 1e3)

@@ -148,6 +148,7 @@ impl Fleet {
 
     /// The hub is killed and started again at once; meanwhile a check of each cluster changes and reports wait.
     async fn storm(&mut self, rows: &mut Rows) -> anyhow::Result<()> {
+        let resident = proc::memory(self.pid()?)?.resident;
         self.hub.kill();
         let killed = Instant::now();
         self.failing = !self.failing;
@@ -166,6 +167,14 @@ impl Fleet {
         let what = format!("from there until all {} clusters are consistent", self.clusters);
         rows.add(part, what, seconds(took - answers), Some(Target::AtMost(5.0)));
         rows.add(part, "kill -9 until all are consistent", seconds(took), None);
+        let peak = proc::memory(self.pid()?)?.peak;
+        rows.add(part, "VmRSS before the kill", (resident, "MiB"), None);
+        rows.add(
+            part,
+            "VmHWM until all are consistent, as a share of that",
+            (peak / resident, ""),
+            Some(Target::AtMost(1.5)),
+        );
         tokio::time::sleep(REST).await;
         Ok(())
     }

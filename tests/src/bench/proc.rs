@@ -9,18 +9,18 @@ const TICK_MS: u64 = 10;
 
 /// Memory of a process, MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Memory {
+pub struct Memory {
     /// In RAM now.
-    pub(super) resident: f64,
+    pub resident: f64,
     /// The most that was in RAM, since its start or the last [`reset_peak`].
-    pub(super) peak: f64,
+    pub peak: f64,
 }
 
 /// Memory of a process.
 ///
 /// # Errors
 /// When it has ended.
-pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
+pub fn memory(pid: u32) -> anyhow::Result<Memory> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("no process {pid}"))?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -34,7 +34,7 @@ pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
 ///
 /// # Errors
 /// When the kernel does not let us.
-pub(super) fn reset_peak(pid: u32) -> anyhow::Result<()> {
+pub fn reset_peak(pid: u32) -> anyhow::Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak of a process's memory")
 }
 
@@ -42,7 +42,7 @@ pub(super) fn reset_peak(pid: u32) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it has ended.
-pub(super) fn cpu_ms(pid: u32) -> anyhow::Result<u64> {
+pub fn cpu_ms(pid: u32) -> anyhow::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
     ticks(&text).map(|ticks| ticks * TICK_MS).context("an unknown form of /proc/PID/stat")
 }

@@ -16,10 +16,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 
 use self::agent::Agent;
+pub use self::deaf::Deaf;
 pub(in crate::bench) use self::malformed::Malformed;
 use crate::fleet::Hub;
 
 mod agent;
+mod deaf;
 mod malformed;
 mod numbers;
 

@@ -21,15 +21,21 @@ const CLUSTERS: usize = 8;
 const CHECKS: usize = 5;
 const LEASE: &str = "--lease-seconds=3";
 
-struct Fleet {
-    hub: Hub,
-    agents: Agents,
+pub(super) struct Fleet {
+    pub(super) hub: Hub,
+    pub(super) agents: Agents,
     _run: Arc<RunDir>,
 }
 
 impl Fleet {
     async fn start(run: Arc<RunDir>, more: &[&str]) -> Fleet {
-        let hub = Hub::start_with(&run, run.path(), &[&[LEASE], more].concat()).await.expect("hub");
+        Fleet::start_by(&[], run, more).await
+    }
+
+    /// With a hub that another program becomes.
+    pub(super) async fn start_by(launcher: &[String], run: Arc<RunDir>, more: &[&str]) -> Fleet {
+        let more = [&[LEASE], more].concat();
+        let hub = Hub::start_by(launcher, &run, run.path(), &more).await.expect("hub");
         let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).expect("CA");
         let agents = Agents::join(&hub, &ca, CLUSTERS, CHECKS).await.expect("agents");
         let fleet = Fleet { hub, agents, _run: run };
@@ -37,7 +43,7 @@ impl Fleet {
         fleet
     }
 
-    async fn until_connected(&self) {
+    pub(super) async fn until_connected(&self) {
         wait::until("all clusters", PATIENCE, || async {
             let Ok(summary) = self.hub.get::<FleetSummary>("/api/v1/fleet").await else { return Ok(None) };
             Ok((summary.clusters.get("Connected") == Some(&(CLUSTERS as u64))).then_some(()))
@@ -47,7 +53,7 @@ impl Fleet {
     }
 
     /// Waits until everything is acked, and compares that with the history.
-    async fn each_once(&self, all: u64) {
+    pub(super) async fn each_once(&self, all: u64) {
         wait::until("the last ack", PATIENCE, || async { Ok((self.agents.acked() >= all).then_some(())) })
             .await
             .unwrap_or_else(|error| {

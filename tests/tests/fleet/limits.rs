@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, skip, wait};
@@ -18,7 +19,7 @@ const PROCESSOR_MICROSECONDS: u32 = 10_000;
 const TOO_LITTLE_MEMORY: usize = 3 * 1024 * 1024;
 
 /// A group of control groups, version 1; it is removed when this is dropped, which needs its processes to have ended.
-struct Group(PathBuf);
+pub(super) struct Group(PathBuf);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -28,16 +29,22 @@ impl Drop for Group {
 
 impl Group {
     /// `None` where this machine does not let us.
-    fn make(controller: &str, limits: &[(&str, String)]) -> Option<Group> {
+    pub(super) fn make(controller: &str, limits: &[(&str, String)]) -> Option<Group> {
         let folder = Path::new("/sys/fs/cgroup").join(controller);
-        let group = Group(folder.join(format!("active-monitor-test-{}", std::process::id())));
+        // Of several tests in one process.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let group = Group(folder.join(format!("active-monitor-test-{}-{number}", std::process::id())));
         fs::create_dir(&group.0).ok()?;
-        let set = |(file, value): &(&str, String)| fs::write(group.0.join(file), value).is_ok();
-        limits.iter().all(set).then_some(group)
+        limits.iter().all(|(file, value)| group.set(file, value)).then_some(group)
+    }
+
+    pub(super) fn set(&self, file: &str, value: &str) -> bool {
+        fs::write(self.0.join(file), value).is_ok()
     }
 
     /// Becomes a program in this group.
-    fn launcher(&self) -> [String; 4] {
+    pub(super) fn launcher(&self) -> [String; 4] {
         let script = format!(r#"echo $$ >{}/cgroup.procs && exec "$@""#, self.0.display());
         ["sh".into(), "-c".into(), script, "sh".into()]
     }
@@ -143,7 +150,7 @@ async fn little_memory(world: &World<'_>, group: &Group) {
         .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.process.log_tail()));
     }
     // The same group with enough.
-    fs::write(group.0.join("memory.limit_in_bytes"), (256 * 1024 * 1024).to_string()).expect("limit");
+    assert!(group.set("memory.limit_in_bytes", &(256 * 1024 * 1024).to_string()), "limit");
     let agent = world.start(&launcher);
     world.goes_on(&agent, "with enough memory").await;
     let resident = fs::read_to_string(group.0.join("memory.usage_in_bytes")).expect("usage");

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use active_monitor_runtime::cut::Cuttable;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
 use rcgen::KeyPair;
@@ -21,6 +22,11 @@ const CERTIFICATE_AGE: Duration = Duration::from_secs(22);
 const CERTIFICATE_REST: Duration = Duration::from_secs(8);
 /// The agent's keepalive, and its timeout.
 const SILENCE_SEEN: Duration = Duration::from_secs(31);
+/// How long a hub may take nothing, or leave Hello without an answer.
+const UNREAD: Duration = Duration::from_secs(30);
+const NO_WELCOME: Duration = Duration::from_secs(10);
+/// What may be sent ahead of what a hub has read, where that is little: bytes.
+const SMALL_WINDOW: u32 = 16 << 10;
 /// The longest pause between dials, and what a dial may take.
 const BACK_AFTER_HEALING: Duration = Duration::from_secs(36);
 
@@ -41,8 +47,14 @@ struct Far {
     /// Whether reports are acked, and the last one that is not.
     acks: Mutex<bool>,
     unacked: Mutex<Option<u64>>,
+    /// Whether frames are read, and how many bytes may be sent ahead of that.
+    reads: watch::Sender<bool>,
+    window: Option<u32>,
+    /// Of each connection, whether the hub's end is gone.
+    connections: Mutex<Vec<CancellationToken>>,
     /// Signs the next certificates; each is past two thirds of its life as it comes.
     hub: Hub,
+    renewals_fail: Mutex<bool>,
     /// Said once, behind Welcome.
     says: Mutex<Vec<v1::HubFrame>>,
     answers: Mutex<Vec<Answer>>,
@@ -50,13 +62,21 @@ struct Far {
 
 impl Far {
     fn new() -> Arc<Far> {
+        Far::with(None, Hub::with_certificates(CERTIFICATE_AGE, CERTIFICATE_REST))
+    }
+
+    fn with(window: Option<u32>, hub: Hub) -> Arc<Far> {
         Arc::new(Far {
+            reads: watch::channel(true).0,
+            window,
+            connections: Mutex::default(),
             up: watch::channel(true).0,
             heard: Mutex::default(),
             recorded: Mutex::default(),
             acks: Mutex::new(true),
             unacked: Mutex::default(),
-            hub: Hub::with_certificates(CERTIFICATE_AGE, CERTIFICATE_REST),
+            hub,
+            renewals_fail: Mutex::new(false),
             says: Mutex::default(),
             answers: Mutex::default(),
         })
@@ -81,10 +101,14 @@ impl Far {
         tokio::spawn(carry(near_read, far_write, self.up.subscribe()));
         tokio::spawn(carry(far_read, near_write, self.up.subscribe()));
         let silence = Duration::from_secs(10);
-        let accepted = futures::stream::once(async move { Ok::<_, io::Error>(Served(served)) });
+        let over = CancellationToken::new();
+        self.connections.lock().push(over.clone());
+        let served = Served(Cuttable::new(served, over));
+        let accepted = futures::stream::once(async move { Ok::<_, io::Error>(served) });
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(silence))
             .http2_keepalive_timeout(Some(silence))
+            .initial_stream_window_size(self.window)
             .add_service(FleetServer::new(Remote(self)))
             .serve_with_incoming(accepted.chain(futures::stream::pending()));
         tokio::spawn(server);
@@ -157,6 +181,7 @@ async fn carry(
                 break;
             }
         }
+        to.shutdown().await.ok();
     };
     let down = async { drop(up.wait_for(|up| !*up).await) };
     tokio::select! {
@@ -167,7 +192,7 @@ async fn carry(
     std::future::pending().await
 }
 
-struct Served(DuplexStream);
+struct Served(Cuttable<DuplexStream>);
 
 impl tonic::transport::server::Connected for Served {
     type ConnectInfo = ();
@@ -223,7 +248,9 @@ impl Fleet for Remote {
         let (far, mut frames) = (Arc::clone(&self.0), request.into_inner());
         tokio::spawn(async move {
             let mut session = HubSession::new("c1".into());
-            while let Ok(Some(frame)) = frames.message().await {
+            let mut reads = far.reads.subscribe();
+            while reads.wait_for(|reads| *reads).await.is_ok() {
+                let Ok(Some(frame)) = frames.message().await else { return };
                 let frame = AgentFrame::try_from(frame).unwrap();
                 if let AgentFrame::CommandAnswer(answer) = frame {
                     far.answers.lock().push(answer);
@@ -253,6 +280,9 @@ impl Fleet for Remote {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
         self.0.hub.state.lock().renewals += 1;
+        if *self.0.renewals_fail.lock() {
+            return Err(Status::unavailable("not now"));
+        }
         Ok(Response::new(self.0.hub.certificate(&request.into_inner().csr)))
     }
 }
@@ -501,6 +531,61 @@ async fn a_certificate_is_renewed_a_hundred_times_under_load_and_never_in_a_stor
     assert!(*near.connected.borrow());
     assert_eq!(far.heard.lock().iter().filter(|heard| matches!(heard, Heard::Snapshot(_))).count(), 1, "one session");
     assert!(far.recorded.lock().values().all(|times| *times == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_two_renewals_is_a_thirtieth_of_the_certificates_life_whether_they_go_well_or_not() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    // As it comes it is past two thirds of its hour: it is due at once, always.
+    let far = Far::with(None, Hub::with_certificates(41 * MINUTE, 19 * MINUTE));
+    let mut near = Near::start_with(&far, &far.hub).await;
+    near.until_connected(true).await;
+    for fails in [false, true, false] {
+        *far.renewals_fail.lock() = fails;
+        let before = far.hub.state.lock().renewals;
+        tokio::time::sleep(60 * MINUTE).await;
+        let tries = far.hub.state.lock().renewals - before;
+        assert!((29..=31).contains(&tries), "{tries} in an hour, fails: {fails}");
+    }
+    assert!(*near.connected.borrow());
+    assert_eq!(far.connections.lock().len(), 1, "one session all the while");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_reads_nothing_is_left_its_connection_is_closed_and_nothing_is_lost() {
+    let far = Far::with(Some(SMALL_WINDOW), Hub::with_certificates(CERTIFICATE_AGE, CERTIFICATE_REST));
+    let mut near = Near::start(&far).await;
+    near.until_connected(true).await;
+    near.runs(10).await;
+    near.until_recorded().await;
+    let open = || far.connections.lock().iter().filter(|over| !over.is_cancelled()).count();
+    assert_eq!(open(), 1);
+
+    // It answers pings all the while.
+    far.reads.send_replace(false);
+    let began = Instant::now();
+    near.runs(500).await;
+    let mut said = 0;
+    while *near.connected.borrow() {
+        let waited = began.elapsed();
+        assert!(waited <= UNREAD + Duration::from_secs(30), "a hub that reads nothing is kept for {waited:?}");
+        said += 1;
+        near.states.upsert(check("a", &format!("{said} {}", "x".repeat(1000))));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(began.elapsed() >= UNREAD, "left after {:?}", began.elapsed());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(open(), 0, "the connection of the session that is over");
+    // Each next one ends by its Hello, and none is left behind.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let dialled = far.connections.lock().len();
+    assert!(open() <= 1 && dialled >= 600 / (BACK_AFTER_HEALING + NO_WELCOME).as_secs() as usize, "{dialled}");
+
+    far.reads.send_replace(true);
+    near.until_recorded().await;
+    near.until_connected(true).await;
+    assert_eq!(far.recorded.lock().len(), usize::try_from(near.runs).unwrap());
+    assert_eq!((near.journal.backlog(), near.journal.dropped()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

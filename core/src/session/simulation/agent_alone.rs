@@ -83,6 +83,28 @@ fn a_hub_that_breaks_the_order_is_left() {
 }
 
 #[test]
+fn a_hub_that_takes_no_frame_is_left_after_half_a_minute_and_nobody_wakes_in_vain_meanwhile() {
+    let at = |monotonic| Now { monotonic, wall: Timestamp::UNIX_EPOCH };
+    let mut session = greeted();
+    session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
+    let half_a_minute = Duration::from_secs(30);
+    let mut due = Duration::ZERO;
+    // There is room again, once: the time begins anew.
+    for _ in 0..2 {
+        due = session.deadline().unwrap();
+        assert_eq!(session.handle(at(due), Input::Tick), []);
+        assert_eq!(session.deadline(), Some(due + half_a_minute), "not at once again");
+        let late = at(due + half_a_minute - Duration::from_millis(1));
+        assert_eq!(session.handle(late, Input::Tick), []);
+        if due < half_a_minute {
+            assert!(matches!(session.next_frame(late).0, Some(AgentFrame::Heartbeat(_))));
+        }
+    }
+    let close = session.handle(at(due + half_a_minute), Input::Tick);
+    assert_eq!(close, [Output::Close(CloseReason::Unread)]);
+}
+
+#[test]
 fn a_command_is_obeyed_once_and_too_many_are_refused() {
     let command = |id: usize| Command { id: id.to_string(), scope: Scope::default(), order: Order::RunNow };
     let answer = |id: usize| Answer { id: id.to_string(), verdict: Ok(String::new()) };

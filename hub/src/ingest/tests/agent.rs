@@ -151,6 +151,26 @@ impl Agent {
         Ok(began.elapsed())
     }
 
+    /// In a session of its own reads nothing, although it answers pings, and says that it lives, or reports as much, until the
+    /// connection has ended.
+    pub(super) async fn reads_nothing(&self, reports: bool) -> anyhow::Result<()> {
+        let mut client = FleetClient::new(self.dial_with(Some(0)).await?);
+        let (frames, queued) = mpsc::channel(1);
+        frames.send(AgentFrame::Hello(self.hello()).into()).await?;
+        let _unread = client.session(ReceiverStream::new(queued)).await?.into_inner();
+        frames.send(AgentFrame::Snapshot { checks: vec![self.check()], last: true }.into()).await?;
+        loop {
+            if reports {
+                self.report();
+                let fresh = self.known.lock().reports.last().cloned();
+                frames.send(AgentFrame::reports(fresh.into_iter().collect()).into()).await?;
+            } else {
+                frames.send(self.words(u64::MAX).0.into()).await?;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// A run ends.
     pub(super) fn report(&self) {
         let mut known = self.known.lock();
@@ -160,6 +180,11 @@ impl Agent {
     }
 
     async fn dial(&self) -> anyhow::Result<Channel> {
+        self.dial_with(None).await
+    }
+
+    /// With so many bytes that may be sent to it ahead of what it has read.
+    async fn dial_with(&self, window: Option<u32>) -> anyhow::Result<Channel> {
         let mut weather = self.weather.subscribe();
         weather.wait_for(|weather| *weather != Weather::Cut).await?;
         let (near, far, open) = wire::connection(self.known.lock().identity.clone(), &weather);
@@ -173,7 +198,8 @@ impl Agent {
         let endpoint = Endpoint::from_static("http://hub")
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(window);
         Ok(endpoint.connect_with_connector(once).await?)
     }
 

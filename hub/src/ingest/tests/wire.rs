@@ -3,13 +3,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use active_monitor_runtime::cut::Cuttable;
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::ca::AgentIdentity;
@@ -26,17 +27,17 @@ pub(super) enum Weather {
 
 /// The hub's end of a connection. Who calls is known, since there is no TLS to tell it.
 pub(super) struct Wire {
-    stream: DuplexStream,
+    stream: Cuttable<DuplexStream>,
     identity: AgentIdentity,
-    _open: Arc<()>,
+    cut: CancellationToken,
 }
 
 /// Tells whether the hub still has its end.
-pub(super) struct Open(Weak<()>);
+pub(super) struct Open(CancellationToken);
 
 impl Open {
     pub(super) fn is_open(&self) -> bool {
-        self.0.strong_count() > 0
+        !self.0.is_cancelled()
     }
 }
 
@@ -48,9 +49,9 @@ pub(super) fn connection(identity: AgentIdentity, weather: &watch::Receiver<Weat
     let (far_read, far_write) = tokio::io::split(far_wire);
     tokio::spawn(carry(near_read, far_write, weather.clone()));
     tokio::spawn(carry(far_read, near_write, weather.clone()));
-    let open = Arc::new(());
-    let is_open = Open(Arc::downgrade(&open));
-    (near, Wire { stream: far, identity, _open: open }, is_open)
+    let cut = CancellationToken::new();
+    let wire = Wire { stream: Cuttable::new(far, cut.clone()), identity, cut: cut.clone() };
+    (near, wire, Open(cut))
 }
 
 async fn carry(
@@ -79,10 +80,10 @@ async fn carry(
 }
 
 impl Connected for Wire {
-    type ConnectInfo = AgentIdentity;
+    type ConnectInfo = (AgentIdentity, CancellationToken);
 
-    fn connect_info(&self) -> AgentIdentity {
-        self.identity.clone()
+    fn connect_info(&self) -> Self::ConnectInfo {
+        (self.identity.clone(), self.cut.clone())
     }
 }
 

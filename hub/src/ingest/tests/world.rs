@@ -15,11 +15,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::{Figures, FleetService, Outgoing};
+use super::super::{Caller, Figures, FleetService, Frames};
 use super::agent::{self, Agent};
 use super::wire::Wire;
 use crate::authority::Authority;
-use crate::ca::{self, AgentIdentity};
+use crate::ca;
 use crate::enrolment::EnrolmentService;
 use crate::marks::Marks;
 use crate::owner::{self, FleetHandle, Terms};
@@ -188,19 +188,20 @@ async fn watch(fleet: FleetHandle, seen: Arc<Mutex<Vec<Seen>>>) {
 /// The service without TLS.
 struct Door(FleetService);
 
-fn caller<T>(request: &Request<T>) -> AgentIdentity {
-    request.extensions().get::<AgentIdentity>().cloned().expect("a caller")
+fn caller<T>(request: &Request<T>) -> Caller {
+    let (identity, connection) = request.extensions().get().cloned().expect("a caller");
+    Caller { identity, connection }
 }
 
 #[tonic::async_trait]
 impl Fleet for Door {
-    type SessionStream = Outgoing;
+    type SessionStream = Frames;
 
-    async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Outgoing>, Status> {
+    async fn session(&self, request: Request<Streaming<v1::AgentFrame>>) -> Result<Response<Frames>, Status> {
         self.0.open(caller(&request), request.into_inner()).await
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<CertificateReply>, Status> {
-        self.0.issue(caller(&request), &request.into_inner().csr).await
+        self.0.issue(caller(&request).identity, &request.into_inner().csr).await
     }
 }

@@ -57,7 +57,7 @@ impl Writer {
                 let finish: Finish = Box::new(move |committed| {
                     let result = match (result, committed) {
                         (Ok(value), Ok(())) => Ok(value),
-                        (Err(error), _) => Err(StoreError::Database(error)),
+                        (Err(error), _) => Err(error.into()),
                         (Ok(_), Err(why)) => Err(StoreError::Commit(why)),
                     };
                     // A caller that went away does not need the answer; the write is done all the same.
