@@ -42,6 +42,8 @@ pub enum Program {
     Argoexec,
     /// `helm`
     Helm,
+    /// Lua as Argo CD runs it.
+    Glua,
 }
 
 impl Program {
@@ -53,6 +55,9 @@ impl Program {
 
     /// What installs the charts.
     pub const CHARTS: &[Self] = &[Self::Helm];
+
+    /// What runs Argo CD's health scripts.
+    pub const SCRIPTS: &[Self] = &[Self::Glua];
 
     /// The name of its file in the cache.
     pub fn file_name(self) -> &'static str {
@@ -66,6 +71,7 @@ impl Program {
             Self::Kubelet => "kubelet",
             Self::Argoexec => "argoexec",
             Self::Helm => "helm",
+            Self::Glua => "glua",
         }
     }
 }

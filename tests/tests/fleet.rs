@@ -61,6 +61,8 @@ mod options;
 mod pods;
 #[path = "fleet/replicas.rs"]
 mod replicas;
+#[path = "fleet/resources.rs"]
+mod resources;
 #[path = "fleet/restart.rs"]
 mod restart;
 #[path = "fleet/rights.rs"]

@@ -257,6 +257,17 @@ async fn what_is_applied_is_done_and_its_status_says_what_became_of_it() {
         fake.delete(name);
     }
     until("no definition", || hub.definitions().is_empty().then_some(())).await;
+    // Its line is written after the change.
+    let written = async {
+        loop {
+            let log = store.audit_log(1).await.unwrap();
+            if (log[0].who.as_str(), log[0].action.as_str()) == ("resources", "definition.delete") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

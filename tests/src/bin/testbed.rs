@@ -62,7 +62,9 @@ enum Output {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-        Command::Build => build(&[Program::CONTROL_PLANE, Program::NODE, Program::CHARTS].concat()).await,
+        Command::Build => {
+            build(&[Program::CONTROL_PLANE, Program::NODE, Program::CHARTS, Program::SCRIPTS].concat()).await
+        }
         Command::Up(size) => up(&size).await,
         Command::Status { output } => status(output),
         Command::Down => {

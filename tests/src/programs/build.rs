@@ -65,6 +65,13 @@ const HELM: Module = Module {
     in_containers: None,
 };
 
+const LUA: Module = Module {
+    name: "lua",
+    go_mod: include_str!("../../programs/lua/go.mod"),
+    go_sum: include_str!("../../programs/lua/go.sum"),
+    in_containers: None,
+};
+
 struct Recipe {
     module: Module,
     package: String,
@@ -145,6 +152,11 @@ fn recipe(program: Program) -> Recipe {
             module: ARGO,
             package: format!("{ARGO_MODULE}/cmd/{}", program.file_name()),
             ldflags: format!("-s -w -X {ARGO_MODULE}.version={ARGO_VERSION}"),
+        },
+        Program::Glua => Recipe {
+            module: LUA,
+            package: "github.com/yuin/gopher-lua/cmd/glua".to_owned(),
+            ldflags: "-s -w".to_owned(),
         },
         Program::Helm => Recipe {
             module: HELM,

@@ -147,6 +147,43 @@ async fn a_certificate_of_ones_own_is_mounted_and_named_for_people_alone() {
     assert!(!own.contains("people-tls") && !own.contains("tls-cert-file"), "{own}");
 }
 
+/// Rights in the cluster are the hub's only where they are asked for, and then in its own namespace.
+#[tokio::test]
+async fn custom_resources_are_off_unless_they_are_asked_for_and_bring_only_their_own_rights() {
+    let name = "custom_resources_are_off_unless_they_are_asked_for_and_bring_only_their_own_rights";
+    let Some(programs) = programs_or_skip(name).await else { return };
+    let run = Arc::new(RunDir::create().expect("a run folder"));
+    let helm = Helm::new(&programs, &run);
+    let objects = async |more: &[&str]| -> Vec<Value> {
+        let text = helm.template(Chart::Hub, more).await.expect("the chart");
+        serde_saphyr::from_multiple(&text).expect("YAML")
+    };
+    let of_kind = |objects: &[Value], kind: &str| -> Vec<Value> {
+        objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
+    };
+    let token = |objects: &[Value]| {
+        of_kind(objects, "StatefulSet")[0]["spec"]["template"]["spec"]["automountServiceAccountToken"].clone()
+    };
+    let without = objects(&[]).await;
+    assert!(of_kind(&without, "Role").is_empty() && of_kind(&without, "CustomResourceDefinition").is_empty());
+    assert_eq!(token(&without), false);
+    let with = objects(&["--set", "customResources.enabled=true,networkPolicy.enabled=true"]).await;
+    let rules = serde_json::json!([
+        {"apiGroups": ["fleet.activemonitor.keikoproj.io"], "resources": ["fleethealthchecks"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["fleet.activemonitor.keikoproj.io"], "resources": ["fleethealthchecks/status"], "verbs": ["patch"]},
+    ]);
+    assert_eq!(of_kind(&with, "Role")[0]["rules"], rules);
+    assert!(of_kind(&with, "ClusterRole").is_empty());
+    assert_eq!(token(&with), true);
+    let crd = &of_kind(&with, "CustomResourceDefinition")[0];
+    assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    let config = of_kind(&with, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_owned();
+    assert!(config.contains("resources-namespace: active-monitor"), "{config}");
+    assert!(!of_kind(&with, "NetworkPolicy")[0]["spec"]["egress"].is_null(), "it reaches its API server");
+    let own = objects(&["--set", "customResources.enabled=true,customResources.installCrd=false"]).await;
+    assert!(of_kind(&own, "CustomResourceDefinition").is_empty() && !of_kind(&own, "Role").is_empty());
+}
+
 /// One clear error for each value that makes no sense.
 #[tokio::test]
 async fn values_that_make_no_sense_are_refused() {
@@ -183,6 +220,7 @@ async fn values_that_make_no_sense_are_refused() {
         (Chart::Hub, "people.service.type=ExternalName", "/people/service/type"),
         (Chart::Hub, "people.tlsSecret=Ours", "/people/tlsSecret"),
         (Chart::Hub, "leaseSeconds=0", "/leaseSeconds"),
+        (Chart::Hub, "customResources.enabled=maybe", "/customResources/enabled"),
         (Chart::Hub, "store.urlSecret=postgres://db", "/store/urlSecret"),
         (Chart::Hub, "serviceMonitor.enabled=true", "/serviceMonitor/secret"),
         (Chart::Hub, "tracing.endpoint=https://collector", "/tracing/endpoint"),
