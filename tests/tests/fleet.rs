@@ -41,8 +41,6 @@ mod hub_limits;
 mod install;
 #[path = "fleet/joining.rs"]
 mod joining;
-#[path = "fleet/large.rs"]
-mod large;
 #[path = "fleet/limits.rs"]
 mod limits;
 #[path = "fleet/load.rs"]
@@ -67,6 +65,8 @@ mod resources;
 mod restart;
 #[path = "fleet/rights.rs"]
 mod rights;
+#[path = "fleet/sources.rs"]
+mod sources;
 #[path = "fleet/together.rs"]
 mod together;
 #[path = "fleet/unread.rs"]

@@ -66,7 +66,8 @@ impl World<'_> {
 
     /// Waits until a condition of a resource's present generation has this reason; gives the condition's message.
     async fn until(&self, name: &str, type_: &str, reason: &str) -> String {
-        let found = wait::until(&format!("{name}: {type_} {reason}"), PATIENCE, || async {
+        let what = format!("{name}: {type_} {reason}");
+        let found = wait::until(&what, PATIENCE, || async {
             let resource = self.near.get(&format!("{PATH}/{name}")).await?;
             let status = &resource["status"];
             let is_present = status["observedGeneration"] == resource["metadata"]["generation"];

@@ -194,7 +194,9 @@ impl World {
                 }
                 agent::Output::Obey(command) => self.obeying.push_back(command),
                 agent::Output::Remember(_) => {}
-                agent::Output::Close(CloseReason::NoWelcome | CloseReason::Unread | CloseReason::GoAway(_)) => self.agent_ends(),
+                agent::Output::Close(CloseReason::NoWelcome | CloseReason::Unread | CloseReason::GoAway(_)) => {
+                    self.agent_ends()
+                }
                 agent::Output::Close(reason) => panic!("the agent closed: {reason}"),
                 agent::Output::DialAt(at) => self.dial_at = Some(at),
             }
