@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_proto::{CertificateReply, Fleet, RenewRequest, v1};
+use active_monitor_runtime::cut::Written;
 use active_monitor_runtime::tasks::Tasks;
 use active_monitor_runtime::tls::Peer;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub struct FleetService {
 struct Caller {
     identity: AgentIdentity,
     connection: CancellationToken,
+    written: Written,
 }
 
 /// What every session needs.
@@ -96,7 +98,7 @@ impl FleetService {
     fn caller(&self, extensions: &tonic::Extensions) -> Result<Caller, Status> {
         let caller = extensions.get::<Peer>().and_then(|peer| {
             let identity = ca::identity(peer.tls.peer_certs()?.first()?)?;
-            Some(Caller { identity, connection: peer.cut.clone() })
+            Some(Caller { identity, connection: peer.cut.clone(), written: peer.written.clone() })
         });
         caller.ok_or_else(|| {
             self.shared.refusals.count(Refused::Certificate);
@@ -119,7 +121,7 @@ impl FleetService {
         if self.shared.stop.is_cancelled() {
             return Err(Status::unavailable("the hub is stopping"));
         }
-        let (outgoing, answers) = Outgoing::new();
+        let (outgoing, answers) = Outgoing::new(caller.written.clone());
         let shared = Arc::clone(&self.shared);
         let span = tracing::info_span!("session", cluster = caller.identity.cluster);
         self.tasks.spawn(session::run(shared, caller, frames, outgoing).instrument(span));

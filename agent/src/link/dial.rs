@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use active_monitor_runtime::cut::Cuttable;
+use active_monitor_runtime::cut::{Cuttable, Progress, Written};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::CryptoProvider;
@@ -41,6 +41,7 @@ pub enum DialError {
 /// A connection. Dropping it closes it, also where the hub takes nothing of what is still to be sent.
 pub(crate) struct Line {
     pub(crate) channel: Channel,
+    pub(crate) progress: Progress,
     _open: DropGuard,
 }
 
@@ -95,14 +96,16 @@ where
         .keep_alive_while_idle(true);
     let open = CancellationToken::new();
     let cut = open.clone();
+    let written = Written::default();
+    let counted = written.clone();
     let dial = tower::service_fn(move |_: Uri| {
         let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dial());
-        let cut = cut.child_token();
+        let (cut, written) = (cut.child_token(), counted.clone());
         async move {
             let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
-            dialled.await.unwrap_or_else(late).map(|io| TokioIo::new(Cuttable::new(io, cut)))
+            dialled.await.unwrap_or_else(late).map(|io| TokioIo::new(Cuttable::new(io, cut, written)))
         }
     });
     let channel = endpoint.connect_with_connector(dial).await.map_err(DialError::Connect)?;
-    Ok(Line { channel, _open: open.drop_guard() })
+    Ok(Line { channel, progress: Progress::new(written), _open: open.drop_guard() })
 }

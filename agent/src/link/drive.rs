@@ -107,7 +107,7 @@ struct Up {
     incoming: BoxStream<'static, Result<v1::HubFrame, Status>>,
     client: FleetClient<Channel>,
     /// Both end with the session.
-    _line: Line,
+    line: Line,
     _span: tracing::Span,
 }
 
@@ -291,10 +291,16 @@ impl Driver {
     }
 
     fn on_timer(&mut self) {
-        match &self.connection {
-            Connection::Down { dial_at } if *dial_at <= self.now().monotonic => self.dial(),
+        let now = self.now();
+        match &mut self.connection {
+            Connection::Down { dial_at } if *dial_at <= now.monotonic => self.dial(),
             Connection::Down { .. } | Connection::Dialling(_) => {}
-            Connection::Up(_) => self.feed(Input::Tick),
+            Connection::Up(up) => {
+                if up.line.progress.moved() {
+                    self.feed(Input::Taken);
+                }
+                self.feed(Input::Tick);
+            }
         }
     }
 
@@ -337,7 +343,7 @@ impl Driver {
             outgoing.try_send(hello.into()).ok();
         }
         let span = tracing::info_span!("session", hub = self.config.hub_address);
-        self.connection = Connection::Up(Box::new(Up { outgoing, incoming, client, _line: line, _span: span }));
+        self.connection = Connection::Up(Box::new(Up { outgoing, incoming, client, line, _span: span }));
         self.carry_out(outputs);
     }
 
@@ -454,7 +460,7 @@ impl Driver {
 
 impl Up {
     async fn next_event(&mut self, wants_to_send: bool) -> Event {
-        let Up { outgoing, incoming, client: _, _line, _span } = self;
+        let Up { outgoing, incoming, client: _, line: _, _span } = self;
         let room = async {
             if wants_to_send {
                 outgoing.clone().reserve_owned().await.map_or(Event::StreamGone, Event::Room)

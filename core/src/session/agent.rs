@@ -26,7 +26,8 @@ use crate::state::CheckState;
 
 /// The hub answers Hello within this time.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// A hub that has had no room for a frame for so long is left: it may answer every ping and read nothing.
+/// A hub that has had no room for a frame for so long, and has taken no part of one, is left: it may answer every ping and read
+/// nothing.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -111,6 +112,8 @@ pub enum Input {
     SelfTested(SelfTest),
     /// The hub sent a command that this version does not know, by id.
     UnknownCommand(String),
+    /// The connection has taken a part of what was sent since the last time, though it may have no room for a frame.
+    Taken,
     /// The time of [`AgentSession::deadline`] has come.
     Tick,
 }
@@ -264,6 +267,11 @@ impl AgentSession {
             Input::Obeyed(_) => {}
             Input::SelfTested(self_test) => self.self_test = Some(self_test),
             Input::UnknownCommand(id) => self.refuse_unknown(id),
+            Input::Taken => {
+                if let Stage::Live { unread_since: Some(since), .. } = &mut self.stage {
+                    *since = now.monotonic;
+                }
+            }
             Input::Tick => {
                 if let Some(reason) = self.gives_up(now) {
                     return self.close(reason);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use active_monitor_proto::v1;
+use active_monitor_runtime::cut::{Progress, Written};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -31,20 +32,22 @@ pub(super) struct Outgoing {
     frames: mpsc::Sender<Frame>,
     /// How many the connection has taken.
     taken: Arc<AtomicU64>,
-    /// That number when it was looked at last, and when one was taken last or none waited.
+    progress: Progress,
+    /// That number when it was looked at last, and when one was taken last, or a part of one, or none waited.
     seen: u64,
     since: Instant,
 }
 
 impl Outgoing {
-    pub(super) fn new() -> (Outgoing, Frames) {
+    pub(super) fn new(written: Written) -> (Outgoing, Frames) {
         let (frames, queued) = mpsc::channel(QUEUED);
         let taken = Arc::<AtomicU64>::default();
         let counter = Arc::clone(&taken);
         let queued = ReceiverStream::new(queued).inspect(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
         });
-        (Outgoing { frames, taken, seen: 0, since: Instant::now() }, Box::pin(queued))
+        let progress = Progress::new(written);
+        (Outgoing { frames, taken, progress, seen: 0, since: Instant::now() }, Box::pin(queued))
     }
 
     pub(super) async fn send(&mut self, frame: Frame) -> Result<(), Unread> {
@@ -66,7 +69,8 @@ impl Outgoing {
 
     fn look(&mut self) {
         let taken = self.taken.load(Ordering::Relaxed);
-        if taken != self.seen || self.frames.capacity() == QUEUED {
+        // A large frame on a slow link takes its time.
+        if self.progress.moved() || taken != self.seen || self.frames.capacity() == QUEUED {
             (self.seen, self.since) = (taken, Instant::now());
         }
     }

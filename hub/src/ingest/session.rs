@@ -85,7 +85,7 @@ struct Session {
 /// Runs a session to its end, and then its connection.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    Caller { identity, connection }: Caller,
+    Caller { identity, connection, .. }: Caller,
     frames: Streaming<v1::AgentFrame>,
     outgoing: Outgoing,
 ) {

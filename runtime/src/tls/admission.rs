@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::HANDSHAKE_TIMEOUT;
-use crate::cut::Cuttable;
+use crate::cut::{Cuttable, Written};
 
 /// Handshakes at the same time.
 pub const MAX_HANDSHAKES: usize = 256;
@@ -217,8 +217,9 @@ impl Handshake {
         let place = self.gate.admit(caller)?;
         let late = Box::pin(tokio::time::sleep_until(Instant::now() + HANDSHAKE_TIMEOUT));
         let cut = CancellationToken::new();
-        let stream = Cuttable::new(stream, cut.clone());
-        Ok(Connection { stream, cut, silent: Some(Silent { missing: FIRST_BYTES, late }), place })
+        let written = Written::default();
+        let stream = Cuttable::new(stream, cut.clone(), written.clone());
+        Ok(Connection { stream, cut, written, silent: Some(Silent { missing: FIRST_BYTES, late }), place })
     }
 }
 
@@ -253,6 +254,7 @@ impl Drop for Place {
 pub struct Connection {
     stream: Cuttable<TlsStream<TcpStream>>,
     cut: CancellationToken,
+    written: Written,
     /// Until the first bytes are here.
     silent: Option<Silent>,
     place: Place,
@@ -271,13 +273,15 @@ pub struct Peer {
     pub tls: TlsConnectInfo<TcpConnectInfo>,
     /// Ends the connection, and is cancelled once it has ended.
     pub cut: CancellationToken,
+    /// What the connection has taken.
+    pub written: Written,
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer { tls: self.stream.get_ref().connect_info(), cut: self.cut.clone() }
+        Peer { tls: self.stream.get_ref().connect_info(), cut: self.cut.clone(), written: self.written.clone() }
     }
 }
 

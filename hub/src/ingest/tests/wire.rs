@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use active_monitor_runtime::cut::Cuttable;
+use active_monitor_runtime::cut::{Cuttable, Written};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf, WriteHalf, duplex,
 };
@@ -30,6 +30,7 @@ pub(super) struct Wire {
     stream: Cuttable<DuplexStream>,
     identity: AgentIdentity,
     cut: CancellationToken,
+    written: Written,
 }
 
 /// Tells whether the hub still has its end.
@@ -50,7 +51,9 @@ pub(super) fn connection(identity: AgentIdentity, weather: &watch::Receiver<Weat
     tokio::spawn(carry(near_read, far_write, weather.clone()));
     tokio::spawn(carry(far_read, near_write, weather.clone()));
     let cut = CancellationToken::new();
-    let wire = Wire { stream: Cuttable::new(far, cut.clone()), identity, cut: cut.clone() };
+    let written = Written::default();
+    let stream = Cuttable::new(far, cut.clone(), written.clone());
+    let wire = Wire { stream, identity, cut: cut.clone(), written };
     (near, wire, Open(cut))
 }
 
@@ -80,10 +83,10 @@ async fn carry(
 }
 
 impl Connected for Wire {
-    type ConnectInfo = (AgentIdentity, CancellationToken);
+    type ConnectInfo = (AgentIdentity, CancellationToken, Written);
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        (self.identity.clone(), self.cut.clone())
+        (self.identity.clone(), self.cut.clone(), self.written.clone())
     }
 }
 

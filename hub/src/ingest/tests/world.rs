@@ -189,8 +189,8 @@ async fn watch(fleet: FleetHandle, seen: Arc<Mutex<Vec<Seen>>>) {
 struct Door(FleetService);
 
 fn caller<T>(request: &Request<T>) -> Caller {
-    let (identity, connection) = request.extensions().get().cloned().expect("a caller");
-    Caller { identity, connection }
+    let (identity, connection, written) = request.extensions().get().cloned().expect("a caller");
+    Caller { identity, connection, written }
 }
 
 #[tonic::async_trait]
