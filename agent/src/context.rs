@@ -100,6 +100,8 @@ pub(crate) struct Memory {
     pub(crate) written: Option<(u64, Box<HealthCheckStatus>)>,
     /// Workflows that the API server said do not exist.
     pub(crate) gone: BTreeSet<String>,
+    /// Workflows whose creation once had no clear answer: a request that was sent may still land.
+    pub(crate) unclear: BTreeSet<String>,
     /// Workflows that the API server was asked about at this time, and had.
     pub(crate) asked: BTreeMap<String, Timestamp>,
     /// Workflows just created or confirmed, until the watch shows them.
@@ -129,6 +131,13 @@ impl Memory {
     /// A workflow of which nothing is to be expected any more.
     pub(crate) fn has_ended(&mut self, workflow: &str) {
         self.created.retain(|(seen, _)| seen.workflow != workflow);
+    }
+
+    /// Nothing is asked or said of this workflow any more.
+    pub(crate) fn forget(&mut self, workflow: &str) {
+        self.gone.remove(workflow);
+        self.unclear.remove(workflow);
+        self.asked.remove(workflow);
     }
 }
 

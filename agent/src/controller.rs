@@ -332,7 +332,7 @@ async fn run_check(
                     return Ok(again);
                 }
             }
-            Step::Abandon(key) => context.journal.abandon(&key).await?,
+            Step::Abandon(key) => crate::runs::abandon(context, &check.uid, &key).await?,
             Step::Confirm(workflow) => crate::runs::confirm(context, &check.uid, &workflow).await?,
         }
     }

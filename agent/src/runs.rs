@@ -90,7 +90,7 @@ pub(crate) async fn start(
     let run = ended_without_workflow(context.clock.now(), check, key, None, reason, message);
     context.remember(&check.uid, |memory| {
         memory.trying = None;
-        memory.gone.remove(&workflow);
+        memory.forget(&workflow);
     });
     settle(context, run).await.map(|()| Begun::Yes)
 }
@@ -235,10 +235,14 @@ async fn create(
             if is_absence(context, &error) {
                 context.remember(&check.uid, |memory| memory.argo = Some(Argo::NotInstalled));
             }
-            if error.is_undone() {
-                // As it was before: the next try need not ask.
-                context.remember(&check.uid, |memory| memory.gone.insert(full_name.to_owned()));
-            }
+            context.remember(&check.uid, |memory| {
+                if !error.is_undone() {
+                    memory.unclear.insert(full_name.to_owned());
+                } else if !memory.unclear.contains(full_name) {
+                    // As it was before: the next try need not ask.
+                    memory.gone.insert(full_name.to_owned());
+                }
+            });
             return Ok(Err(refused(context, full_name, &error)));
         }
     };
@@ -281,8 +285,22 @@ fn refused(context: &Context, full_name: &str, error: &RequestError) -> Refused 
 fn remember(context: &Context, uid: &str, seen: Seen) {
     context.remember(uid, |memory| {
         memory.gone.remove(&seen.workflow);
+        memory.unclear.remove(&seen.workflow);
         memory.has_created(seen, context.clock.now());
     });
+}
+
+/// Withdraws an intent. What was known of its workflow goes along, or it would be kept for as long as its check.
+///
+/// # Errors
+/// The journal fails.
+pub(crate) async fn abandon(context: &Context, uid: &str, key: &RunKey) -> Result<(), StepError> {
+    let open = context.journal.intents(uid).into_iter().find(|open| open.intent.key == *key);
+    context.journal.abandon(key).await?;
+    if let Some(open) = open {
+        context.remember(uid, |memory| memory.forget(&open.intent.workflow));
+    }
+    Ok(())
 }
 
 /// Asks the API server whether a workflow exists, and remembers the answer.
@@ -378,8 +396,7 @@ async fn settle(context: &Context, run: Run) -> Result<(), StepError> {
     context.capacity.freed(context.clock.now());
     context.remember(&uid, |memory| {
         memory.has_ended(&workflow);
-        memory.gone.remove(&workflow);
-        memory.asked.remove(&workflow);
+        memory.forget(&workflow);
         if let (RunKind::Remedy, true, Some(counts)) = (kind, is_new, memory.remedies.as_mut()) {
             match outcome {
                 Outcome::Succeeded => counts.succeeded += 1,

@@ -15,7 +15,6 @@ use active_monitor_core::gitops::resources::{self, Refusal, Refusals};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::watcher as follow;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use prometheus::IntGauge;
@@ -75,6 +74,8 @@ impl Resources {
     pub(crate) async fn new(namespace: &str) -> Result<Resources, ResourcesError> {
         let mut config = kube::Config::infer().await?;
         config.read_timeout = Some(READ_LIMIT);
+        // The environment's is for the way to others, and kube would not ask whether `NO_PROXY` has the API server.
+        config.proxy_url = None;
         Ok(Resources {
             client: Client::try_from(config)?,
             namespace: namespace.to_owned(),
@@ -90,13 +91,20 @@ impl Resources {
         Box::new(self.error.clone())
     }
 
-    /// Keeps the definitions as the resources say, until `stop`.
+    /// Keeps the definitions as the resources say, until `stop`. Who does not follow them says nothing of them.
     pub(crate) async fn run(self, keeper: Keeper, stop: CancellationToken) -> Result<(), Infallible> {
+        let error = self.error.clone();
+        let ended = self.follow(keeper, stop).await;
+        error.set(0);
+        ended
+    }
+
+    async fn follow(self, keeper: Keeper, stop: CancellationToken) -> Result<(), Infallible> {
         let Resources { client, namespace, error } = self;
         let api: Api<FleetHealthCheck> = Api::namespaced(client, &namespace);
         let growing = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
         let growing = growing.with_jitter().without_max_times();
-        let watch = || follow(api.clone(), watcher::Config::default()).boxed();
+        let watch = || kube::runtime::watcher(api.clone(), watcher::Config::default()).boxed();
         let (mut events, mut pauses) = (watch(), growing.build());
         // When to list all of them anew, after an error: a list that ends shows that they are followed again.
         let mut again = None;
@@ -161,10 +169,17 @@ struct Follower {
 impl Follower {
     fn take(&mut self, event: Event<FleetHealthCheck>) {
         // The first word of a list is said before it is asked for.
-        if !matches!(event, Event::Init) {
+        let is_answer = !matches!(event, Event::Init);
+        self.listed.take(event);
+        if is_answer && !self.doubts() {
             self.error.set(0);
         }
-        self.listed.take(event);
+    }
+
+    /// Whether the API server shows less than there was, and it was not seen to go.
+    fn doubts(&self) -> bool {
+        let is_missing = |name: &String| !self.listed.items().contains_key(name) && !self.listed.is_gone(name);
+        self.listed.is_doubtful() || self.keeper.source.resources().keys().any(is_missing)
     }
 
     /// What they said stays in force; it is logged once.
@@ -180,8 +195,7 @@ impl Follower {
         if self.listed.lists() == 0 {
             return true;
         }
-        let is_missing = |name: &String| !self.listed.items().contains_key(name) && !self.listed.is_gone(name);
-        if self.keeper.source.resources().keys().any(is_missing) {
+        if self.doubts() {
             self.fails(
                 "the API server shows none any more, which is not believed: what is gone while the hub watches, is",
             );
@@ -219,7 +233,9 @@ impl Follower {
 
     /// One that the hub does not take hinders no other.
     async fn one_by_one(&self, resources: &resources::Resources) -> Result<Refusals, ChangeError> {
-        let (mut refusals, mut rejected) = (Refusals::new(), Refusals::new());
+        let mut rejected = Refusals::new();
+        // What is to be withdrawn is, also where none of the others is taken: no resource has the empty name.
+        let mut refusals = self.keep(resources, Some("")).await?;
         for name in resources.keys() {
             match self.keep(resources, Some(name)).await {
                 Ok(known) => refusals = known,

@@ -71,12 +71,21 @@ enum Begun {
     NoRoom,
 }
 
+impl Memory {
+    fn forget(&mut self, workflow: &str) {
+        self.gone.remove(workflow);
+        self.unclear.remove(workflow);
+        self.asked.remove(workflow);
+    }
+}
+
 #[derive(Default)]
 struct Memory {
     parsed: Option<(i64, Arc<Result<Check, Invalid>>)>,
     last_valid: Option<Arc<Result<Check, Invalid>>>,
     written: Option<(u64, HealthCheckStatus)>,
     gone: BTreeSet<String>,
+    unclear: BTreeSet<String>,
     asked: BTreeMap<String, Timestamp>,
     created: BTreeMap<String, (Seen, Timestamp)>,
     trying: Option<(RunKey, Timestamp)>,
@@ -364,7 +373,11 @@ impl World {
                 }
                 Step::Abandon(key) => {
                     self.note("abandon", (me.replica, &key));
+                    let open = self.disks[me.replica].intents(&check.uid).into_iter().find(|open| open.key == key);
                     self.disks[me.replica].abandon(&key);
+                    if let Some(open) = open {
+                        self.agent(me)?.remember(&check.uid).forget(&open.workflow);
+                    }
                 }
                 Step::Confirm(workflow) => self.confirm(me, &check.uid, &workflow)?,
             }

@@ -75,7 +75,7 @@ impl World {
         let memory = self.agent(me)?.remember(&check.uid);
         memory.trying = None;
         if let Some(job) = check.job(key.kind) {
-            memory.gone.remove(&format!("{}/{}", job.namespace, workflow_name(&job.prefix, key)));
+            memory.forget(&format!("{}/{}", job.namespace, workflow_name(&job.prefix, key)));
         }
         self.settle(me, ended_without_workflow(now, check, key, None, reason, "refused".into()))
     }
@@ -176,9 +176,15 @@ impl World {
             Err(Refusal::Forbidden | Refusal::NotFound) => {
                 return Ok(Err(Refused::Run(Reason::CreateRefused)));
             }
-            Err(Refusal::Unknown) => return Ok(Err(Refused::Later)),
+            Err(Refusal::Unknown) => {
+                self.agent(me)?.remember(&check.uid).unclear.insert(name);
+                return Ok(Err(Refused::Later));
+            }
             Err(Refusal::NotSent) => {
-                self.agent(me)?.remember(&check.uid).gone.insert(name);
+                let memory = self.agent(me)?.remember(&check.uid);
+                if !memory.unclear.contains(&name) {
+                    memory.gone.insert(name);
+                }
                 return Ok(Err(Refused::Later));
             }
         };
@@ -201,6 +207,7 @@ impl World {
         let now = self.now(me)?;
         let memory = self.agent(me)?.remember(uid);
         memory.gone.remove(&seen.workflow);
+        memory.unclear.remove(&seen.workflow);
         memory.created.insert(seen.workflow.clone(), (seen, now));
         Ok(())
     }
@@ -247,8 +254,7 @@ impl World {
         self.pause(me)?;
         let memory = self.agent(me)?.remember(&uid);
         memory.created.remove(&workflow);
-        memory.gone.remove(&workflow);
-        memory.asked.remove(&workflow);
+        memory.forget(&workflow);
         Ok(())
     }
 

@@ -62,7 +62,7 @@ fn add_errors(operation: &mut Operation) {
         (
             true,
             "503",
-            "The hub stops, or another replica is at what this would change; Retry-After says how long to wait",
+            "The hub stops, or another replica is at what this would change: then Retry-After says how long to wait",
         ),
         (true, "504", "It took too long"),
     ] {

@@ -83,6 +83,11 @@ impl Listed {
         self.lists
     }
 
+    /// Whether the last list has shown nothing, though there was something.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.lists > 0 && !self.is_complete && !self.known.is_empty()
+    }
+
     /// Whether a resource is known not to be there.
     pub(super) fn is_gone(&self, name: &str) -> bool {
         !self.known.contains_key(name) && (self.is_complete || self.deleted.contains(name))
@@ -148,15 +153,19 @@ mod tests {
         list(&mut listed, &[]);
         assert!(listed.lists() == 1 && !listed.is_gone("dns"));
         list(&mut listed, &["dns", "tls"]);
+        assert!(!listed.is_doubtful());
         list(&mut listed, &[]);
-        assert_eq!(names(&listed), ["dns", "tls"]);
+        assert_eq!((names(&listed), listed.is_doubtful()), (vec!["dns", "tls"], true));
         listed.take(Event::Delete(object("tls")));
         assert!(names(&listed) == ["dns"] && listed.is_gone("tls") && !listed.is_gone("other"));
         listed.take(Event::Apply(object("tls")));
         assert!(!listed.is_gone("tls"));
         listed.take(Event::Delete(object("dns")));
         listed.take(Event::Delete(object("tls")));
-        assert!(listed.items().is_empty() && listed.is_gone("dns"), "the last one may be deleted");
+        assert!(
+            listed.items().is_empty() && listed.is_gone("dns") && !listed.is_doubtful(),
+            "the last one may be deleted"
+        );
     }
 
     #[test]

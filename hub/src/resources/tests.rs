@@ -2,6 +2,7 @@
 
 use std::time::Instant as Clock;
 
+use active_monitor_core::definition::{API_VERSION, KIND};
 use active_monitor_core::session::frame::{DefinitionResult, DefinitionStatus};
 use active_monitor_core::view::ClusterAdd;
 use active_monitor_runtime::tasks::Tasks;
@@ -330,9 +331,31 @@ async fn what_no_cluster_could_be_sent_is_rejected_and_hinders_no_other() {
     for name in &names {
         let why = fake.until(name, "Accepted", "Rejected").await;
         assert!(why.contains("the definitions of cluster east would be"), "{why}");
-        assert!(!hub.source.resources().contains_key(name), "a person may still have the name");
+        // It is claimed for as long as a try takes.
+        let is_free = || (!hub.source.resources().contains_key(name)).then_some(());
+        until("a person may still have the name", is_free).await;
     }
     // There is room again.
     fake.delete("large-00");
     fake.until(&names[0], "Accepted", "Accepted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_goes_also_where_nothing_that_is_left_is_taken() {
+    let (data, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let store = store(data.path()).await;
+    let hub = Hub::with_cluster(data.path(), &store, &fake).await;
+    let mut large = spec(60);
+    large["template"]["spec"]["description"] = "x".repeat(230 * 1024).into();
+    for n in 0..17 {
+        let (name, spec) = (format!("people-{n}"), &large);
+        let document = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec});
+        hub.fleet.put_definition(serde_json::from_value(document).unwrap()).await.unwrap();
+    }
+    fake.apply("small", spec(60));
+    fake.until("small", "Accepted", "Accepted").await;
+    fake.apply("large", large);
+    fake.until("large", "Accepted", "Rejected").await;
+    fake.delete("small");
+    until("small is gone", || (!hub.definitions().contains(&"small".to_owned())).then_some(())).await;
 }

@@ -126,7 +126,7 @@ pub(super) async fn claim(data_dir: &Path) -> Result<(File, SqliteConnectOptions
 
 /// A file that is damaged is said to be so, whatever met it first.
 fn migration(error: MigrateError) -> StoreError {
-    if let MigrateError::Execute(error) = error {
+    if let MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) = error {
         return error.into();
     }
     error.into()

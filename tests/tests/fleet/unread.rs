@@ -150,7 +150,7 @@ async fn an_agent_that_stands_still_and_a_hub_that_stands_still_fill_nobodys_mem
     }
 
     // The agent stands still while it is sent definitions and commands.
-    let before = resident(&hub.process);
+    let (before, logged) = (resident(&hub.process), hub.process.log_bytes());
     agent.process.signal(Signal::STOP).expect("stop");
     label(&hub, "remote").await;
     let mut most = before;
@@ -162,7 +162,7 @@ async fn an_agent_that_stands_still_and_a_hub_that_stands_still_fill_nobodys_mem
     others_go_on(&agents, &hub).await;
     println!("the hub: VmRSS {before:.1} MiB before, {most:.1} at most while the agent stands still");
     assert!(most - before <= MEMORY, "{before:.1} MiB grew to {most:.1}");
-    hub.process.until_logged("session ended", 0, PATIENCE).await.expect("the agent is let go");
+    hub.process.until_logged("session ended", logged, PATIENCE).await.expect("the agent is let go");
     agent.process.signal(Signal::CONT).expect("continue");
     until_status(&hub, "remote", ClusterStatus::Connected).await;
     wait::until("the last definition", PATIENCE, || async {

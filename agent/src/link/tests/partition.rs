@@ -52,6 +52,7 @@ struct Far {
     window: Option<u32>,
     /// Bytes a second that the link carries each way; no limit where it is absent.
     rate: Option<u32>,
+    max_unacked: u32,
     /// Of each connection, whether the hub's end is gone.
     connections: Mutex<Vec<CancellationToken>>,
     /// Signs the next certificates; each is past two thirds of its life as it comes.
@@ -73,7 +74,7 @@ impl Far {
 
     fn slow(rate: u32) -> Arc<Far> {
         let hub = Hub::with_certificates(CERTIFICATE_AGE, Duration::from_secs(6000));
-        Arc::new(Far { rate: Some(rate), ..Far::made(None, hub) })
+        Arc::new(Far { rate: Some(rate), max_unacked: 512, ..Far::made(None, hub) })
     }
 
     fn made(window: Option<u32>, hub: Hub) -> Far {
@@ -81,6 +82,7 @@ impl Far {
             reads: watch::channel(true).0,
             window,
             rate: None,
+            max_unacked: MAX_UNACKED,
             connections: Mutex::default(),
             up: watch::channel(true).0,
             heard: Mutex::default(),
@@ -149,7 +151,7 @@ impl Far {
                     session_epoch: 1,
                     heartbeat_ms: 5_000,
                     lease_ms: 15_000,
-                    max_unacked_reports: MAX_UNACKED,
+                    max_unacked_reports: self.max_unacked,
                     hub_version: hello.agent_version,
                 };
                 return vec![Input::Accepted(welcome)];
@@ -624,7 +626,7 @@ async fn a_link_of_64_kbit_s_carries_the_logs_of_failed_runs_in_one_session() {
     let far = Far::slow(8_000);
     let mut near = Near::start(&far).await;
     near.until_connected(true).await;
-    near.fail(400).await;
+    near.fail(600).await;
     let began = Instant::now();
     near.until_recorded().await;
     assert!(began.elapsed() >= 2 * UNREAD, "{:?} is no load", began.elapsed());

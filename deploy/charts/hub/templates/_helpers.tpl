@@ -44,7 +44,7 @@
 {{- if .Values.alerts.secret }}
 {{- $_ := set $own "routes-file" "/etc/active-monitor-alerts/routes.yaml" }}
 {{- end }}
-{{- if .Values.customResources.enabled }}
+{{- if (.Values.customResources).enabled }}
 {{- $_ := set $own "resources-namespace" .Release.Namespace }}
 {{- end }}
 {{- if .Values.people.tlsSecret }}
