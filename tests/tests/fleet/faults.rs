@@ -123,7 +123,7 @@ async fn an_api_server_that_misbehaves_costs_no_run_and_gets_no_storm() {
     let name = "an_api_server_that_misbehaves_costs_no_run_and_gets_no_storm";
     let Some(world) = World::start(name).await else { return };
     let cluster = world.cluster();
-    let idle: Vec<String> = (0..IDLE).map(|i| waiting_check(&format!("idle-{i}"), "repeatAfterSec: 3600")).collect();
+    let idle: Vec<String> = (0..IDLE).map(|i| waiting_check(&format!("idle-{i}"), "repeatAfterSec: 86400")).collect();
     cluster.apply_yaml(&idle.join("---\n")).await.expect("idle checks");
     world.keep_busy().await;
     wait::until("first runs", PATIENCE, || async {
