@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use active_monitor_core::run::Outcome;
+use active_monitor_core::run::{MAX_LOG_TAIL_BYTES, MAX_MESSAGE_BYTES, Outcome};
 use jiff::{Timestamp, ToSpan};
 
 use super::record::{Item, scan};
@@ -347,6 +347,24 @@ fn usual(check: i64, minute: i64) -> (Intent, Run) {
         ..run(&uid, minute)
     };
     (Intent { key: run.key.clone(), namespace, name, workflow, run_now: None }, run)
+}
+
+#[tokio::test]
+async fn the_default_holds_two_hours_of_a_thousand_checks_a_minute_that_all_fail() {
+    const RUNS: i64 = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).await;
+    for check in 0..RUNS {
+        let (intent, run) = usual(check, 1);
+        let (message, log_tail) = ("m".repeat(MAX_MESSAGE_BYTES), "t".repeat(MAX_LOG_TAIL_BYTES));
+        journal.intend(intent).await.unwrap();
+        journal.created(&run.key);
+        assert!(journal.settle(Run { outcome: Outcome::Failed, message, log_tail, ..run }).await.unwrap());
+    }
+    let bytes: u64 = logs(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let hours = DEFAULT_MAX_BYTES / (bytes / RUNS as u64) / 60_000;
+    println!("{} bytes a run, {hours} hours", bytes / RUNS as u64);
+    assert!(hours >= 2, "{} bytes a run", bytes / RUNS as u64);
 }
 
 #[tokio::test]

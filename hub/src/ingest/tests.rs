@@ -134,6 +134,32 @@ async fn a_day_of_pauses_cuts_restarts_and_renewals_raises_only_what_is_true_and
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_missing_reports_lag_and_expiry_are_in_the_figures() {
+    let mut world = World::new().await;
+    let agent = world.agent("c1").await;
+    connected(&world, &agent).await;
+    let acked = async || within(2 * HEARTBEAT, "ack", || agent.known.lock().reports.is_empty()).await;
+    agent.report();
+    acked().await;
+    // Three are lost, and the agent begins anew.
+    agent.known.lock().reported += 3;
+    agent.restart();
+    agent.report();
+    acked().await;
+    let text = world.figures();
+    let value = |series: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok());
+        found.unwrap_or_else(|| panic!("no {series} in {text}"))
+    };
+    assert_eq!(value("activemonitor_cluster_sessions_total{cluster=\"c1\"}"), 2.0);
+    assert_eq!(value("activemonitor_cluster_missing_reports_total{cluster=\"c1\"}"), 3.0);
+    assert_eq!(value("activemonitor_hub_report_lag_seconds_count"), 2.0);
+    let expires = agent.known.lock().identity.not_after.as_second() as f64;
+    assert_eq!(value("activemonitor_cluster_certificate_expiry_timestamp_seconds{cluster=\"c1\"}"), expires);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_restart_a_silent_cluster_has_its_grace_and_not_a_second_more() {
     let mut world = World::new().await;
     let [lives, silent] = [world.agent("lives").await, world.agent("silent").await];

@@ -35,18 +35,41 @@ fn h2(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 impl Agent {
     /// A connection with this agent's certificate, on which anything may be said.
     async fn raw(&self, hub: &Running) -> std::io::Result<TlsStream<TcpStream>> {
+        self.raw_at(hub.hub.agents, &rustls::version::TLS13).await
+    }
+
+    /// The same at any listener, with this version of TLS and no other.
+    async fn raw_at(
+        &self,
+        listener: SocketAddr,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.ca.as_bytes()) {
             roots.add(certificate.unwrap()).unwrap();
         }
         let chain = CertificateDer::pem_slice_iter(self.certificate.as_bytes()).map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(roots);
         let mut config = config.with_client_auth_cert(chain, key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(hub.hub.agents).await?;
+        let stream = TcpStream::connect(listener).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
+}
+
+#[tokio::test]
+async fn an_older_tls_is_spoken_at_no_listener() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = super::Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    for listener in [hub.hub.agents, hub.hub.enrolment, hub.hub.people] {
+        agent.raw_at(listener, &rustls::version::TLS13).await.unwrap();
+        let refused = agent.raw_at(listener, &rustls::version::TLS12).await.unwrap_err();
+        assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
+    }
+    hub.stop().await;
 }
 
 /// Says something again and again until the hub closes; at most `most` times.

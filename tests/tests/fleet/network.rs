@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use active_monitor_core::view::{CheckStatus, ClusterStatus, ClusterView};
+use active_monitor_core::view::{CaRoll, CaStage, CaView, CheckStatus, ClusterStatus, ClusterView};
 use active_monitor_tests::netns::{self, Direction, Netns};
 use active_monitor_tests::{Agent, Cluster, Hub, Options, Testbed, fleet, skip, wait};
 use parking_lot::Mutex;
+use reqwest::Method;
 use rustix::process::Signal;
 
 use super::load::all_recorded_once;
@@ -63,13 +64,38 @@ async fn ended_certificates(cluster: &Cluster) {
     apply_checks(cluster).await;
     let statuses = Statuses::follow(hub.clone(), "shortlived");
     tokio::time::sleep(CERTIFICATE * 5).await;
-    assert_eq!(statuses.seen(), [ClusterStatus::Connected], "five lives of the certificate, one session");
+    another_ca(&hub, &agent).await;
+    assert_eq!(
+        statuses.seen(),
+        [ClusterStatus::Connected],
+        "five lives of the certificate and another CA, one session"
+    );
     hub.kill();
     tokio::time::sleep(CERTIFICATE * 10).await;
     hub.restart().await.expect("hub comes back");
     agent.wait_until_connected(&hub).await.expect("the agent proves its key");
     cluster.kubectl(&["delete", "healthchecks", "--all", "-n", "health"]).await.expect("delete");
     all_recorded_once(&hub, cluster, "shortlived", CHECKS * 3).await;
+}
+
+/// The hub's CA becomes another one, while hub and agent go on as the processes they are.
+async fn another_ca(hub: &Hub, agent: &Agent) {
+    let before: CaView = hub.get("/api/v1/ca").await.expect("CA");
+    let (processes, started) = ((hub.process.pid(), agent.process.pid()), Instant::now());
+    for from in [CaStage::Stable, CaStage::Introduced, CaStage::Switched] {
+        // Refused for as long as the agent has not heard of the stage, with its next certificate.
+        wait::until(&format!("the end of stage {}", from.as_str()), PATIENCE, || async {
+            hub.request(Method::POST, "/api/v1/ca/roll", Some(&CaRoll { from, force: false })).await?;
+            Ok(Some(()))
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+    let after: CaView = hub.get("/api/v1/ca").await.expect("CA");
+    assert!(after.stage == CaStage::Stable && after.fingerprint != before.fingerprint, "{after:?}");
+    println!("another CA after {:.1?}", started.elapsed());
+    tokio::time::sleep(CERTIFICATE * 2).await;
+    assert_eq!((hub.process.pid(), agent.process.pid()), processes, "nobody has to restart");
 }
 
 async fn apply_checks(cluster: &Cluster) {

@@ -62,6 +62,7 @@ struct Hub {
     tasks: Tasks,
     fleet: FleetHandle,
     issuer: Issuer,
+    figures: Figures,
 }
 
 impl World {
@@ -93,7 +94,7 @@ impl World {
         let marks = Marks::load(&*self.store).await.unwrap();
         let (refusals, figures) = (Refusals::new().unwrap(), Figures::new().unwrap());
         let store = Arc::clone(&self.store);
-        let service = FleetService::new(issuer.clone(), store, lease, refusals, marks, figures, tasks.clone());
+        let service = FleetService::new(issuer.clone(), store, lease, refusals, marks, figures.clone(), tasks.clone());
         let (wires, accepted) = mpsc::unbounded_channel();
         let stop = tasks.stop_token();
         let served = serve::grpc(lease).add_service(FleetServer::new(Door(service)));
@@ -102,7 +103,7 @@ impl World {
         tasks.supervise("agents", serve::drained(served, stop));
         tokio::spawn(watch(fleet.clone(), Arc::clone(&self.seen)));
         *self.door.0.lock() = Some(wires);
-        self.hub = Some(Hub { tasks, fleet, issuer });
+        self.hub = Some(Hub { tasks, fleet, issuer, figures });
     }
 
     pub(super) async fn stop(&mut self) {
@@ -114,6 +115,14 @@ impl World {
 
     fn hub(&self) -> &Hub {
         self.hub.as_ref().expect("a hub")
+    }
+
+    /// What the sessions show in `/metrics`.
+    pub(super) fn figures(&self) -> String {
+        let registry = prometheus::Registry::new();
+        let collectors = self.hub().figures.collectors();
+        collectors.into_iter().for_each(|collector| registry.register(collector).unwrap());
+        prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
     }
 
     pub(super) fn view(&self) -> Arc<FleetView> {
