@@ -41,6 +41,11 @@ async fn every_ready_check_is_taken_with_its_rights_under_the_ceilings() {
         if stem == "rights" {
             continue;
         }
+        // Whoever may pull from one registry only gives another image, and no more.
+        for image in text.lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
+            assert_eq!(image, "\"{{workflow.parameters.image}}\"", "{path}");
+        }
+        assert!(text.contains("- {name: image, value: "), "{path}");
         let (code, rendered) = fleetcheck(&["render", &path]).await;
         assert_eq!(code, 0, "{path}: {rendered}");
         let row = table.lines().find(|line| line.starts_with(&format!("| [{stem}](")));

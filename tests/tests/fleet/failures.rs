@@ -43,6 +43,7 @@ async fn what_active_monitor_fails_at_works_and_what_its_users_asked_for_is_ther
         a_workflow_in_another_namespace_lives_and_goes_with_its_check(cluster),
         options::a_run_is_asked_for(cluster),
         options::a_check_is_suspended_and_goes_on(cluster),
+        options::failures_in_a_row_are_counted(cluster),
         options::kubectl_waits_for_conditions(cluster),
     );
     ends_are_seen_at_once(cluster);

@@ -88,6 +88,14 @@ impl World {
 
     /// Waits until both busy checks have begun a run since that time, when the API server was back; no later than is
     /// promised.
+    /// Waits until the agent's metrics say so of the API server.
+    async fn until_available(&self, is: bool) {
+        let line = format!("activemonitor_agent_api_available {}", u8::from(is));
+        wait::until(&line, PATIENCE, || async { Ok(self.metrics().await.contains(&line).then_some(())) })
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
     async fn resumes(&self, since: Timestamp, after: &str) {
         for name in BUSY {
             let prefix = format!("health/{name}-");
@@ -199,12 +207,14 @@ async fn wrong_answers(world: &World) {
         let time = outage().max(Duration::from_secs(4));
         let requests = world.suffers(fault, time).await;
         assert!(requests <= 20 * time.as_secs(), "{requests} requests to an API server with {fault:?}");
+        world.until_available(false).await;
         world.proxy.set(Fault::None);
         // What hangs is given up after ten seconds first.
         if fault != Fault::Hang {
             world.resumes(Timestamp::now(), &format!("{fault:?}")).await;
         }
         world.goes_on(&format!("{fault:?}")).await;
+        world.until_available(true).await;
     }
 }
 
@@ -259,6 +269,8 @@ async fn users_write_too(world: &World) {
     world.goes_on("users' writes").await;
     let text = world.cluster().kubectl(&["get", "hc", BUSY[0], "-n", "health", "-o", "yaml"]).await.expect("check");
     assert_eq!(text.matches(": mine").count(), 10, "nobody's writes are lost: {text}");
+    let edited = world.cluster().health_check("health", BUSY[1]).await.expect("check");
+    assert_eq!(edited["spec"]["description"], "edit 9", "a user's spec is the user's");
 }
 
 /// The API server is gone for a while; when it is back, the agent's requests are few.

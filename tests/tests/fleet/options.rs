@@ -2,9 +2,10 @@
 
 use active_monitor_tests::{Agent, Cluster, wait};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::failures::{successes, until, until_metric};
-use super::{PATIENCE, created_workflows, waiting_check};
+use super::{PATIENCE, created_workflows, failing_check, waiting_check};
 
 const RUN_NOW: &str = "activemonitor.keikoproj.io/run-now";
 
@@ -62,6 +63,17 @@ pub(super) async fn a_run_is_asked_for(cluster: &Cluster) {
     annotate(cluster, "asked", "two").await;
     until(cluster, "asked", "third run", |check| check["status"]["lastRunNow"] == "two" && successes(check) == 3).await;
     assert_eq!(created(cluster, "asked").len(), 3);
+}
+
+/// One failure is none yet where two in a row are asked for.
+pub(super) async fn failures_in_a_row_are_counted(cluster: &Cluster) {
+    let twice = "repeatAfterSec: 4\n  failureThreshold: 2\n  initialDelaySec: 1\n  jitterSec: 1";
+    cluster.apply_yaml(&failing_check("twice", twice)).await.expect("check");
+    let failed = |check: &Value| check["status"]["failedCount"].as_i64().unwrap_or(0);
+    let first = until(cluster, "twice", "first failure", |check| failed(check) >= 1).await;
+    assert!(failed(&first) > 1 || first["status"]["status"] != "Failed", "{}", first["status"]);
+    until(cluster, "twice", "state", |check| check["status"]["status"] == "Failed" && failed(check) >= 2).await;
+    patch(cluster, "twice", r#"{"suspend": true}"#).await;
 }
 
 /// Suspended, nothing is started and `kubectl wait` hears of it; afterwards it goes on at its next slot.
