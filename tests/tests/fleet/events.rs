@@ -32,15 +32,16 @@ async fn each_thing_that_happens_to_a_check_is_told_as_an_event_of_it() {
     let cluster = &testbed.clusters[0];
     Agent::install(cluster, Crd::Ours).await.expect("install");
     let agent = Agent::start(cluster, "events", None).await.expect("agent");
-    // Its run outlasts the slots that follow, which may begin a second late.
-    let slow = ["entrypoint: wait", "templates:", "- name: wait", r#"  suspend: {duration: "5s"}"#];
+    // Its run ends some seconds after the slot that follows, whose run may begin a second late, and some before the next one:
+    // a slot's run starts within its second, and Argo cuts a duration to whole seconds.
+    let slow = ["entrypoint: wait", "templates:", "- name: wait", r#"  suspend: {duration: "15s"}"#];
     let checks = [
         waiting_check("good", "repeatAfterSec: 3600"),
         remedied("mended", &waiting_check("x", "")),
         remedied("past-mending", &failing_check("x", "")),
         waiting_check("paused", "repeatAfterSec: 0"),
         waiting_check("invalid", "schedule: {cron: '61 * * * *'}"),
-        patient(check("slow", "repeatAfterSec: 3\n  startingDeadlineSeconds: 1", &slow)),
+        patient(check("slow", "repeatAfterSec: 10\n  startingDeadlineSeconds: 1", &slow)),
         waiting_check("ahead", "repeatAfterSec: 3600"),
     ];
     cluster.apply_yaml(&checks.join("---\n")).await.expect("checks");
