@@ -3,6 +3,7 @@
 use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use active_monitor_core::view::Role;
 use active_monitor_hub::store::sqlite::{FILE_NAME, SqliteStore};
@@ -82,11 +83,24 @@ async fn what_was_acked_before_the_byte_at_which_the_log_ends_is_there_and_it_op
         assert_eq!(there.len() % BATCH as usize, 0, "{seed}: a batch is there or not");
         assert_eq!(there, all[..there.len()], "{seed}: what is there is what was written, in its order");
         store.record_runs("c1", batch(BATCHES), Timestamp::now()).await.unwrap();
-        store.close().await;
-        let store = SqliteStore::open(torn.path()).await.unwrap();
+        let store = opened_again(store, torn.path()).await.unwrap();
         assert_eq!(slots(&store).await.unwrap().len(), there.len() + BATCH as usize, "{seed}: it goes on");
     }
     println!("{rounds} ends of {} bytes", whole.len());
+}
+
+/// Closes a store and opens it again. A process that another test starts meanwhile has its lock until it has become its program.
+async fn opened_again(store: SqliteStore, dir: &Path) -> Result<SqliteStore, StoreError> {
+    store.close().await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match SqliteStore::open(dir).await {
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// What came of a store whose file has one bit flipped.
@@ -120,8 +134,7 @@ async fn look(dir: PathBuf, all: Vec<Run>) -> Result<bool, StoreError> {
     let is_whole = read_all(&store).await? == all;
     // An ack is no lie: what was taken is there.
     let taken = store.record_runs("c2", batch(BATCHES), Timestamp::now()).await?;
-    store.close().await;
-    let store = SqliteStore::open(&dir).await?;
+    let store = opened_again(store, &dir).await?;
     let query = RunQuery { cluster: Some("c2".into()), limit: 100, ..RunQuery::default() };
     let there = store.runs(&query).await?.items.len();
     assert!(there >= taken.new, "{there} of {taken:?}");
