@@ -24,6 +24,8 @@ pub mod manifest;
 pub mod names;
 pub mod ownership;
 pub mod policy;
+#[cfg(test)]
+mod random;
 pub mod rbac;
 pub mod redact;
 pub mod report;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::tests::{check, hello, known};
 use super::*;
+use crate::random::Random;
 use crate::state::Phase;
 
 mod db;
@@ -22,27 +23,6 @@ const MAX_DELAY_MS: i64 = 1500;
 /// What reaches a replica late beyond the lease: a heartbeat under way, a round, a request, a poll.
 const SLACK_MS: i64 = 4 * MAX_DELAY_MS + PUBLISH_MS + POLL_MS;
 const CLUSTERS: [&str; 3] = ["a", "b", "c"];
-
-/// splitmix64
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
-    }
-
-    fn pick(&mut self, limit: usize) -> usize {
-        self.below(limit as u64) as usize
-    }
-}
 
 /// A request to the data base that is under way: it is answered at a time, or never.
 enum Request {

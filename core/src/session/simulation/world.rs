@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::{check, report, welcome};
 use crate::command::{Answer, Command, Order, Scope};
 use crate::fleet::{Change, Fleet, KnownCluster, Said};
+use crate::random::Random;
 use crate::run::RunKey;
 use crate::session::agent::{self, AgentSession, CloseReason, Identity, JournalState, Now};
 use crate::session::frame::{AgentFrame, Definition, DefinitionResult, DefinitionStatus, HubFrame, Report};
@@ -22,19 +23,6 @@ use crate::state::CheckState;
 const CLUSTER: &str = "c1";
 /// Connections that the hub may hold at a time.
 const MAX_LINES: usize = 5;
-
-/// splitmix64
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
 
 pub(super) fn identity(incarnation: u64) -> Identity {
     Identity {
