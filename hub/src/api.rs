@@ -51,7 +51,7 @@ use utoipa_axum::routes;
 use crate::AppState;
 use crate::auth::limit::LoginLimit;
 use crate::auth::{Auth, COOKIE};
-use crate::metrics::{Exposition, HubMetrics, Wanted};
+use crate::metrics::{Exposition, HubMetrics, Scribe, Wanted};
 use crate::store::AuditEntry;
 use crate::uptime::Recent;
 use problem::ApiError;
@@ -73,6 +73,7 @@ pub struct Api {
     logins: Arc<LoginLimit>,
     feed: Arc<feed::Feed>,
     metrics: Arc<HubMetrics>,
+    scribe: Scribe,
     uptime: Arc<Recent>,
     /// Held while windows or acknowledgements are changed.
     care: Arc<tokio::sync::Mutex<()>>,
@@ -88,6 +89,11 @@ impl Api {
     /// The metrics of the fleet as it is published, as far as they are wanted.
     pub fn exposition(&self, wanted: Wanted) -> Exposition {
         self.metrics.exposition(&self.app.fleet.view(), Timestamp::now(), wanted)
+    }
+
+    /// Who makes expositions.
+    pub(crate) fn scribe(&self) -> &Scribe {
+        &self.scribe
     }
 
     /// Whether there is such a cluster.
@@ -117,6 +123,7 @@ pub fn router(app: AppState) -> Router {
         logins: Arc::default(),
         feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch(), overlap)),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
+        scribe: Scribe::start(),
         uptime: Arc::default(),
         care: Arc::default(),
         app,

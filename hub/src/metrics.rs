@@ -8,6 +8,7 @@
 mod custom;
 mod families;
 mod rows;
+mod scribe;
 mod selection;
 mod text;
 
@@ -22,7 +23,7 @@ use jiff::Timestamp;
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde::Deserialize;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::oneshot::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::Api;
@@ -32,6 +33,7 @@ use crate::auth::Viewer;
 use custom::{Custom, CustomFamily};
 use families::FAMILIES;
 use rows::Rows;
+pub(crate) use scribe::Scribe;
 pub use selection::Selection;
 use text::Text;
 
@@ -310,21 +312,16 @@ pub async fn federate(
     Ok(answer(&api, Wanted { series, ..Wanted::all() }))
 }
 
+/// The next chunk is made while the one before is sent. No thread waits for a slow reader.
 fn answer(api: &Api, wanted: Wanted) -> Response {
-    let chunks = stream::try_unfold(made(api.exposition(wanted)), async |chunk| {
-        let Some((chunk, rest)) = chunk.await? else { return Ok::<_, JoinError>(None) };
-        Ok(Some((chunk, made(rest))))
+    let scribe = api.scribe().clone();
+    let first = scribe.next(api.exposition(wanted));
+    let chunks = stream::try_unfold((scribe, first), async |(scribe, chunk)| {
+        let Some((chunk, rest)) = chunk.await? else { return Ok::<_, RecvError>(None) };
+        let next = scribe.next(rest);
+        Ok(Some((chunk, (scribe, next))))
     });
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], Body::from_stream(chunks)).into_response()
-}
-
-/// The next chunk, and what comes after it: made on another processor while the chunk before is sent. No thread waits for
-/// a slow reader.
-fn made(mut exposition: Exposition) -> JoinHandle<Option<(Bytes, Exposition)>> {
-    tokio::task::spawn_blocking(move || {
-        let chunk = exposition.find(|chunk| !chunk.is_empty())?;
-        Some((chunk, exposition))
-    })
 }
 
 #[cfg(test)]

@@ -158,6 +158,29 @@ fn a_large_fleet_comes_in_chunks() {
     assert_eq!(text.matches("# TYPE c499_v gauge\n").count(), 1);
 }
 
+#[tokio::test]
+async fn who_leaves_or_reads_slowly_stops_no_other_scrape() {
+    let checks =
+        |cluster: &str| (0..100).map(|n| check(cluster, &format!("c{n}"), CheckStatus::Succeeded, vec![])).collect();
+    let names: Vec<String> = (0..40).map(|n| format!("cluster-{n}")).collect();
+    let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
+    let exposition = || HubMetrics::new(Registry::new()).exposition(&view, time(1_100), Wanted::all());
+    let scribe = Scribe::start();
+
+    drop(scribe.next(exposition()));
+    let slow = scribe.next(exposition());
+    let (mut text, mut next) = (Vec::new(), scribe.next(exposition()));
+    while let Some((chunk, rest)) = next.await.unwrap() {
+        text.extend(chunk);
+        next = scribe.next(rest);
+    }
+    let whole: Vec<Bytes> = exposition().collect();
+    let lines = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap().lines().count();
+    assert_eq!(lines(&text), lines(&whole.concat()), "the process's own values differ, the lines do not");
+    let (first, _) = slow.await.unwrap().unwrap();
+    assert_eq!(first, whole[0]);
+}
+
 #[test]
 fn the_first_bytes_do_not_wait_for_the_last_cluster() {
     let checks =
