@@ -23,6 +23,7 @@ mod reports;
 mod restore;
 mod rights;
 mod shared;
+mod soon;
 mod traces;
 mod versions;
 
