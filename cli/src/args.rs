@@ -156,12 +156,13 @@ pub(crate) enum Command {
         helm template my-checks | fleetcheck apply -f -\n\nNothing is sent when any document has a problem."
     )]
     Apply(ApplyArgs),
-    /// Show what apply would change, in the definitions and in the clusters.
+    /// Show what apply, or the hub's watched folder, would change: definitions and what it means for each cluster, labels of
+    /// clusters, windows, routes of alerts. Changes nothing.
     #[command(
-        after_help = "Examples:\n  fleetcheck diff -f checks.yaml\n\nExit code 0: no difference, 1: differences, \
-        2: error."
+        after_help = "Examples:\n  fleetcheck diff -f checks.yaml\n  fleetcheck diff --prune $(printf -- '-f %s ' fleet/*.yaml)\n  \
+        fleetcheck diff --routes alerts/routes.yaml\n\nExit code 0: no difference, 1: differences, 2: error."
     )]
-    Diff(FilesArgs),
+    Diff(DiffArgs),
     /// Show fleet definitions and what became of them.
     #[command(after_help = "Examples:\n  fleetcheck get definitions\n  fleetcheck get dns\n  \
         fleetcheck get dns -o yaml > dns.yaml    # can be applied again")]
@@ -268,6 +269,14 @@ pub(crate) enum ClusterCommand {
         after_help = "Examples:\n  fleetcheck cluster list\n  fleetcheck cluster list -o yaml"
     )]
     List,
+    /// Show one cluster: its link, its versions, and what its own policy lets the hub do.
+    #[command(
+        after_help = "Examples:\n  fleetcheck cluster show prod-eu-1\n  fleetcheck cluster show prod-eu-1 -o json"
+    )]
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Set and remove labels. Definitions move with them.
     #[command(after_help = "Examples:\n  fleetcheck cluster label prod-eu-1 env=prod tier=gold\n  \
         fleetcheck cluster label prod-eu-1 tier-    # removes the label")]
@@ -595,6 +604,19 @@ pub(crate) struct FilesArgs {
     /// A file of YAML documents, or - for the standard input. Can be repeated.
     #[arg(short, long = "file", required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// A file with FleetHealthChecks, FleetClusters and MaintenanceWindows, or - for the standard input. Can be repeated.
+    #[arg(short, long = "file", required_unless_present = "routes", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The files are all of the folder: show also what is Git's at the hub and in none of them, which it would delete.
+    #[arg(long, requires = "files")]
+    pub(crate) prune: bool,
+    /// A file of routes of alerts, as the hub's --routes-file; shown are the names of what would be others.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) routes: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use active_monitor_cli::{Cli, Exit, Streams, World};
+use active_monitor_core::alert::{self, Routes};
 use active_monitor_core::care::{Acknowledgement, Care, Window, WindowSpec};
 use active_monitor_core::command::Layer;
 use active_monitor_core::health::Health;
+use active_monitor_core::policy::PolicySetting;
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::DefinitionResult;
@@ -18,7 +20,8 @@ use active_monitor_core::view::{
     AcknowledgementAdd, Action, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
     ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
     EnrolmentKey, FleetSummary, GapView, Incident, IncidentPage, List, Page, Preview, PreviewCluster, Problem, Restore,
-    RestoreDifference, RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
+    RestoreDifference, RestoreView, RoutesFile, RoutesPreview, RunPage, RunView, SourceView, UptimePage, UptimeView,
+    WindowView, in_words,
 };
 use axum::body::Body;
 use axum::extract::{Path as Segments, Query, Request, State};
@@ -151,12 +154,13 @@ fn router(fleet: Shared) -> Router {
         .route("/uptime", get(uptime))
         .route("/incidents", get(incidents))
         .route("/sources", get(sources))
+        .route("/routes/preview", post(preview_routes))
         .route("/windows", get(windows))
         .route("/windows/{name}", put(put_window).delete(remove_window))
         .route("/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement", put(acknowledge).delete(unacknowledge))
         .route("/definitions", get(definitions))
         .route("/definitions/preview", post(preview))
-        .route("/definitions/{name}", put(apply).get(definition).delete(withdraw));
+        .route("/definitions/{name}", put(apply).get(one_definition).delete(withdraw));
     Router::new()
         .nest("/api/v1", api)
         .layer(middleware::from_fn_with_state(Arc::clone(&fleet), guard))
@@ -389,6 +393,16 @@ async fn sources(State(fleet): State<Shared>) -> Json<List<SourceView>> {
     Json(List { items: fleet.lock().unwrap().sources.clone() })
 }
 
+/// What the real one makes of a file where it has none itself.
+async fn preview_routes(Json(body): Json<RoutesFile>) -> Response {
+    match Routes::parse(&body.text) {
+        Ok(next) => {
+            Json(RoutesPreview { has_file: false, routes: alert::preview(&Routes::default(), &next) }).into_response()
+        }
+        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
 async fn windows(State(fleet): State<Shared>) -> Json<List<WindowView>> {
     Json(List { items: fleet.lock().unwrap().windows.values().cloned().map(window_view).collect() })
 }
@@ -456,11 +470,12 @@ async fn uptime(filter: Filter) -> Json<UptimePage> {
     Json(UptimePage { from: ago(86_400), to: now(), items: vec![bad, unknown], total })
 }
 
-async fn definitions(State(fleet): State<Shared>) -> Json<List<DefinitionView>> {
-    Json(List { items: fleet.lock().unwrap().definitions.values().cloned().collect() })
+async fn definitions(State(fleet): State<Shared>, filter: Filter) -> Json<Page<DefinitionView>> {
+    let fleet = fleet.lock().unwrap();
+    page(fleet.definitions.values().cloned().collect(), &filter, &fleet, |view| view.name.clone())
 }
 
-async fn definition(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+async fn one_definition(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
     let mut fleet = fleet.lock().unwrap();
     let verdict = fleet.verdict.filter(|_| fleet.silent_reads == 0);
     fleet.silent_reads = fleet.silent_reads.saturating_sub(1);
@@ -545,7 +560,21 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus) -> ClusterView {
         certificate_ends_at: None,
         self_test: None,
         pending_enrolment: None,
+        policy: Vec::new(),
         checks: BTreeMap::new(),
+    }
+}
+
+/// A definition that no cluster has.
+pub(crate) fn definition(name: &str) -> DefinitionView {
+    DefinitionView {
+        name: name.to_owned(),
+        generation: 1,
+        definition: Value::Null,
+        message: String::new(),
+        git: None,
+        resource: None,
+        clusters: Vec::new(),
     }
 }
 
@@ -608,6 +637,9 @@ pub(crate) fn fleet() -> Fleet {
     let mut east = cluster("east", ClusterStatus::Connected);
     east.last_heard_at = Some(ago(2));
     (east.agent_version, east.kubernetes_version) = ("0.1.0".to_owned(), "v1.36.1".to_owned());
+    east.policy =
+        vec![PolicySetting::new("namespaces", "health, shop"), PolicySetting::new("remedies", "false\x1b[2J")];
+    (east.clock_skew_ms, east.certificate_ends_at) = (-12, Some(now() + SignedDuration::from_hours(20)));
     east.labels = BTreeMap::from([("env".to_owned(), "prod".to_owned()), ("region".to_owned(), "eu".to_owned())]);
     east.checks = BTreeMap::from([("Failed".to_owned(), 1), ("Succeeded".to_owned(), 1), ("Overdue".to_owned(), 1)]);
     let mut west = cluster("west", ClusterStatus::Unreachable);

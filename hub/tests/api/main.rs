@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod alert_routes;
 mod sessions;
 mod writes;
 
@@ -123,6 +124,8 @@ impl Hub {
         let source = Source::load(git, store.as_ref()).await.unwrap();
         source.release(store.as_ref()).await.unwrap();
         let source = Arc::new(source);
+        // Where a test writes one.
+        let routes_file = Some(directory.path().join("routes.yaml")).filter(|file| file.exists());
         let app = AppState {
             fleet,
             store: store.clone(),
@@ -130,6 +133,7 @@ impl Hub {
             authority,
             oidc,
             source,
+            routes_file,
             registry,
             secure_cookies: true,
         };
@@ -271,6 +275,7 @@ async fn each_call_needs_its_role() {
         (&get, "/api/v1/definitions", None, VIEWER),
         (&get, "/api/v1/definitions/kept", None, VIEWER),
         (&post, "/api/v1/definitions/preview", Some(definition("x", "prod")), VIEWER),
+        (&post, "/api/v1/routes/preview", Some(json!({"text": "routes: []"})), VIEWER),
         (&get, "/metrics", None, VIEWER),
         (&get, "/federate?match[]=up", None, VIEWER),
         (&patch, "/api/v1/clusters/east", Some(json!({"labels": {"a": "b"}})), OPERATOR),
@@ -1011,7 +1016,11 @@ async fn lists_come_in_pages_and_by_labels() {
     assert_eq!(pages("/api/v1/clusters?status=Unreachable&", "name").await, Vec::<String>::new());
     assert_eq!(pages("/api/v1/checks?", "name").await, ["dns", "web"]);
     assert_eq!(pages("/api/v1/checks?selector=env%3Ddev&", "name").await, Vec::<String>::new());
-    assert_eq!(pages("/api/v1/audit?", "object").await, ["north", "west"]);
+    for name in ["dns", "tls", "web"] {
+        hub.call(Method::PUT, &format!("/api/v1/definitions/{name}"), ADMIN, Some(definition(name, "prod"))).await;
+    }
+    assert_eq!(pages("/api/v1/definitions?", "name").await, ["dns", "tls", "web"]);
+    assert_eq!(pages("/api/v1/audit?action=cluster.&", "object").await, ["north", "west"]);
     assert_eq!(pages("/api/v1/audit?action=cluster.&who=admin&", "object").await.len(), 2);
     assert_eq!(pages("/api/v1/audit?who=nobody&", "object").await.len(), 0);
     // Without a limit it is a page too.
@@ -1029,7 +1038,15 @@ async fn lists_come_in_pages_and_by_labels() {
         let count = |page: &Value| page["items"].as_array().unwrap().len();
         assert_eq!((count(&first), count(&rest), &rest["next"]), (1000, total - 1000, &Value::Null), "{path}");
     }
-    for query in ["checks?limit=0", "checks?limit=10001", "checks?after=x", "clusters?selector=%3D", "audit?limit=0"] {
+    for query in [
+        "checks?limit=0",
+        "checks?limit=10001",
+        "checks?after=x",
+        "clusters?selector=%3D",
+        "audit?limit=0",
+        "definitions?limit=0",
+        "definitions?page=2",
+    ] {
         let answer = hub.call(Method::GET, &format!("/api/v1/{query}"), ADMIN, None).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
         answer.problem();
