@@ -8,7 +8,7 @@ use active_monitor_core::capacity::Limits;
 use active_monitor_core::command::{Kind, Obedience};
 use active_monitor_core::manifest::policy::{Privilege, SourcePolicy};
 use active_monitor_core::names;
-use active_monitor_core::policy::Policy;
+use active_monitor_core::policy::{Policy, PolicySetting};
 use active_monitor_core::scope::Scope;
 use active_monitor_runtime::logging::LogFormat;
 use anyhow::Context as _;
@@ -269,6 +269,14 @@ impl Config {
             }
         }
     }
+
+    /// What the hub may push and ask, in words for those who look at the cluster there.
+    pub fn settings(&self, policy: &Policy) -> Vec<PolicySetting> {
+        match self.mode {
+            Mode::Act => [policy.settings(), self.obedience().settings()].concat(),
+            Mode::Observe => vec![PolicySetting::new("mode", "observe: nothing is pushed, and no command obeyed")],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -277,6 +285,21 @@ mod tests {
 
     fn config(flags: &[&str]) -> Result<Config, clap::Error> {
         Config::try_parse_from(["agent"].iter().chain(flags))
+    }
+
+    #[test]
+    fn the_hub_is_told_what_it_may_push_and_ask() {
+        let told = |flags: &[&str]| {
+            let config = config(flags).unwrap();
+            let settings = config.settings(&config.policy().unwrap()).into_iter();
+            settings.map(|PolicySetting { name, value }| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let all = told(&["--definitions-namespace=health", "--obey=run-now"]);
+        assert_eq!(
+            (all[0].as_str(), all.last().unwrap().as_str(), all.len()),
+            ("namespaces=health", "obey=run-now", 9)
+        );
+        assert_eq!(told(&["--mode=observe"]), ["mode=observe: nothing is pushed, and no command obeyed"]);
     }
 
     #[test]

@@ -300,6 +300,7 @@ fn start_link(
         state_dir: config.state_dir.clone(),
         cluster_uid: cluster.uid.clone(),
         kubernetes_version: cluster.kubernetes_version.clone(),
+        policy: config.settings(&policy),
     };
     let (link, task) = link::start(link, journal.clone(), commands.states.clone(), tasks.stop_token());
     tasks.supervise("link", task);

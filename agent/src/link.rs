@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::command::{Answer, Command};
+use active_monitor_core::policy::PolicySetting;
 use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::agent::MAX_COMMANDS;
 use active_monitor_core::session::frame::{Definition, DefinitionStatus};
@@ -49,6 +50,8 @@ pub struct LinkConfig {
     pub cluster_uid: String,
     /// gitVersion of the API server.
     pub kubernetes_version: String,
+    /// What the cluster lets the hub do, for the hub to show.
+    pub policy: Vec<PolicySetting>,
 }
 
 /// A set of definitions that the hub wants in this cluster.

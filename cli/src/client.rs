@@ -7,7 +7,8 @@ use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::view::{
     AcknowledgementAdd, AuditView, CaRoll, CaView, CheckView, ClusterAdd, ClusterPatch, ClusterToken, ClusterView,
     CommandReport, CommandRequest, DefinitionView, EnrolmentDecision, EnrolmentKey, FleetSummary, IncidentPage, List,
-    Page, Preview, Problem, RestoreView, RunPage, SourceView, TokenAdd, TokenSecret, TokenView, UptimePage, WindowView,
+    Page, Preview, Problem, RestoreView, RoutesFile, RoutesPreview, RunPage, SourceView, TokenAdd, TokenSecret,
+    TokenView, UptimePage, WindowView,
 };
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Method, StatusCode, Url};
@@ -324,7 +325,7 @@ impl Client {
     }
 
     pub(crate) async fn definitions(&self) -> Result<Vec<DefinitionView>, ClientError> {
-        Ok(self.get::<List<_>>(&["definitions"], &()).await?.items)
+        self.pages(&["definitions"], &()).await
     }
 
     pub(crate) async fn definition(&self, name: &str) -> Result<DefinitionView, ClientError> {
@@ -362,6 +363,10 @@ impl Client {
 
     pub(crate) async fn preview(&self, body: &FleetHealthCheck) -> Result<Preview, ClientError> {
         Ok(self.send(Method::POST, &["definitions", "preview"], body).await?.1)
+    }
+
+    pub(crate) async fn preview_routes(&self, body: &RoutesFile) -> Result<RoutesPreview, ClientError> {
+        Ok(self.send(Method::POST, &["routes", "preview"], body).await?.1)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &[&str], query: &impl Serialize) -> Result<T, ClientError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use active_monitor_core::definition::{self, FleetHealthCheck};
 pub(crate) use active_monitor_core::document::{Finding, Input, Object, Severity, definition, objects};
-use active_monitor_core::gitops::Kind;
+use active_monitor_core::gitops::{self, Documents, Kind};
 use serde::de::DeserializeOwned;
 
 use crate::{Error, Streams};
@@ -20,6 +20,8 @@ pub(crate) enum DocumentsError {
     Problems { count: usize },
     #[error("the files have no FleetHealthCheck")]
     None,
+    #[error("the files have no FleetHealthCheck, FleetCluster or MaintenanceWindow")]
+    Nothing,
 }
 
 /// Kinds that the hub takes from its watched folder and from nowhere else.
@@ -79,10 +81,20 @@ pub(crate) fn definitions(files: &[PathBuf], streams: &mut Streams<'_>) -> Resul
     if of_folder > 0 {
         writeln!(
             streams.err,
-            "{of_folder} FleetClusters and MaintenanceWindows left out: they are for the hub's watched folder"
+            "{of_folder} FleetClusters and MaintenanceWindows left out: they are for the hub's watched folder, and for diff"
         )?;
     }
     if definitions.is_empty() { Err(DocumentsError::None.into()) } else { Ok(definitions) }
+}
+
+/// All that a folder of the hub's may have, each sound and once; else every problem is written to the error stream.
+pub(crate) fn of_folder(files: &[PathBuf], streams: &mut Streams<'_>) -> Result<Documents, Error> {
+    let (documents, findings) = match gitops::read(&read(files, streams.input)?) {
+        Ok(documents) => (documents, Vec::new()),
+        Err(findings) => (Documents::new(), findings),
+    };
+    refuse(&findings, streams)?;
+    if documents.is_empty() { Err(DocumentsError::Nothing.into()) } else { Ok(documents) }
 }
 
 /// Every object of the files as `T`; else every problem is written to the error stream.

@@ -10,10 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::view::{Closed, Incident};
 
+mod preview;
 mod routes;
 #[cfg(test)]
 mod tests;
 
+pub use preview::preview;
 pub use routes::{Match, Receiver, Route, Routes};
 
 /// How old an incident is when somebody is told of it: clusters that fail together are told of together.

@@ -441,6 +441,7 @@ impl Fleet {
                     certificate_ends_at: None,
                     self_test,
                     pending_enrolment,
+                    policy: Vec::new(),
                     checks: empty_counts(),
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);

@@ -1,6 +1,7 @@
 //! What a cluster lets the hub push to it: decided by the agent's own configuration, which the hub cannot change.
 
 mod pace;
+mod settings;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +17,7 @@ use crate::rbac;
 use crate::run::RunKind;
 
 pub use self::pace::Pace;
+pub use self::settings::{MAX_SETTINGS, PolicySetting};
 
 /// The largest file of a policy, in bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;

@@ -24,11 +24,12 @@
 //! | `POST /api/v1/commands` | [`CommandRequest`] -> [`CommandReport`]: one result a cluster | operator |
 //! | `GET /api/v1/changes?from=&to=&cluster=&kind=&limit=&before=` | [`ChangePage`], newest first | viewer |
 //! | `GET /api/v1/uptime?cluster=&namespace=&name=&selector=&window=&by=&limit=` | [`UptimePage`], lowest first | viewer |
-//! | `GET /api/v1/definitions` | `{items: [DefinitionView]}` | viewer |
+//! | `GET /api/v1/definitions?limit=&after=` | `{items: [DefinitionView], next?}`, by name | viewer |
 //! | `GET /api/v1/definitions/{name}` | [`DefinitionView`] | viewer |
 //! | `PUT /api/v1/definitions/{name}` | `FleetHealthCheck` -> [`DefinitionView`]: 201 or 200 | operator |
 //! | `DELETE /api/v1/definitions/{name}` | 204 | operator |
 //! | `POST /api/v1/definitions/preview` | `FleetHealthCheck` -> [`Preview`]: what PUT would do | viewer |
+//! | `POST /api/v1/routes/preview` | [`RoutesFile`] -> [`RoutesPreview`]: which routes of alerts would be others | viewer |
 //! | `GET /api/v1/sources` | `{items: [SourceView]}`: the watched folder, or none | viewer |
 //! | `GET /api/v1/tokens` | `{items: [TokenView]}` | admin |
 //! | `POST /api/v1/tokens` | [`TokenAdd`] -> [`TokenSecret`]: 201; replaces one of that name | admin |
@@ -62,6 +63,7 @@ mod commands;
 mod enrolment;
 mod incident;
 mod restore;
+mod routes;
 mod silence;
 mod source;
 mod uptime;
@@ -77,12 +79,14 @@ pub use incident::{
     Prior, PriorKind, SilencedBy,
 };
 pub use restore::{Restore, RestoreDifference, RestoreView};
+pub use routes::{RoutePreview, RoutesFile, RoutesPreview};
 pub use silence::{Silence, SilenceKind, silences};
 pub use source::{GitOrigin, SourceState, SourceView};
 pub use uptime::{UptimePage, UptimeView};
 
 use crate::care::Care;
 use crate::health::Health;
+use crate::policy::PolicySetting;
 use crate::run::Run;
 use crate::self_test::SelfTest;
 use crate::session::frame::DefinitionResult;
@@ -299,6 +303,9 @@ pub struct ClusterView {
     /// An agent that asks to enrol under this name and takes a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_enrolment: Option<PendingEnrolment>,
+    /// What the cluster lets the hub do, as its agent says; empty where it does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicySetting>,
     /// Checks by status; every status is there.
     pub checks: BTreeMap<String, u64>,
 }

@@ -4,6 +4,7 @@
 //! publishes and hands changes to it; it keeps no state of the fleet itself.
 
 pub mod access;
+pub mod alert_routes;
 pub mod ca;
 pub mod care;
 pub mod changes;
@@ -187,6 +188,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(definitions::preview))
         .routes(routes!(definitions::read, definitions::put, definitions::delete))
         .routes(routes!(sources::list))
+        .routes(routes!(alert_routes::preview_routes))
         .routes(routes!(access::tokens, access::add_token))
         .routes(routes!(access::remove_token))
         .routes(routes!(access::end_sessions))

@@ -58,6 +58,8 @@ pub struct AppState {
     pub oidc: Option<Arc<auth::oidc::Oidc>>,
     /// The watched folder, and what is Git's.
     pub source: Arc<source::Source>,
+    /// The file of the routes of alerts, where there is one.
+    pub routes_file: Option<std::path::PathBuf>,
     /// The hub's own metrics, which `/metrics` shows after those of the fleet.
     pub registry: prometheus::Registry,
     /// Whether people reach the hub over TLS: the cookie is then never sent in the clear.

@@ -309,6 +309,7 @@ mod tests {
             dropped_reports: 0,
             journal_id: String::new(),
             hub_mark: String::new(),
+            policy: Vec::new(),
         }
     }
 

@@ -49,7 +49,7 @@ pub struct RemoteWriteArgs {
     /// File with the bearer token for it; read anew for each request.
     #[arg(long, env = "ACTIVE_MONITOR_REMOTE_WRITE_TOKEN_FILE")]
     pub remote_write_token_file: Option<PathBuf>,
-    /// File with the certificates (PEM) by which it is known; those of the system where it is not given.
+    /// File with the certificates (PEM) by which it is known, read anew for each request; those of the system where it is not given.
     #[arg(long, env = "ACTIVE_MONITOR_REMOTE_WRITE_CA_FILE")]
     pub remote_write_ca_file: Option<PathBuf>,
 }

@@ -342,6 +342,7 @@ pub async fn start(args: &ServeArgs, tasks: &Tasks) -> Result<Hub, ServeError> {
         authority: Arc::clone(&authority),
         oidc: Oidc::load(&args.oidc, store.as_ref()).await?.map(Arc::new),
         source,
+        routes_file: args.routes_file.clone(),
         registry: prometheus::default_registry().clone(),
         secure_cookies: !args.people_plaintext,
     };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use active_monitor_core::command::{Answer, Command, Layer, Order, Pause, Refusal, Scope, Subject};
+use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::{
@@ -159,6 +160,7 @@ fn hello() -> impl Strategy<Value = Hello> {
         )| {
             let (n, journal_id) = rest;
             let hub_mark = format!("mark of {journal_id}");
+            let policy = vec![PolicySetting::new("namespaces", agent_version.clone())];
             Hello {
                 cluster,
                 cluster_uid,
@@ -171,6 +173,7 @@ fn hello() -> impl Strategy<Value = Hello> {
                 dropped_reports: n,
                 journal_id,
                 hub_mark,
+                policy,
             }
         },
     )
@@ -287,6 +290,23 @@ fn a_run() -> Run {
     }
 }
 
+fn a_hello() -> Hello {
+    Hello {
+        cluster: "c1".into(),
+        cluster_uid: "kube-1".into(),
+        incarnation: "i1".into(),
+        agent_version: "0.1.0".into(),
+        kubernetes_version: "v1.33.0".into(),
+        oldest_seq: 1,
+        next_seq: 1,
+        sent_at: Timestamp::UNIX_EPOCH,
+        dropped_reports: 0,
+        journal_id: "j1".into(),
+        hub_mark: String::new(),
+        policy: Vec::new(),
+    }
+}
+
 fn a_check() -> CheckState {
     CheckState {
         uid: "u".into(),
@@ -338,6 +358,15 @@ fn the_error_names_the_field() {
     let wire = v1::CheckState { samples: vec![sample; MAX_SAMPLES + 1], ..a_check().into() };
     let error = WireError::TooMany { field: "CheckState.samples", count: 51, limit: 50 };
     assert_eq!(CheckState::try_from(wire), Err(error));
+    let setting = |value: &str| v1::PolicySetting { name: "rules".into(), value: value.into() };
+    let hello = |policy| Hello::try_from(v1::Hello { policy, ..a_hello().into() });
+    assert_eq!(hello(vec![]).unwrap().policy, [], "as an older agent");
+    let error = WireError::TooMany { field: "Hello.policy", count: 17, limit: 16 };
+    assert_eq!(hello(vec![setting("x"); MAX_SETTINGS + 1]), Err(error));
+    let error = WireError::TooLong { field: "PolicySetting.value", bytes: 1025, limit: 1024 };
+    assert_eq!(hello(vec![setting(&"v".repeat(1025))]), Err(error));
+    let unnamed = v1::PolicySetting { name: String::new(), ..setting("x") };
+    assert_eq!(hello(vec![unnamed]), Err(WireError::Missing { field: "PolicySetting.name" }));
     assert_eq!(HubFrame::try_from(v1::HubFrame { frame: None }), Err(WireError::UnknownFrame));
     let order = Some(v1::command::Order::RunNow(v1::RunNow {}));
     let command = v1::Command { id: "1".into(), namespace: String::new(), name: "dns".into(), order };
@@ -362,4 +391,7 @@ fn what_an_author_can_write_never_makes_a_frame_that_the_hub_refuses() {
     assert_eq!(back.description.len(), MAX_TEXT_BYTES);
     assert_eq!(back.message.len(), MAX_MESSAGE_BYTES);
     assert_eq!(back.samples.len(), MAX_SAMPLES);
+    let policy = vec![PolicySetting::new("namespaces", "ä".repeat(5000)); 40];
+    let back = Hello::try_from(v1::Hello::from(Hello { policy, ..a_hello() })).unwrap();
+    assert_eq!((back.policy.len(), back.policy[0].value.len()), (MAX_SETTINGS, MAX_MESSAGE_BYTES));
 }

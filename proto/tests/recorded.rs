@@ -86,6 +86,7 @@ fn agent_frames() -> Vec<(&'static str, AgentFrame)> {
         dropped_reports: 2,
         journal_id: "j1".into(),
         hub_mark: String::new(),
+        policy: Vec::new(),
     };
     let statuses =
         [DefinitionResult::Applied, DefinitionResult::Refused, DefinitionResult::Conflict, DefinitionResult::Failed]

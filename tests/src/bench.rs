@@ -15,6 +15,7 @@ mod hub;
 mod metrics;
 pub mod proc;
 mod progress;
+mod replicas;
 mod report;
 pub mod sim;
 mod stats;
@@ -52,6 +53,8 @@ pub enum Part {
     History,
     /// The end of a workflow, until a hub shows its run
     Visible,
+    /// What agents say to one of two replicas on PostgreSQL, until the other shows it
+    Replicas,
     /// A hub with 1,000 clusters of 100 checks: its memory
     Rest,
     /// That hub's /metrics, beside the same bytes as a file
@@ -75,6 +78,7 @@ impl Part {
             Part::Argo => "argo",
             Part::History => "history",
             Part::Visible => "visible",
+            Part::Replicas => "replicas",
             Part::Rest => "rest",
             Part::Metrics => "metrics",
             Part::Push => "push",
@@ -135,7 +139,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     };
     progress.say("calibration");
     let before = calibrate().await?;
-    let single = [Part::Agent, Part::Crons, Part::Argo, Part::Visible, Part::History];
+    let single = [Part::Agent, Part::Crons, Part::Argo, Part::Visible, Part::Replicas, Part::History];
     for part in single.into_iter().filter(|part| options.wants(*part)) {
         // The history is filled once.
         for _ in 0..if part == Part::History { 1 } else { options.repeat } {
@@ -175,6 +179,7 @@ async fn measure(part: Part, options: &Options, progress: &Progress, rows: &mut 
         Part::Crons => agent::bursts(options, progress, rows).await,
         Part::Argo => agent::beside_argo(options, progress, rows).await,
         Part::Visible => visible::measure(options, progress, rows).await,
+        Part::Replicas => replicas::measure(options, progress, rows).await,
         Part::History => history::measure(options, progress, rows).await,
         Part::Rest | Part::Metrics | Part::Push | Part::Reports | Part::Flood | Part::Storm => Ok(()),
     }

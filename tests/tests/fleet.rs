@@ -19,6 +19,8 @@ mod clock;
 mod compaction;
 #[path = "fleet/day.rs"]
 mod day;
+#[path = "fleet/diff.rs"]
+mod diff;
 #[path = "fleet/enrolment.rs"]
 mod enrolment;
 #[path = "fleet/events.rs"]

@@ -45,7 +45,7 @@ response_schema_conformance = { enabled = true }
 [dictionaries]
 clusters = { values = ["east", "west"] }
 namespaces = { values = ["health"] }
-names = { values = ["check-000", "check-001", "dns", "night"] }
+names = { values = ["check-000", "check-001", "dns", "night", "kept", "frost"] }
 
 [parameters]
 cluster = { dictionary = "clusters", probability = 0.7 }
@@ -58,6 +58,27 @@ include-operation-id = "events"
 checks = { response_schema_conformance = { enabled = false } }
 "#;
 
+/// What is Git's, which nobody else may change.
+const GIT: &str = r#"
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: FleetHealthCheck
+metadata: {name: kept}
+spec:
+  clusterSelector: {matchLabels: {tier: gold}}
+  template: {metadata: {namespace: health}, spec: {repeatAfterSec: 60}}
+---
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: FleetCluster
+metadata: {name: west, labels: {tier: gold}}
+---
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: MaintenanceWindow
+metadata: {name: frost}
+spec: {cron: "0 4 * * *", durationSeconds: 60}
+"#;
+/// Nobody is told by it: it picks no incident that there is.
+const ROUTES: &str = "routes: [{name: oncall, webhook: 'http://127.0.0.1:1', match: {check: none}}]";
+
 struct Fleet {
     hub: Hub,
     agents: Agents,
@@ -67,7 +88,12 @@ struct Fleet {
 impl Fleet {
     async fn start() -> Fleet {
         let run = Arc::new(RunDir::create().unwrap());
-        let hub = Hub::start(&run, run.path()).await.unwrap();
+        let [folder, routes] = ["fleet", "routes.yaml"].map(|name| run.path().join(name).display().to_string());
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(format!("{folder}/all.yaml"), GIT).unwrap();
+        std::fs::write(&routes, ROUTES).unwrap();
+        let flags = ["--git-folder", &folder, "--routes-file", &routes];
+        let hub = Hub::start_with(&run, run.path(), &flags).await.unwrap();
         let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).unwrap();
         let names = CLUSTERS.map(str::to_owned).into();
         let agents = Agents::join_as(&hub, &ca, names, 5).await.unwrap();
@@ -97,6 +123,11 @@ impl Fleet {
         let window = json!({"name": "night", "cron": "0 3 * * *", "durationSeconds": 3600});
         self.write(Method::PUT, "/api/v1/windows/night", window).await;
         self.hub.add_cluster("pending", &[]).await.unwrap();
+        self.until("what is Git's", async || {
+            let sources: Value = self.hub.get("/api/v1/sources").await.ok()?;
+            (sources["items"][0]["state"] == "InForce").then_some(())
+        })
+        .await;
         let reported = self.agents.report(50);
         self.agents.fail(true);
         self.until("reports", async || (self.agents.acked() >= reported).then_some(())).await;

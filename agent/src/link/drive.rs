@@ -143,6 +143,7 @@ impl Driver {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kubernetes_version: config.kubernetes_version.clone(),
             journal_id: journal.id().to_owned(),
+            policy: config.policy.clone(),
         };
         set(&CERTIFICATE_EXPIRY, identity.load().not_after().as_second());
         let changes = states.changes();

@@ -375,6 +375,7 @@ impl Agent {
             state_dir: dir.to_owned(),
             cluster_uid: "uid".into(),
             kubernetes_version: "v1.33.0".into(),
+            policy: Vec::new(),
         };
         let cancel = CancellationToken::new();
         let (link, task) = start(config, journal.clone(), states.clone(), cancel.clone());

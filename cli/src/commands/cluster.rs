@@ -1,5 +1,7 @@
 //! `fleetcheck cluster`: which clusters are in the fleet.
 
+mod show;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -51,6 +53,7 @@ pub(super) async fn run(
             invite(format, world, streams, &token, "added")?;
             return wait_for(hub, vec![token.cluster], wait, streams).await;
         }
+        ClusterCommand::Show { name } => return show::run(hub, &name, format, world, streams).await,
         ClusterCommand::List => {
             let list = List { items: hub.clusters().await? };
             output::show(format, world, streams, &list, |world, streams| {

@@ -163,3 +163,35 @@ fn adding_can_wait_and_says_how_far_it_is_and_that_not_all_came_through() {
     assert_eq!(ran.exit, Exit::Fine, "{}", ran.err);
     assert!(ran.err.ends_with("its self-test passed: ran\n"), "{}", ran.err);
 }
+
+#[test]
+fn one_cluster_is_shown_with_what_it_lets_the_hub_do() {
+    let hub = Hub::start(fleet());
+    let ran = hub.run(&["cluster", "show", "east"]);
+    insta::assert_snapshot!(ran.out, @r"
+    CLUSTER             east
+    status              Connected
+    message             -
+    last heard          2s
+    agent               0.1.0
+    kubernetes          v1.36.1
+    labels              env=prod,region=eu
+    annotations         -
+    checks              1 Failed, 1 Overdue, 1 Succeeded
+    backlog             0
+    dropped reports     0
+    clock skew          -12 ms
+    certificate         ends in 20h
+    self-test           unknown
+    policy namespaces   health, shop
+    policy remedies     false [2J
+    ");
+    assert_eq!(ran.exit, Exit::Fine);
+    let older = hub.run(&["cluster", "show", "west"]).out;
+    assert!(older.contains("its agent does not say") && older.contains("silent for longer than 15 s"), "{older}");
+    let json: serde_json::Value =
+        serde_json::from_str(&hub.run(&["cluster", "show", "east", "-o", "json"]).out).unwrap();
+    assert_eq!(json["policy"][0], serde_json::json!({"name": "namespaces", "value": "health, shop"}));
+    let missing = hub.run(&["cluster", "show", "none"]);
+    assert_eq!(missing.exit, Exit::Error);
+}

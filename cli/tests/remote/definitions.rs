@@ -1,10 +1,13 @@
 //! apply, diff, get, delete.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use active_monitor_cli::Exit;
+use active_monitor_core::gitops::Kind;
+use active_monitor_core::gitops::plan::Owned;
 use active_monitor_core::session::frame::DefinitionResult;
-use active_monitor_core::view::{ClusterStatus, GitOrigin};
+use active_monitor_core::view::{ClusterStatus, GitOrigin, SourceState, SourceView};
 
 use crate::hub::{Fleet, Hub, TOKEN, binary, cluster};
 
@@ -109,6 +112,185 @@ fn diff_shows_lines_and_clusters() {
     ");
     assert_eq!(ran.exit, Exit::Found);
     assert_eq!(hub.run_with(&["diff", "-f", "-"], "a: [").exit, Exit::Error);
+}
+
+const FOLDER: &str = "\
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: FleetCluster
+metadata:
+  name: east
+  labels: {env: prod, tier: gold}
+---
+apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+kind: MaintenanceWindow
+metadata: {name: patch-day}
+spec: {selector: env=prod, cron: \"0 3 * * 2\", durationSeconds: 3600}
+---
+";
+
+fn owned(kind: Kind, name: &str, labels: &[&str]) -> Owned {
+    let labels = labels.iter().map(|key| (*key).to_owned()).collect();
+    Owned { kind, name: name.to_owned(), file: "all.yaml".to_owned(), labels, annotations: BTreeSet::new() }
+}
+
+fn git(objects: Vec<Owned>, waiting: &[&str]) -> SourceView {
+    SourceView {
+        folder: "/git/current".to_owned(),
+        state: SourceState::InForce,
+        revision: None,
+        refused_revision: None,
+        synced_at: None,
+        problems: Vec::new(),
+        waiting: waiting.iter().map(|name| (*name).to_owned()).collect(),
+        objects,
+    }
+}
+
+#[test]
+fn diff_shows_labels_of_clusters_and_windows_and_leaves_what_is_peoples() {
+    let hub = Hub::start(fleet());
+    let labels = |of: &[(&str, &str)]| of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let east = |of: &[(&str, &str)]| hub.fleet.lock().unwrap().clusters.get_mut("east").unwrap().labels = labels(of);
+    east(&[("env", "dev"), ("team", "a"), ("old", "x")]);
+    // Git had the label `old` too.
+    let objects = vec![owned(Kind::FleetCluster, "east", &["env", "old"])];
+    hub.fleet.lock().unwrap().sources = vec![git(objects, &[])];
+    let ran = hub.run_with(&["diff", "-f", "-"], FOLDER);
+    insta::assert_snapshot!(ran.out, @r"
+    --- hub/FleetCluster/east
+    +++ file/FleetCluster/east
+    @@ -2,6 +2,6 @@
+     kind: FleetCluster
+     metadata:
+       labels:
+    -    env: dev
+    -    old: x
+    +    env: prod
+    +    tier: gold
+       name: east
+
+    --- /dev/null
+    +++ file/MaintenanceWindow/patch-day
+    @@ -0,0 +1,8 @@
+    +apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+    +kind: MaintenanceWindow
+    +metadata:
+    +  name: patch-day
+    +spec:
+    +  cron: 0 3 * * 2
+    +  durationSeconds: 3600
+    +  selector: env=prod
+    ");
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Found, ""));
+
+    // The hub has done so: what people gave beside it is no difference.
+    east(&[("env", "prod"), ("tier", "gold"), ("team", "a")]);
+    let window = ["window", "set", "patch-day", "-l", "env=prod", "--cron", "0 3 * * 2", "--for", "1h"];
+    assert_eq!(hub.run(&window).exit, Exit::Fine);
+    let ran = hub.run_with(&["diff", "-f", "-"], FOLDER);
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Fine, "", ""));
+    let json = hub.run_with(&["diff", "-o", "json", "-f", "-"], FOLDER).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["items"][0], serde_json::json!({"kind": "FleetCluster", "name": "east", "diff": ""}));
+
+    // apply sends neither.
+    let ran = hub.run_with(&["apply", "-f", "-"], &format!("{FOLDER}{DNS}"));
+    assert!(ran.exit == Exit::Fine && ran.err.contains("left out"), "{ran:?}");
+}
+
+#[test]
+fn labels_of_a_cluster_that_was_not_added_are_a_difference_until_they_wait_for_it() {
+    let hub = Hub::start(Fleet::default());
+    let ran = hub.run_with(&["diff", "-f", "-"], FOLDER);
+    assert_eq!(ran.exit, Exit::Found);
+    assert!(ran.out.contains("+++ file/FleetCluster/east\n") && ran.out.contains("was not added yet"), "{}", ran.out);
+    let cluster = FOLDER.split("---").next().unwrap();
+    hub.fleet.lock().unwrap().sources = vec![git(Vec::new(), &["east"])];
+    let ran = hub.run_with(&["diff", "-f", "-"], cluster);
+    assert_eq!(ran.out, "the cluster east was not added yet: its labels wait for it\n");
+    assert_eq!(ran.exit, Exit::Fine);
+}
+
+#[test]
+fn diff_of_a_whole_folder_shows_what_would_go() {
+    let hub = Hub::start(fleet());
+    hub.run_with(&["apply", "-f", "-"], DNS);
+    let window = ["window", "set", "patch-day", "--cron", "@daily", "--for", "1h"];
+    assert_eq!(hub.run(&window).exit, Exit::Fine);
+    hub.fleet.lock().unwrap().clusters.get_mut("east").unwrap().labels.insert("env".to_owned(), "prod".to_owned());
+    let api = DNS.replace("name: dns", "name: api");
+    hub.run_with(&["apply", "-f", "-"], &api);
+    let ran = hub.run_with(&["diff", "--prune", "-f", "-"], &api);
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Fine, ""), "what is people's stays");
+    assert!(ran.err.contains("the hub watches no folder"), "{}", ran.err);
+
+    let (dns, gone) = (owned(Kind::FleetHealthCheck, "dns", &[]), owned(Kind::FleetHealthCheck, "gone", &[]));
+    let (east, patch_day) =
+        (owned(Kind::FleetCluster, "east", &["env"]), owned(Kind::MaintenanceWindow, "patch-day", &[]));
+    let objects = vec![dns, gone, owned(Kind::FleetHealthCheck, "api", &[]), east, patch_day];
+    hub.fleet.lock().unwrap().sources = vec![git(objects, &[])];
+    let ran = hub.run_with(&["diff", "--prune", "-f", "-"], &api);
+    insta::assert_snapshot!(ran.out, @r#"
+    --- hub/dns
+    +++ /dev/null
+    @@ -1,13 +0,0 @@
+    -apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+    -kind: FleetHealthCheck
+    -metadata:
+    -  name: dns
+    -spec:
+    -  clusterSelector:
+    -    matchLabels:
+    -      env: prod
+    -  template:
+    -    metadata:
+    -      namespace: health
+    -    spec:
+    -      repeatAfterSec: 60
+
+    DEFINITION   CLUSTER   CHANGE     MESSAGE
+    dns          east      withdraw   -
+    dns          west      withdraw   -
+
+    --- hub/FleetCluster/east
+    +++ file/FleetCluster/east
+    @@ -1,6 +1,4 @@
+     apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+     kind: FleetCluster
+     metadata:
+    -  labels:
+    -    env: prod
+       name: east
+
+    --- hub/MaintenanceWindow/patch-day
+    +++ /dev/null
+    @@ -1,7 +0,0 @@
+    -apiVersion: fleet.activemonitor.keikoproj.io/v1alpha1
+    -kind: MaintenanceWindow
+    -metadata:
+    -  name: patch-day
+    -spec:
+    -  cron: "@daily"
+    -  durationSeconds: 3600
+    "#);
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Found, ""));
+    assert_eq!(hub.run_with(&["diff", "-f", "-"], &api).exit, Exit::Fine, "of these files nothing is another");
+}
+
+#[test]
+fn diff_of_routes_names_them_and_never_says_where_they_go() {
+    let (hub, dir) = (Hub::start(fleet()), tempfile::tempdir().unwrap());
+    let file = dir.path().join("routes.yaml");
+    let diff = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        hub.run(&["diff", "--routes", file.to_str().unwrap()])
+    };
+    let ran = diff("routes: [{name: oncall, webhook: 'https://hooks.example.com/s3cret'}]");
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Found, "route oncall: create\n"));
+    assert_eq!(ran.err, "the hub has no file of routes; its flag is --routes-file\n");
+    assert_eq!(diff("routes: []").exit, Exit::Fine);
+    let ran = diff("routes: [{name: oncall}]");
+    assert!(ran.exit == Exit::Error && ran.err.contains("routes[0].alertmanager: give the address"), "{ran:?}");
 }
 
 #[test]

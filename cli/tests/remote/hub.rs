@@ -1,14 +1,18 @@
 //! A hub that answers from memory, and `fleetcheck` runs against it.
 
+mod samples;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use active_monitor_cli::{Cli, Exit, Streams, World};
+use active_monitor_core::alert::{self, Routes};
 use active_monitor_core::care::{Acknowledgement, Care, Window, WindowSpec};
 use active_monitor_core::command::Layer;
 use active_monitor_core::health::Health;
+use active_monitor_core::policy::PolicySetting;
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::DefinitionResult;
@@ -18,7 +22,8 @@ use active_monitor_core::view::{
     AcknowledgementAdd, Action, Change, CheckStatus, CheckView, ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken,
     ClusterView, CommandOutcome, CommandReport, CommandRequest, CommandResult, DefinitionClusterStatus, DefinitionView,
     EnrolmentKey, FleetSummary, GapView, Incident, IncidentPage, List, Page, Preview, PreviewCluster, Problem, Restore,
-    RestoreDifference, RestoreView, RunPage, RunView, SourceView, UptimePage, UptimeView, WindowView, in_words,
+    RestoreDifference, RestoreView, RoutesFile, RoutesPreview, RunPage, RunView, SourceView, UptimePage, UptimeView,
+    WindowView, in_words,
 };
 use axum::body::Body;
 use axum::extract::{Path as Segments, Query, Request, State};
@@ -30,6 +35,8 @@ use axum::{Json, Router};
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+pub(crate) use self::samples::{check, cluster, definition, fleet};
 
 pub(crate) const TOKEN: &str = "amf_test";
 const NOW: &str = "2026-03-01T12:00:00Z";
@@ -151,12 +158,13 @@ fn router(fleet: Shared) -> Router {
         .route("/uptime", get(uptime))
         .route("/incidents", get(incidents))
         .route("/sources", get(sources))
+        .route("/routes/preview", post(preview_routes))
         .route("/windows", get(windows))
         .route("/windows/{name}", put(put_window).delete(remove_window))
         .route("/clusters/{cluster}/checks/{namespace}/{name}/acknowledgement", put(acknowledge).delete(unacknowledge))
         .route("/definitions", get(definitions))
         .route("/definitions/preview", post(preview))
-        .route("/definitions/{name}", put(apply).get(definition).delete(withdraw));
+        .route("/definitions/{name}", put(apply).get(one_definition).delete(withdraw));
     Router::new()
         .nest("/api/v1", api)
         .layer(middleware::from_fn_with_state(Arc::clone(&fleet), guard))
@@ -389,6 +397,16 @@ async fn sources(State(fleet): State<Shared>) -> Json<List<SourceView>> {
     Json(List { items: fleet.lock().unwrap().sources.clone() })
 }
 
+/// What the real one makes of a file where it has none itself.
+async fn preview_routes(Json(body): Json<RoutesFile>) -> Response {
+    match Routes::parse(&body.text) {
+        Ok(next) => {
+            Json(RoutesPreview { has_file: false, routes: alert::preview(&Routes::default(), &next) }).into_response()
+        }
+        Err(why) => problem(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
 async fn windows(State(fleet): State<Shared>) -> Json<List<WindowView>> {
     Json(List { items: fleet.lock().unwrap().windows.values().cloned().map(window_view).collect() })
 }
@@ -456,11 +474,12 @@ async fn uptime(filter: Filter) -> Json<UptimePage> {
     Json(UptimePage { from: ago(86_400), to: now(), items: vec![bad, unknown], total })
 }
 
-async fn definitions(State(fleet): State<Shared>) -> Json<List<DefinitionView>> {
-    Json(List { items: fleet.lock().unwrap().definitions.values().cloned().collect() })
+async fn definitions(State(fleet): State<Shared>, filter: Filter) -> Json<Page<DefinitionView>> {
+    let fleet = fleet.lock().unwrap();
+    page(fleet.definitions.values().cloned().collect(), &filter, &fleet, |view| view.name.clone())
 }
 
-async fn definition(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
+async fn one_definition(State(fleet): State<Shared>, Segments(name): Segments<String>) -> Response {
     let mut fleet = fleet.lock().unwrap();
     let verdict = fleet.verdict.filter(|_| fleet.silent_reads == 0);
     fleet.silent_reads = fleet.silent_reads.saturating_sub(1);
@@ -526,112 +545,4 @@ async fn preview(State(fleet): State<Shared>, Json(body): Json<Value>) -> Json<P
     };
     let of_cluster = |cluster: &String| PreviewCluster { cluster: cluster.clone(), change, message: String::new() };
     Json(Preview { clusters: fleet.clusters.keys().map(of_cluster).collect(), current })
-}
-
-pub(crate) fn cluster(name: &str, status: ClusterStatus) -> ClusterView {
-    ClusterView {
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        status,
-        message: String::new(),
-        last_heard_at: None,
-        agent_version: String::new(),
-        kubernetes_version: String::new(),
-        backlog: 0,
-        dropped_reports: 0,
-        refused_checks: 0,
-        clock_skew_ms: 0,
-        certificate_ends_at: None,
-        self_test: None,
-        pending_enrolment: None,
-        checks: BTreeMap::new(),
-    }
-}
-
-pub(crate) fn check(cluster: &str, name: &str, status: CheckStatus, message: &str) -> CheckView {
-    let totals = Totals { succeeded: 40, failed: 2, started_at: Some(ago(190)), finished_at: Some(ago(180)) };
-    CheckView {
-        cluster: cluster.to_owned(),
-        status,
-        overdue_seconds: if status == CheckStatus::Overdue { 600 } else { 0 },
-        health: Health::default(),
-        care: Care::default(),
-        state: CheckState {
-            uid: format!("uid-{name}"),
-            namespace: "health".to_owned(),
-            name: name.to_owned(),
-            description: String::new(),
-            phase: Phase::Succeeded,
-            message: message.to_owned(),
-            schedule: "@every 60s".to_owned(),
-            running: None,
-            next_slot: Some(now() + SignedDuration::from_secs(60)),
-            timeout_seconds: 60,
-            check: totals,
-            remedy: None,
-            remedy_status: String::new(),
-            samples: Vec::new(),
-            refused_samples: 0,
-            pauses: Vec::new(),
-            remedy_budget: None,
-            depends_on: Vec::new(),
-            definition: None,
-        },
-    }
-}
-
-pub(crate) fn ran(id: i64, cluster: &str, outcome: Outcome) -> RunView {
-    let failed = outcome == Outcome::Failed;
-    RunView {
-        id,
-        cluster: cluster.to_owned(),
-        recorded_at: now(),
-        run: Run {
-            key: RunKey { check_uid: "uid-dns".to_owned(), kind: RunKind::HealthCheck, slot: ago(600 - id) },
-            namespace: "health".to_owned(),
-            name: "dns".to_owned(),
-            workflow: Some("health/dns-0a1b".to_owned()),
-            outcome,
-            reason: failed.then_some(Reason::WorkflowFailed),
-            message: if failed { "lookup failed:\x1b[2J no such host".to_owned() } else { String::new() },
-            started_at: ago(600 - id),
-            finished_at: ago(590 - id),
-            warning: String::new(),
-            log_tail: if failed { "dns-0a1b:\nlookup failed:\x1b[2J no such host".to_owned() } else { String::new() },
-        },
-    }
-}
-
-/// Three clusters, one of them silent, and six checks.
-pub(crate) fn fleet() -> Fleet {
-    let mut east = cluster("east", ClusterStatus::Connected);
-    east.last_heard_at = Some(ago(2));
-    (east.agent_version, east.kubernetes_version) = ("0.1.0".to_owned(), "v1.36.1".to_owned());
-    east.labels = BTreeMap::from([("env".to_owned(), "prod".to_owned()), ("region".to_owned(), "eu".to_owned())]);
-    east.checks = BTreeMap::from([("Failed".to_owned(), 1), ("Succeeded".to_owned(), 1), ("Overdue".to_owned(), 1)]);
-    let mut west = cluster("west", ClusterStatus::Unreachable);
-    (west.last_heard_at, west.message, west.backlog) = (Some(ago(4000)), "silent for longer than 15 s".to_owned(), 7);
-    west.checks = BTreeMap::from([("Stale".to_owned(), 2)]);
-    let new = cluster("new", ClusterStatus::Pending);
-    Fleet {
-        clusters: [east, west, new].into_iter().map(|cluster| (cluster.name.clone(), cluster)).collect(),
-        checks: vec![
-            check("east", "api", CheckStatus::Succeeded, ""),
-            check("east", "dns", CheckStatus::Failed, "WorkflowFailed: no such\nhost"),
-            check("east", "etcd", CheckStatus::Overdue, ""),
-            check("west", "api", CheckStatus::Stale, ""),
-            check("west", "dns", CheckStatus::Stale, ""),
-        ],
-        runs: (1..=5)
-            .map(|id| {
-                ran(
-                    id,
-                    if id == 4 { "west" } else { "east" },
-                    if id == 3 { Outcome::Failed } else { Outcome::Succeeded },
-                )
-            })
-            .collect(),
-        ..Fleet::default()
-    }
 }

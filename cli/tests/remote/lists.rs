@@ -3,7 +3,7 @@
 use active_monitor_cli::Exit;
 use active_monitor_core::view::{CheckStatus, ClusterStatus, GapView, Restore};
 
-use crate::hub::{Fleet, Hub, ago, check, cluster, fleet};
+use crate::hub::{Fleet, Hub, ago, check, cluster, definition, fleet};
 
 #[test]
 fn status_shows_what_is_wrong_worst_first() {
@@ -58,7 +58,9 @@ fn status_is_fine_only_when_everything_is_known_and_right() {
 
 #[test]
 fn lists_are_read_to_their_last_page() {
-    for command in [&["checks"][..], &["cluster", "list"], &["status"]] {
+    let definitions = ["dns", "tls", "web"].map(|name| (name.to_owned(), definition(name)));
+    let fleet = || Fleet { definitions: definitions.clone().into(), ..fleet() };
+    for command in [&["checks"][..], &["cluster", "list"], &["status"], &["get", "definitions"]] {
         let whole = Hub::start(fleet()).run(command);
         for size in [1, 2] {
             let hub = Hub::start(Fleet { page: Some(size), ..fleet() });

@@ -140,6 +140,21 @@ impl Route {
         }
     }
 
+    /// The fields in which another one of this name differs, as they are written.
+    pub(super) fn differences(&self, other: &Route) -> Vec<&'static str> {
+        let Route { name: _, alertmanager, webhook, token_file, ca_file, secret_file, matches, watchdog } = self;
+        let compared = [
+            ("alertmanager", *alertmanager == other.alertmanager),
+            ("webhook", *webhook == other.webhook),
+            ("tokenFile", *token_file == other.token_file),
+            ("caFile", *ca_file == other.ca_file),
+            ("secretFile", *secret_file == other.secret_file),
+            ("match", *matches == other.matches),
+            ("watchdog", *watchdog == other.watchdog),
+        ];
+        compared.into_iter().filter(|(_, is_same)| !is_same).map(|(field, _)| field).collect()
+    }
+
     /// What is on the other end.
     pub fn receiver(&self) -> Receiver<'_> {
         match (&self.alertmanager, &self.webhook) {

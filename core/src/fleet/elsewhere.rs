@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::checks::Voice;
 use super::{Deadline, Fleet, later, moved};
 use crate::health::Health;
+use crate::policy::PolicySetting;
 use crate::state::CheckState;
 use crate::view::{CheckStatus, ClusterStatus, ClusterView};
 
@@ -53,6 +54,9 @@ pub struct ShownLink {
     pub refused_checks: u64,
     /// Milliseconds.
     pub clock_skew_ms: i64,
+    /// What the cluster lets the hub do; empty from a replica of a version that does not show it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicySetting>,
     /// As in [`Own`].
     pub incarnation: String,
     /// As in [`Own`].
@@ -72,6 +76,7 @@ impl ShownLink {
             dropped_reports: view.dropped_reports,
             refused_checks: view.refused_checks,
             clock_skew_ms: view.clock_skew_ms,
+            policy: view.policy.clone(),
             incarnation: own.incarnation.clone(),
             snapshot_due: own.snapshot_due,
         }
@@ -337,6 +342,7 @@ impl Fleet {
             dropped_reports,
             refused_checks,
             clock_skew_ms,
+            policy,
             incarnation: _,
             snapshot_due: _,
         } = shown;
@@ -345,7 +351,7 @@ impl Fleet {
             let before = view.clone();
             (view.agent_version, view.kubernetes_version) = (agent_version, kubernetes_version);
             (view.backlog, view.dropped_reports, view.refused_checks) = (backlog, dropped_reports, refused_checks);
-            view.clock_skew_ms = clock_skew_ms;
+            (view.clock_skew_ms, view.policy) = (clock_skew_ms, policy);
             is_news = *view != before;
             view.last_heard_at = last_heard_at;
         });

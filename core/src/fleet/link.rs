@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::checks::Known;
 use super::elsewhere::{Own, Place};
 use super::{ClusterEntry, Deadline, Fleet, Refusal, count, later};
+use crate::policy::PolicySetting;
 use crate::self_test::SelfTest;
 use crate::session::frame::{Heartbeat, Hello};
 use crate::session::hub::MAX_CHECKS;
@@ -257,6 +258,7 @@ impl Fleet {
             view.last_heard_at = Some(now);
             view.agent_version = crate::run::clean_message(&hello.agent_version);
             view.kubernetes_version = crate::run::clean_message(&hello.kubernetes_version);
+            view.policy = hello.policy.iter().map(PolicySetting::clean).collect();
             view.backlog = hello.next_seq.saturating_sub(hello.oldest_seq);
             view.dropped_reports = hello.dropped_reports;
             view.refused_checks = 0;

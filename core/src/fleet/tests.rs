@@ -34,6 +34,7 @@ pub(super) fn hello(name: &str, uid: &str, incarnation: &str, now: Timestamp) ->
         dropped_reports: 0,
         journal_id: "j".into(),
         hub_mark: String::new(),
+        policy: Vec::new(),
     }
 }
 

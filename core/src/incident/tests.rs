@@ -37,6 +37,7 @@ impl World {
                 certificate_ends_at: None,
                 self_test: None,
                 pending_enrolment: None,
+                policy: Vec::new(),
             };
             let check = Arc::new(check(&name, "dns", CheckStatus::Succeeded));
             let checks = Arc::new(Checks::from([(("health".to_owned(), "dns".to_owned()), check)]));

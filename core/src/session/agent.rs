@@ -21,6 +21,7 @@ use super::frame::{
     AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_AGENT_FRAME_BYTES, Report, Welcome,
 };
 use crate::command::{Answer, Command, Layer, Refusal};
+use crate::policy::PolicySetting;
 use crate::self_test::SelfTest;
 use crate::state::CheckState;
 
@@ -53,6 +54,8 @@ pub struct Identity {
     pub kubernetes_version: String,
     /// Drawn when the journal was made.
     pub journal_id: String,
+    /// What the cluster lets the hub do.
+    pub policy: Vec<PolicySetting>,
 }
 
 /// The time of an input.
@@ -353,7 +356,7 @@ impl AgentSession {
     }
 
     fn hello(&self, sent_at: Timestamp) -> Hello {
-        let Identity { cluster, cluster_uid, incarnation, agent_version, kubernetes_version, journal_id } =
+        let Identity { cluster, cluster_uid, incarnation, agent_version, kubernetes_version, journal_id, policy } =
             self.identity.clone();
         let JournalState { oldest_seq, next_seq, dropped: dropped_reports, backlog: _ } = self.journal;
         Hello {
@@ -368,6 +371,7 @@ impl AgentSession {
             dropped_reports,
             journal_id,
             hub_mark: self.hub_mark.clone(),
+            policy,
         }
     }
 

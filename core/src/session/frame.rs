@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::command::{Answer, Command};
+use crate::policy::PolicySetting;
 use crate::run::Run;
 use crate::self_test::SelfTest;
 use crate::state::CheckState;
@@ -112,6 +113,8 @@ pub struct Hello {
     pub journal_id: String,
     /// The latest [`HubFrame::Mark`] that the cluster was given; empty where there was none.
     pub hub_mark: String,
+    /// What the cluster lets the hub do, for people; empty from an agent that does not say.
+    pub policy: Vec<PolicySetting>,
 }
 
 /// The hub's terms for a session.

@@ -53,6 +53,7 @@ pub(super) fn hello(cluster: &str) -> Hello {
         dropped_reports: 0,
         journal_id: "j".into(),
         hub_mark: String::new(),
+        policy: Vec::new(),
     }
 }
 

@@ -147,6 +147,7 @@ mod tests {
             certificate_ends_at: None,
             self_test: None,
             pending_enrolment: None,
+            policy: Vec::new(),
             checks: BTreeMap::new(),
         }
     }

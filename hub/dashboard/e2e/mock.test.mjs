@@ -345,8 +345,25 @@ test('a cluster shows its link, its certificate, its pauses and what its policy 
   for (const text of ['12 reports wait', '3 s behind', 'most others have 0.1.0', /ends in 16 h/, 'network work']) {
     await page.getByText(text).first().waitFor();
   }
+  const policy = page.locator('.policy');
+  await policy.getByText('get,list leases of coordination.k8s.io').waitFor();
   await page.locator('.item', { hasText: 'base-coredns-resolve' }).locator('.s-Conflict').waitFor();
   await page.locator('.item', { hasText: 'the whole cluster' }).getByText(/by ann, ends/).waitFor();
+
+  // An agent may say anything: twice the same name, markup, and no end of it.
+  const long = 'x'.repeat(1000);
+  const hostile = [
+    { name: 'namespaces', value: '<img src=x onerror=alert(1)>' },
+    { name: 'namespaces', value: long },
+  ];
+  hub.setCluster('prod-us-east-1', { policy: hostile });
+  await policy.getByText('<img src=x onerror=alert(1)>').waitFor();
+  await page.setViewportSize({ width: 360, height: 740 });
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), 'wider than a phone');
+  // An older agent says nothing of it.
+  hub.setCluster('prod-us-east-1', { policy: undefined });
+  await page.getByText('The agent does not say what the hub may push here').waitFor();
+  assert.equal(await policy.count(), 0);
 });
 
 test('nothing is wider than a phone', async () => {

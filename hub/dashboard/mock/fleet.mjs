@@ -60,11 +60,25 @@ export function makeFleet({ clusters = 3, checks = 100, now = Date.now(), seed =
       clockSkewMs: Math.round(rand() * 120 - 60),
       selfTest: { outcome: 'Succeeded', message: 'Argo carried out the workflow health/active-monitor-self-test-x7k2p; no pod was started', at: at(now - 9 * 86_400_000) },
       certificateEndsAt: at(now + 17 * 3_600_000 - 90_000 * name.length),
+      policy: name.startsWith('staging') ? undefined : makePolicy(name),
       checks: {},
     })),
     checks: names.flatMap((cluster) => all.slice(0, checks).map((check) => makeCheck(cluster, check, now, rand))),
   };
 }
+
+const makePolicy = (cluster) => Object.entries({
+  namespaces: 'health, kube-system',
+  remedies: String(!cluster.startsWith('edge')),
+  levels: 'namespace',
+  accounts: 'any',
+  sources: 'inline, url',
+  rules: 'get,list leases of coordination.k8s.io',
+  minPeriodSeconds: '10',
+  maxChecks: '200',
+  obey: 'run-now, pause, pause-remedies, self-test',
+  'longest-pause-hours': '24',
+}).map(([name, value]) => ({ name, value }));
 
 function makeCheck(cluster, { namespace, name }, now, rand) {
   const period = [60, 60, 300, 300, 900, 3600][Math.floor(rand() * 6)];

@@ -206,7 +206,7 @@ export class MockHub {
       case 'checks':
         return json(response, 200, pageOf(checks, nameOf, query));
       case 'definitions':
-        return json(response, 200, { items: makeDefinitions(this.fleet) });
+        return json(response, 200, pageOf(makeDefinitions(this.fleet), (definition) => definition.name, query));
       case 'windows':
         return json(response, 200, { items: this.windows });
       case 'changes':

@@ -40,6 +40,8 @@ export interface ClusterView {
   certificateEndsAt?: string;
   /** Absent: nothing is known. */
   selfTest?: SelfTest;
+  /** What the cluster lets the hub do, in words; absent where its agent does not say. */
+  policy?: { name: string; value: string }[];
   checks: Record<CheckStatus, number>;
 }
 
@@ -402,7 +404,7 @@ export const getClusters = () => pages<ClusterView>('clusters');
 export const getChecks = () => pages<CheckView>('checks');
 export const getCheck = (cluster: string, namespace: string, name: string) =>
   call<CheckView>('GET', `clusters/${segment(cluster)}/checks/${segment(namespace)}/${segment(name)}`);
-export const getDefinitions = () => list<DefinitionView>('definitions');
+export const getDefinitions = () => pages<DefinitionView>('definitions');
 
 export interface RunQuery {
   cluster: string;

@@ -5,36 +5,58 @@ pub mod preview;
 use active_monitor_core::definition::FleetHealthCheck;
 use active_monitor_core::definition::validate::validate;
 use active_monitor_core::gitops::Kind;
-use active_monitor_core::view::{DefinitionView, List, Preview, Problem};
+use active_monitor_core::view::{DefinitionView, Page, Preview, Problem};
 use axum::Extension;
 use axum::extract::State;
 use http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Api;
-use super::extract::{DefinitionBody, Expects, Path};
+use super::extract::{DefinitionBody, Expects, PageSize, Path, Query, page};
 use super::problem::ApiError;
 use super::unchanged::Version;
 use crate::auth::{Operator, Viewer};
 use crate::expected::version;
 
-/// Every definition, by name.
+/// Which page of the definitions is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DefinitionFilter {
+    /// Definitions in the page.
+    #[serde(default)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 10000, default = 1000)]
+    limit: PageSize,
+    /// Only definitions after the one with this name: `next` of the page before.
+    after: Option<String>,
+}
+
+/// Definitions by name, page by page.
 #[utoipa::path(
-    get, path = "/api/v1/definitions", operation_id = "listDefinitions", tag = "definitions",
+    get, path = "/api/v1/definitions", operation_id = "listDefinitions", tag = "definitions", params(DefinitionFilter),
     responses(
-        (status = 200, body = List<DefinitionView>),
+        (status = 200, body = Page<DefinitionView>),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 401, body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(_: Viewer, State(api): State<Api>) -> axum::Json<List<DefinitionView>> {
+pub async fn list(
+    _: Viewer,
+    State(api): State<Api>,
+    Query(DefinitionFilter { limit, after }): Query<DefinitionFilter>,
+) -> axum::Json<Page<DefinitionView>> {
     let mut origins = api.app.source.origins(Kind::FleetHealthCheck);
     let mut resources = api.app.source.resources();
     let definitions = api.app.fleet.definitions();
-    let items = definitions.iter().map(|(name, view)| DefinitionView {
-        git: origins.remove(name),
-        resource: resources.remove(name),
+    let all = definitions.iter().map(|(name, view)| (name.clone(), view));
+    let (views, next) = page(all, after.as_ref(), limit);
+    let items = views.into_iter().map(|view| DefinitionView {
+        git: origins.remove(&view.name),
+        resource: resources.remove(&view.name),
         ..(**view).clone()
     });
-    axum::Json(List { items: items.collect() })
+    axum::Json(Page { items: items.collect(), next })
 }
 
 /// One definition and what became of it.

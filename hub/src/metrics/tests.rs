@@ -68,6 +68,7 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckVi
         certificate_ends_at: None,
         self_test: None,
         pending_enrolment: None,
+        policy: Vec::new(),
         checks: BTreeMap::new(),
     };
     let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());

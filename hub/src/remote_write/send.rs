@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rand::Rng;
 use reqwest::{Certificate, Client, StatusCode, Url, header};
 
@@ -57,10 +58,38 @@ enum Answer {
 
 /// Knows where the store is.
 pub(super) struct Sender {
-    client: Client,
+    known: Mutex<Known>,
     url: Url,
     token: Option<PathBuf>,
+    /// Where the store is known by certificates of its own.
+    ca: Option<PathBuf>,
     metrics: RemoteWriteMetrics,
+}
+
+/// What the store is known by now.
+struct Known {
+    pem: Option<Vec<u8>>,
+    client: Client,
+}
+
+/// Trusts these certificates, which are the file's, or those of the system.
+fn client(url: &Url, file: Option<(&Path, &[u8])>) -> Result<Client, SenderError> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("active-monitor-hub/", env!("CARGO_PKG_VERSION")))
+        .timeout(TIMEOUT)
+        // The token is for this store and for no other.
+        .redirect(reqwest::redirect::Policy::none());
+    if url.scheme() == "http" {
+        // No certificate will be looked at, so a machine without any of its own is no obstacle.
+        builder = builder.tls_certs_only([]);
+    } else if let Some((path, pem)) = file {
+        let certificates = Certificate::from_pem_bundle(pem).unwrap_or_default();
+        if certificates.is_empty() {
+            return Err(SenderError::NoCertificate { path: path.to_owned() });
+        }
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(SenderError::Client)
 }
 
 impl Sender {
@@ -70,23 +99,36 @@ impl Sender {
         ca: Option<&Path>,
         metrics: RemoteWriteMetrics,
     ) -> Result<Sender, SenderError> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("active-monitor-hub/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIMEOUT)
-            // The token is for this store and for no other.
-            .redirect(reqwest::redirect::Policy::none());
-        if url.scheme() == "http" {
-            // No certificate will be looked at, so a machine without any of its own is no obstacle.
-            builder = builder.tls_certs_only([]);
-        } else if let Some(path) = ca {
-            let pem = std::fs::read(path).map_err(|source| SenderError::Read { path: path.to_owned(), source })?;
-            let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-            if certificates.is_empty() {
-                return Err(SenderError::NoCertificate { path: path.to_owned() });
+        let ca = ca.filter(|_| url.scheme() == "https").map(Path::to_owned);
+        let read =
+            |path: &PathBuf| std::fs::read(path).map_err(|source| SenderError::Read { path: path.clone(), source });
+        let pem = ca.as_ref().map(read).transpose()?;
+        let client = client(&url, ca.as_deref().zip(pem.as_deref()))?;
+        Ok(Sender { known: Mutex::new(Known { pem, client }), url, token, ca, metrics })
+    }
+
+    /// Trusts what the file says now. While that makes no sense, what it said before.
+    async fn client(&self, is_first: bool) -> Client {
+        if let Some(path) = &self.ca {
+            let read = tokio::fs::read(path).await;
+            let read = read.map_err(|source| SenderError::Read { path: path.clone(), source });
+            let changed = |pem: &Vec<u8>| self.known.lock().pem.as_ref() != Some(pem);
+            match read.map(|pem| Some(pem).filter(changed)) {
+                Ok(None) => {}
+                Ok(Some(pem)) => match client(&self.url, Some((path, &pem))) {
+                    Ok(client) => *self.known.lock() = Known { pem: Some(pem), client },
+                    Err(error) => Self::stays(is_first, &error),
+                },
+                Err(error) => Self::stays(is_first, &error),
             }
-            builder = builder.tls_certs_only(certificates);
         }
-        Ok(Sender { client: builder.build().map_err(SenderError::Client)?, url, token, metrics })
+        self.known.lock().client.clone()
+    }
+
+    fn stays(is_first: bool, error: &SenderError) {
+        if is_first {
+            tracing::warn!(%error, "the remote store is known by the certificates before");
+        }
     }
 
     /// Returns when the store has taken the batch or refused it for good.
@@ -115,8 +157,8 @@ impl Sender {
     }
 
     async fn attempt(&self, batch: &Batch, is_first: bool) -> Answer {
-        let mut request = self
-            .client
+        let client = self.client(is_first).await;
+        let mut request = client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/x-protobuf")
             .header(header::CONTENT_ENCODING, "snappy")

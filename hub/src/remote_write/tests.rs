@@ -12,8 +12,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use http::{HeaderMap, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use prost::Message;
 use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::message::WriteRequest;
 use super::*;
@@ -256,4 +262,124 @@ async fn a_store_that_is_away_costs_rounds_and_no_more_than_the_queue() {
     tasks.stop();
     run.await.unwrap().unwrap();
     server.abort();
+}
+
+/// A store behind TLS, with a certificate of its own making, that takes what comes with one token.
+struct Guarded {
+    url: String,
+    wanted: Arc<Mutex<String>>,
+    acceptor: Arc<Mutex<TlsAcceptor>>,
+    /// What was asked with, taken or not.
+    asked: Arc<Mutex<Vec<String>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Who says that it is `localhost`, and what it is known by.
+fn certificate() -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+impl Guarded {
+    /// And what it is known by.
+    async fn start() -> (Guarded, String) {
+        let (acceptor, pem) = certificate();
+        let (acceptor, asked) = (Arc::new(Mutex::new(acceptor)), Arc::<Mutex<Vec<String>>>::default());
+        let wanted = Arc::<Mutex<String>>::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/write", listener.local_addr().unwrap().port());
+        let receive = {
+            let (wanted, asked) = (Arc::clone(&wanted), Arc::clone(&asked));
+            async move |headers: HeaderMap| {
+                let token = headers.get("authorization").map_or("", |value| value.to_str().unwrap()).to_owned();
+                let is_wanted = token == format!("Bearer {}", wanted.lock());
+                asked.lock().push(token);
+                let status = if is_wanted { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED };
+                // So that each request shows the certificate.
+                (status, [("connection", "close")])
+            }
+        };
+        let router = Router::new().route("/write", post(receive));
+        let current = Arc::clone(&acceptor);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, router) = (current.lock().clone(), router.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = TowerToHyperService::new(router);
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        (Guarded { url, wanted, acceptor, asked, _task: AbortOnDropHandle::new(task) }, pem)
+    }
+
+    fn wants(&self, token: &str) {
+        token.clone_into(&mut self.wanted.lock());
+    }
+}
+
+#[tokio::test]
+async fn the_store_is_known_by_its_certificate_and_asks_for_a_token_and_both_files_may_change() {
+    active_monitor_runtime::tls::install_crypto_provider();
+    let (store, pem) = Guarded::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (token, ca) = (dir.path().join("token"), dir.path().join("ca.crt"));
+    let write = |path: &std::path::Path, text: &str| std::fs::write(path, text).unwrap();
+    let metrics = RemoteWriteMetrics::new().unwrap();
+    let sender = || Sender::new(store.url.parse().unwrap(), Some(token.clone()), Some(&ca), metrics.clone());
+    assert!(matches!(sender().err(), Some(SenderError::Read { .. })), "there is no file");
+    write(&ca, "-----BEGIN NOTHING-----");
+    assert!(matches!(sender().err(), Some(SenderError::NoCertificate { .. })));
+    write(&ca, &pem);
+    let sender = sender().unwrap();
+    let retried = async |before: u64| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while metrics.retries.get() == before {
+            assert!(Instant::now() < deadline, "nothing is tried again: {metrics:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+
+    // The token comes later than the hub, and is then another.
+    store.wants("first");
+    let (mut previous, ()) = tokio::join!(send(&sender, mixed(), None), async {
+        retried(0).await;
+        assert_eq!(*store.asked.lock(), Vec::<String>::new(), "nobody is asked without a token");
+        write(&token, "first\n");
+    });
+    store.wants("second");
+    write(&token, "second");
+    previous = send(&sender, mixed(), Some(previous)).await;
+    assert_eq!(*store.asked.lock(), ["Bearer first", "Bearer second"]);
+    let sent = metrics.sent.get();
+    assert!(sent > 20 && metrics.rejected.get() == 0, "{metrics:?}");
+
+    // The store has another certificate before the hub knows of it: what comes meanwhile waits.
+    let (acceptor, pem) = certificate();
+    *store.acceptor.lock() = acceptor;
+    let before = metrics.retries.get();
+    (previous, ()) = tokio::join!(send(&sender, mixed(), Some(previous)), async {
+        retried(before).await;
+        assert_eq!(store.asked.lock().len(), 2, "nothing is said to a stranger");
+        write(&ca, &pem);
+    });
+    assert!(metrics.sent.get() > sent && metrics.rejected.get() == 0, "{metrics:?}");
+
+    // A file that is half written, or gone, changes nothing.
+    let before = metrics.retries.get();
+    for text in [Some("-----BEGIN CERTIFICATE-----"), None] {
+        text.map_or_else(|| std::fs::remove_file(&ca).unwrap(), |text| write(&ca, text));
+        previous = send(&sender, mixed(), Some(previous)).await;
+    }
+    assert_eq!((metrics.retries.get(), store.asked.lock().len()), (before, 5));
+
+    // A token that is not taken costs what was sent with it, which is counted.
+    write(&token, "wrong");
+    send(&sender, mixed(), Some(previous)).await;
+    assert!(metrics.rejected.get() > 10, "{metrics:?}");
 }

@@ -151,3 +151,41 @@ async fn names_that_would_break_the_metrics_are_escaped_and_huge_ones_refused() 
     eventually("a count", || hub.hub.refusals.total(Refused::Frame) > before).await;
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn what_an_agent_says_of_its_policy_is_shown_without_what_could_steer_a_terminal_and_bounded() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let agent = enrolled(dir.path(), &hub, "c1", "uid-1").await;
+    let said = |policy: Vec<PolicySetting>| Hello { policy, ..hello("c1", "uid-1", "i1") };
+    let shows = async |policy: Vec<PolicySetting>, expected: Vec<PolicySetting>| {
+        let mut session = agent.dial(&hub, said(policy)).await.unwrap();
+        assert!(matches!(session.next().await, HubFrame::Welcome(_)));
+        let shown = || hub.hub.fleet.view().clusters["c1"].view.policy.clone();
+        eventually(&format!("{expected:?}"), || shown() == expected).await;
+    };
+    let hostile = PolicySetting::new("remedies\x1b[2J", "\u{7}none\r\nor Bearer abcdefghijkl");
+    let expected = PolicySetting::new("remedies", "none or Bearer ***");
+    shows(vec![hostile.clone(), hostile], vec![expected.clone(), expected]).await;
+    // An older agent takes over, and nothing stays of what the newer one said.
+    shows(vec![], vec![]).await;
+
+    // What an honest one never sends is refused with its session.
+    let setting = v1::PolicySetting { name: "rules".into(), value: "x".into() };
+    let long = v1::PolicySetting { value: "x".repeat(1025), ..setting.clone() };
+    let before = hub.hub.refusals.total(Refused::Frame);
+    for policy in [vec![long], vec![setting; MAX_SETTINGS + 1]] {
+        let frame = v1::agent_frame::Frame::Hello(v1::Hello { policy, ..said(vec![]).into() });
+        let (frames, queued) = mpsc::channel::<v1::AgentFrame>(1);
+        frames.send(v1::AgentFrame { frame: Some(frame) }).await.unwrap();
+        let mut client = agent.client(&hub).await;
+        let answer = within("an answer", client.session(ReceiverStream::new(queued))).await;
+        let refused = match answer {
+            Ok(answers) => Session { frames, answers: answers.into_inner() }.status().await,
+            Err(status) => status,
+        };
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    }
+    eventually("two counts", || hub.hub.refusals.total(Refused::Frame) == before + 2).await;
+    hub.stop().await;
+}

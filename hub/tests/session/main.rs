@@ -23,6 +23,7 @@ mod reports;
 mod restore;
 mod rights;
 mod shared;
+mod soon;
 mod traces;
 mod versions;
 
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use active_monitor_core::definition::{FleetHealthCheck, parse};
 use active_monitor_core::names::CORDON_ANNOTATION;
+use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{
     AgentFrame, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome,
@@ -282,6 +284,7 @@ fn hello(cluster: &str, uid: &str, incarnation: &str) -> Hello {
         dropped_reports: 0,
         journal_id: "j".into(),
         hub_mark: String::new(),
+        policy: vec![PolicySetting::new("namespaces", "health")],
     }
 }
 

@@ -69,6 +69,7 @@ async fn each_replica_shows_the_whole_fleet_and_its_events() {
     eventually("the check at the other", || two.two.check_status("berlin", "dns") == Some(CheckStatus::Succeeded))
         .await;
     eventually("its link", || two.two.cluster_status("berlin") == Some(ClusterStatus::Connected)).await;
+    assert_eq!(two.two.hub.fleet.view().clusters["berlin"].view.policy, hello("", "", "").policy);
     let mut events = two.two.hub.fleet.events();
     let began = std::time::Instant::now();
     session.send(AgentFrame::CheckUpsert(Box::new(failed("dns")))).await;

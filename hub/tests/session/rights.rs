@@ -240,9 +240,9 @@ const OPEN: [&str; 5] = ["login", "loginOptions", "logout", "oidcCallback", "oid
 fn needs(operation: &str) -> Role {
     match operation {
         "readCa" | "listChanges" | "listChecks" | "listClusters" | "readCluster" | "readCheck" | "listDefinitions"
-        | "previewDefinition" | "readDefinition" | "events" | "fleet" | "listIncidents" | "me" | "readRestore"
-        | "listRuns" | "discoverTargets" | "listSources" | "uptime" | "listWindows" | "readWindow" | "federate"
-        | "metrics" => Role::Viewer,
+        | "previewDefinition" | "previewRoutes" | "readDefinition" | "events" | "fleet" | "listIncidents" | "me"
+        | "readRestore" | "listRuns" | "discoverTargets" | "listSources" | "uptime" | "listWindows" | "readWindow"
+        | "federate" | "metrics" => Role::Viewer,
         "patchCluster" | "acknowledge" | "unacknowledge" | "command" | "putDefinition" | "deleteDefinition"
         | "putWindow" | "removeWindow" => Role::Operator,
         "listAudit" | "rollCa" | "addCluster" | "removeCluster" | "approveEnrolment" | "denyEnrolment"

@@ -1,5 +1,6 @@
 //! The frames of a session and what is only found in them.
 
+use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::session::frame::{
     AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Welcome,
 };
@@ -120,6 +121,7 @@ impl From<Hello> for v1::Hello {
             dropped_reports,
             journal_id,
             hub_mark,
+            policy,
         } = hello;
         v1::Hello {
             cluster,
@@ -133,6 +135,7 @@ impl From<Hello> for v1::Hello {
             dropped_reports,
             journal_id,
             hub_mark,
+            policy: policy.into_iter().take(MAX_SETTINGS).map(Into::into).collect(),
         }
     }
 }
@@ -141,6 +144,10 @@ impl TryFrom<v1::Hello> for Hello {
     type Error = WireError;
 
     fn try_from(hello: v1::Hello) -> Result<Self, WireError> {
+        if hello.policy.len() > MAX_SETTINGS {
+            let count = hello.policy.len();
+            return Err(WireError::TooMany { field: "Hello.policy", count, limit: MAX_SETTINGS });
+        }
         Ok(Hello {
             cluster: identity("Hello.cluster", hello.cluster)?,
             cluster_uid: identity("Hello.cluster_uid", hello.cluster_uid)?,
@@ -153,7 +160,27 @@ impl TryFrom<v1::Hello> for Hello {
             dropped_reports: hello.dropped_reports,
             journal_id: text("Hello.journal_id", hello.journal_id)?,
             hub_mark: text("Hello.hub_mark", hello.hub_mark)?,
+            policy: list(hello.policy)?,
         })
+    }
+}
+
+impl From<PolicySetting> for v1::PolicySetting {
+    fn from(setting: PolicySetting) -> Self {
+        let PolicySetting { name, value } = setting;
+        v1::PolicySetting { name: cut(name, MAX_MESSAGE_BYTES), value: cut(value, MAX_MESSAGE_BYTES) }
+    }
+}
+
+impl TryFrom<v1::PolicySetting> for PolicySetting {
+    type Error = WireError;
+
+    fn try_from(setting: v1::PolicySetting) -> Result<Self, WireError> {
+        let v1::PolicySetting { name, value } = setting;
+        if name.is_empty() {
+            return Err(WireError::Missing { field: "PolicySetting.name" });
+        }
+        Ok(PolicySetting { name: message("PolicySetting.name", name)?, value: message("PolicySetting.value", value)? })
     }
 }
 

@@ -79,7 +79,7 @@ pub mod hub_frame {
         Mark(super::Mark),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     /// The name the agent believes it has; a mismatch with its certificate is refused.
     #[prost(string, tag = "1")]
@@ -114,6 +114,19 @@ pub struct Hello {
     /// The latest Mark that the cluster was given; empty where there was none.
     #[prost(string, tag = "11")]
     pub hub_mark: ::prost::alloc::string::String,
+    /// What the cluster lets the hub do, in words; empty from an agent that does not say. At most 16 of them.
+    #[prost(message, repeated, tag = "12")]
+    pub policy: ::prost::alloc::vec::Vec<PolicySetting>,
+}
+/// For people: the hub shows it and decides nothing by it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PolicySetting {
+    /// As the policy's file or the agent's flag calls it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What is open; at most 1,024 bytes.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {

@@ -77,7 +77,7 @@ pub(super) async fn measure(
             Part::Reports => fleet.reports(rows).await?,
             Part::Flood => flood::measure(fleet, rows).await?,
             Part::Storm => fleet.storm(rows).await?,
-            Part::Agent | Part::Crons | Part::Argo | Part::Visible | Part::History => {}
+            Part::Agent | Part::Crons | Part::Argo | Part::Visible | Part::Replicas | Part::History => {}
         }
     }
     Ok(())

@@ -40,6 +40,7 @@ async fn each_flipped_bit_of_the_identity_is_said_or_changes_nothing_and_the_nex
         state_dir: dir.path().to_owned(),
         cluster_uid: "uid".into(),
         kubernetes_version: "v1.33.0".into(),
+        policy: Vec::new(),
     };
     let identity_dir = dir.path().join("identity");
     let Err(error) = try_identity(&config, &identity_dir).await else { panic!("a damaged identity is used") };

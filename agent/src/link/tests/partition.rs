@@ -350,6 +350,7 @@ impl Near {
             state_dir: dir.path().to_owned(),
             cluster_uid: "uid".into(),
             kubernetes_version: "v1.33.0".into(),
+            policy: Vec::new(),
         };
         let (definitions, _definitions) = watch::channel(None);
         let (_statuses, statuses) = mpsc::channel(1);

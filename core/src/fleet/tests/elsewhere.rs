@@ -1,6 +1,7 @@
 //! Clusters at other replicas.
 
 use super::*;
+use crate::policy::PolicySetting;
 
 fn shown(status: ClusterStatus) -> ShownLink {
     ShownLink {
@@ -13,6 +14,7 @@ fn shown(status: ClusterStatus) -> ShownLink {
         dropped_reports: 0,
         refused_checks: 0,
         clock_skew_ms: 0,
+        policy: vec![PolicySetting::new("remedies", "false")],
         incarnation: "i1".into(),
         snapshot_due: None,
     }
@@ -202,4 +204,18 @@ fn only_what_changed_of_own_clusters_is_published_and_a_cluster_that_came_here_a
     assert_eq!(round(&mut fleet, &[]), [], "that it was heard is no news each time");
     say(&mut fleet, at(8), 101, Said::Heard);
     assert_eq!(round(&mut fleet, &[])[0].link.as_ref().unwrap().last_heard_at, Some(at(8)));
+}
+
+#[test]
+fn the_link_of_a_replica_of_an_earlier_version_says_nothing_of_the_policy() {
+    let link = shown(ClusterStatus::Connected);
+    let mut json = serde_json::to_value(&link).unwrap();
+    assert!(json.as_object_mut().unwrap().remove("policy").is_some());
+    let earlier: ShownLink = serde_json::from_value(json).unwrap();
+    assert_eq!(earlier, ShownLink { policy: Vec::new(), ..link });
+    let mut fleet = fleet();
+    let said =
+        Elsewhere { link: Some(shown(ClusterStatus::Connected)), ..elsewhere(1, ClusterStatus::Connected, vec![]) };
+    follow(&mut fleet, at(0), said);
+    assert_eq!(fleet.view().clusters["a"].view.policy, [PolicySetting::new("remedies", "false")]);
 }

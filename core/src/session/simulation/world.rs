@@ -32,6 +32,7 @@ pub(super) fn identity(incarnation: u64) -> Identity {
         agent_version: "0.1.0".into(),
         kubernetes_version: "v1.33.0".into(),
         journal_id: "j".into(),
+        policy: Vec::new(),
     }
 }
 

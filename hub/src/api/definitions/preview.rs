@@ -88,6 +88,7 @@ mod tests {
                 certificate_ends_at: None,
                 self_test: None,
                 pending_enrolment: None,
+                policy: Vec::new(),
                 checks: BTreeMap::new(),
             };
             (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }))

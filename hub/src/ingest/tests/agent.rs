@@ -278,6 +278,7 @@ impl Agent {
             dropped_reports: 0,
             journal_id: "j".into(),
             hub_mark: String::new(),
+            policy: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use active_monitor_core::command::Answer;
+use active_monitor_core::policy::Policy;
 use active_monitor_core::session::agent::{AgentSession, Identity, Input, JournalState, Now, Output};
 use active_monitor_core::session::frame::{
     Definition, DefinitionResult, DefinitionStatus, HubFrame, MAX_HUB_FRAME_BYTES,
@@ -79,6 +80,7 @@ impl Agent {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kubernetes_version: "v1.36.3".to_owned(),
             journal_id: hex::encode(rand::random::<[u8; 16]>()),
+            policy: Policy::default().settings(),
         };
         let mut agent = Agent {
             session: AgentSession::new(identity, JournalState { oldest_seq: 1, next_seq: 1, backlog: 0, dropped: 0 }),

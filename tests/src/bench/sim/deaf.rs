@@ -99,5 +99,6 @@ fn hello(cluster: &str) -> Hello {
         dropped_reports: 0,
         journal_id: "deaf".to_owned(),
         hub_mark: String::new(),
+        policy: Vec::new(),
     }
 }
