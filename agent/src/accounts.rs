@@ -6,29 +6,28 @@
 
 pub mod drift;
 mod error;
+mod known;
 mod objects;
 #[cfg(test)]
 mod tests;
 mod users;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use active_monitor_core::check::{Check, Level};
 use active_monitor_core::rbac::{
     ACCOUNT_ANNOTATION, ACCOUNT_NAMESPACE_LABEL, Account, CEILING_LABEL, Ceilings, OWNER, OWNER_LABEL, Refusal,
-    overlaps, union,
 };
 use active_monitor_core::run::RunKind;
 use active_monitor_core::scope::Scope;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;
-use kube::api::ObjectMeta;
 use parking_lot::Mutex;
 
 pub use self::error::AccountError;
+use self::known::{Applied, Known, depends};
 use self::objects::{Kind, Object, Objects};
-use self::users::{User, Users};
 use crate::request::RequestError;
 
 /// Keeps the accounts; clones share what they know.
@@ -38,47 +37,12 @@ pub struct Accounts {
     known: Arc<Mutex<Known>>,
 }
 
-#[derive(Default)]
-struct Known {
-    users: HashMap<Account, Users>,
-    of_user: HashMap<User, Account>,
-    applied: HashMap<Account, Applied>,
-    /// By namespace and name: both levels share the ServiceAccount.
-    turns: HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>,
-}
-
-/// What the cluster was last seen to have for an account.
-#[derive(Clone, Debug)]
-struct Applied {
-    /// What its users asked for then.
-    asked: Vec<PolicyRule>,
-    /// What of it they got.
-    granted: Vec<PolicyRule>,
-    /// Whether role and binding have the qualified name.
-    qualified: bool,
-    refusal: Option<Refusal>,
-    /// It is looked at again before the next run.
-    doubted: bool,
-}
-
 /// What a look at an account came to.
 struct Granted {
     /// Whether role and binding have the qualified name.
     qualified: bool,
     /// What had to be created or changed.
     written: Vec<(Kind, Object)>,
-}
-
-impl Applied {
-    /// Why a user that asks for these rules has not got them.
-    fn refuses(&self, rules: &[PolicyRule]) -> Option<&Refusal> {
-        self.refusal.as_ref().filter(|refusal| depends(rules, refusal))
-    }
-}
-
-/// Whether any of the rules is among those refused.
-fn depends(rules: &[PolicyRule], refusal: &Refusal) -> bool {
-    rules.iter().any(|rule| refusal.rules.iter().any(|refused| overlaps(rule, refused)))
 }
 
 /// Whether the role's name is qualified, the role where it was written, and the binding that is there.
@@ -305,27 +269,6 @@ fn kinds(account: &Account) -> (Kind, Kind) {
     }
 }
 
-/// Name of the account's object of this kind; its level may have none.
-fn object_name(account: &Account, kind: Kind, qualified: bool) -> Option<String> {
-    let (role, binding) = kinds(account);
-    match kind {
-        Kind::ServiceAccount => Some(account.name.clone()),
-        kind if kind == role => Some(account.role_name(qualified)),
-        kind if kind == binding => Some(format!("{}-binding", account.role_name(qualified))),
-        Kind::Role | Kind::RoleBinding | Kind::ClusterRole | Kind::ClusterRoleBinding => None,
-    }
-}
-
-/// The account's object of this kind as it should be.
-fn wanted(account: &Account, kind: Kind, applied: &Applied) -> Option<Object> {
-    let described = match kind {
-        Kind::ServiceAccount => account.service_account(),
-        Kind::Role | Kind::ClusterRole => account.role(&applied.granted, applied.qualified),
-        Kind::RoleBinding | Kind::ClusterRoleBinding => account.binding(applied.qualified),
-    };
-    Object::wanted(described).ok()
-}
-
 /// The accounts that an object of this kind with this annotation may serve.
 fn accounts(kind: Kind, annotation: &str) -> Vec<Account> {
     let levels: &[Level] = match kind {
@@ -346,74 +289,4 @@ fn is_anothers(account: &Account, role: Option<&Object>, binding: Option<&Object
         !binding.serves(account) && ours != Some(&account.key())
     });
     namespace.is_some_and(|namespace| namespace != account.namespace) || bound
-}
-
-impl Known {
-    /// The union of what the account's users ask for, as far as `with` takes them.
-    fn asked(&self, account: &Account, with: impl Fn(&[PolicyRule]) -> bool) -> Vec<PolicyRule> {
-        let rules = self.users.get(account).into_iter().flat_map(Users::rules);
-        union(rules.filter(|rules| with(rules)).flatten())
-    }
-
-    /// Whether the cluster is known to have what the account's users ask for, or as much of it as it lets.
-    fn agrees(&self, account: &Account) -> bool {
-        let applied = self.applied.get(account).filter(|applied| !applied.doubted);
-        let users = self.users.get(account);
-        applied.zip(users).is_some_and(|(applied, users)| applied.asked == users.asked())
-    }
-
-    /// The same, with all of these rules.
-    fn suits(&self, account: &Account, rules: &[PolicyRule]) -> bool {
-        self.agrees(account) && self.applied.get(account).is_some_and(|applied| applied.refuses(rules).is_none())
-    }
-
-    fn leave(&mut self, user: &User) -> Option<Account> {
-        let account = self.of_user.remove(user)?;
-        if let Some(users) = self.users.get_mut(&account) {
-            users.leave(user);
-            if users.is_empty() {
-                self.users.remove(&account);
-            }
-        }
-        Some(account)
-    }
-
-    /// Whether the account's name is used at either level.
-    fn uses_name(&self, account: &Account) -> bool {
-        self.users.keys().any(|used| used.namespace == account.namespace && used.name == account.name)
-    }
-
-    /// The accounts that an object of this kind and name is part of.
-    fn of_object(&self, kind: Kind, metadata: &ObjectMeta) -> impl Iterator<Item = (&Account, &Applied)> {
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let namespace = metadata.namespace.as_deref();
-        self.applied.iter().filter(move |(account, applied)| {
-            // The first two are cheap, and rule out nearly all.
-            name.contains(&account.name)
-                && (!kind.is_namespaced() || namespace == Some(account.namespace.as_str()))
-                && object_name(account, kind, applied.qualified).as_deref() == Some(name)
-        })
-    }
-
-    /// The accounts of which an object with active-monitor's label is not as they need it.
-    fn differing(&self, kind: Kind, object: &Object) -> Vec<Account> {
-        let differs = |account: &Account, applied: &Applied| {
-            wanted(account, kind, applied).is_some_and(|wanted| !object.grants_as(&wanted))
-        };
-        let found = self.of_object(kind, &object.metadata).filter(|(account, applied)| differs(account, applied));
-        found.map(|(account, _)| account.clone()).collect()
-    }
-
-    /// The accounts whose object of this kind is not among these, by namespace and name.
-    fn lacking(&self, kind: Kind, there: &BTreeSet<(String, String)>) -> Vec<Account> {
-        let lacks = |(account, applied): &(&Account, &Applied)| {
-            let namespace = if kind.is_namespaced() { account.namespace.clone() } else { String::new() };
-            object_name(account, kind, applied.qualified).is_some_and(|name| !there.contains(&(namespace, name)))
-        };
-        self.applied.iter().filter(lacks).map(|(account, _)| account.clone()).collect()
-    }
-
-    fn is_of_remedy(&self, account: &Account) -> bool {
-        self.users.get(account).is_some_and(|users| users.has_remedy())
-    }
 }

@@ -26,6 +26,7 @@ use tracing::Instrument;
 use crate::capacity;
 use crate::context::{Context, resource_version};
 use crate::counters::AHEAD;
+use crate::gate::Respite;
 use crate::guard::{caught, caught_now};
 use crate::journal::JournalError;
 use crate::ownership;
@@ -40,6 +41,9 @@ const PAGE: u32 = 50;
 const MAX_STEPS: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// After a pause that the API server asked for, those that waited come within half of its time, at least and at most this.
+const LEAST_SPREAD: Duration = Duration::from_secs(1);
+const MOST_SPREAD: Duration = Duration::from_secs(10);
 
 /// A HealthCheck, or what could not be read as one: a single bad object must not stop the stream.
 pub(crate) type Guarded = DeserializeGuard<HealthCheck>;
@@ -67,7 +71,20 @@ pub enum StepError {
     NotYet {
         /// Why.
         message: String,
+        /// What is left of a pause, where the API server asked for one.
+        deferral: Option<Duration>,
     },
+}
+
+impl StepError {
+    /// How long the API server asked to be left alone, where it is that for which the step waits.
+    fn deferral(&self, pause: &Respite) -> Option<Duration> {
+        match self {
+            StepError::Request(error) => error.deferral(pause),
+            StepError::NotYet { deferral, .. } => *deferral,
+            StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } => None,
+        }
+    }
 }
 
 /// Runs the checks of the cluster until `cancel`. `workers` checks are looked at side by side.
@@ -252,31 +269,39 @@ async fn judge(
 }
 
 fn retry(guarded: Arc<Guarded>, error: &StepError, context: Arc<Context>) -> Action {
+    Action::requeue(pause_after(&guarded, error, &context))
+}
+
+/// How long a check waits until it is tried again. Spread: what failed together must not come back together.
+fn pause_after(guarded: &Guarded, error: &StepError, context: &Context) -> Duration {
+    let deferral = error.deferral(&context.pause);
     let failures = context.remember(guarded.meta().uid.as_deref().unwrap_or_default(), |memory| {
-        memory.failures = memory.failures.saturating_add(1);
+        memory.failures = match deferral {
+            // The check has not failed; it is one of those that wait.
+            Some(_) => memory.failures.max(1),
+            None => memory.failures.saturating_add(1),
+        };
         memory.failures
     });
-    let backoff = FIRST_RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(LAST_RETRY);
-    let outage = match error {
+    let wait = match deferral {
+        Some(left) => left + (left / 2).clamp(LEAST_SPREAD, MOST_SPREAD).mul_f64(rand::random::<f64>()),
+        None => {
+            let backoff = FIRST_RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(LAST_RETRY);
+            backoff.mul_f64(0.5 + 0.5 * rand::random::<f64>())
+        }
+    };
+    let is_outage = match error {
         StepError::Request(error) => error.is_outage(),
         StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } | StepError::NotYet { .. } => false,
     };
-    let pause = match error {
-        StepError::Request(error) => error.pause().unwrap_or_default(),
-        StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } | StepError::NotYet { .. } => {
-            Duration::ZERO
-        }
-    };
-    // Spread: what failed together must not come back together.
-    let wait = pause + backoff.max(pause / 2).mul_f64(0.5 + 0.5 * rand::random::<f64>());
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    let check = ObjectRef::from_obj(&*guarded);
-    if failures == 1 || outage {
+    let check = ObjectRef::from_obj(guarded);
+    if failures == 1 || is_outage || deferral.is_some() {
         tracing::debug!(%check, %error, %cause, "trying again");
     } else {
         tracing::warn!(%check, %error, %cause, failures, retry_ms = wait.as_millis(), "trying again");
     }
-    Action::requeue(wait)
+    wait
 }
 
 fn uid(resource: &HealthCheck) -> String {

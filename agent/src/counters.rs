@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 /// Panics caught while a check was looked at.
 pub static PANICS: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
@@ -15,6 +15,42 @@ pub static AHEAD: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
     let help = "Checks whose slots are used up beyond the agent's clock: a clock was ahead.";
     prometheus::register_int_gauge!("activemonitor_agent_checks_ahead_of_clock", help).ok()
 });
+
+/// Watches of the API server that had to begin anew.
+pub static WATCH_RESTARTS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+    let help = "Watches of the API server that had to begin anew, by resource and reason: cut (the connection broke off), \
+                expired (410: what was seen last is of too long ago, all is listed anew), failed (it could not begin).";
+    let opts = Opts::new("activemonitor_agent_watch_restarts_total", help);
+    prometheus::register_int_counter_vec!(opts, &["resource", "reason"]).ok()
+});
+
+/// Why a watch had to begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// Its connection broke off.
+    Cut,
+    /// What was seen last is of too long ago for the API server: all is listed anew.
+    Expired,
+    /// It could not begin, or met another error.
+    Failed,
+}
+
+impl Restart {
+    pub(crate) const ALL: [Restart; 3] = [Restart::Cut, Restart::Expired, Restart::Failed];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Restart::Cut => "cut",
+            Restart::Expired => "expired",
+            Restart::Failed => "failed",
+        }
+    }
+}
+
+/// The counter of one resource, by its plural name, and one reason; where it could be registered.
+pub(crate) fn watch_restarts(resource: &str, why: Restart) -> Option<IntCounter> {
+    WATCH_RESTARTS.as_ref().map(|restarts| restarts.with_label_values(&[resource, why.as_str()]))
+}
 
 /// Fields of the specification that the installed CRD drops.
 pub static UNKNOWN_FIELDS: LazyLock<Option<IntGaugeVec>> = LazyLock::new(|| {
@@ -57,6 +93,7 @@ pub static CERTIFICATE_EXPIRY: LazyLock<Option<IntGauge>> = LazyLock::new(|| {
 pub(crate) fn register() {
     LazyLock::force(&PANICS);
     LazyLock::force(&AHEAD);
+    LazyLock::force(&WATCH_RESTARTS);
     LazyLock::force(&UNKNOWN_FIELDS);
     LazyLock::force(&UNKNOWN_FRAMES);
     LazyLock::force(&PACED);

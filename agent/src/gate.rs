@@ -1,14 +1,17 @@
 //! What every request to the API server passes, a tower layer under the client: the fence of leader election, the pause
-//! that the API server asked for, a limit on how long an answer may take to begin, the count of how it went, and the clock,
-//! which hears the time that answers carry.
+//! that the API server asked for, a limit on how long an answer may take to begin, the count of how it went and of watches
+//! that break off, and the clock, which hears the time that answers carry.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use axum::body::HttpBody;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use http_body_util::combinators::MapErr;
 use kube::client::Body;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
@@ -16,6 +19,8 @@ use tokio::sync::watch;
 use tower::{BoxError, Layer, Service};
 
 use crate::clock::Clock;
+use crate::counters::Restart;
+use crate::watches;
 
 /// An answer begins within this time, of a list or a watch too: a black-holed API server must not hold them for ever.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -65,13 +70,31 @@ impl Fence {
     }
 }
 
+/// The pause that the API server asked for; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Respite(Arc<Mutex<Option<Instant>>>);
+
+impl Respite {
+    /// What is left of it; `None` where there is none.
+    pub fn left(&self) -> Option<Duration> {
+        (*self.0.lock())?.checked_duration_since(Instant::now())
+    }
+
+    /// From now on at least so long.
+    pub(crate) fn ask(&self, pause: Duration) {
+        let until = Instant::now() + pause.min(MAX_PAUSE);
+        let mut asked = self.0.lock();
+        *asked = (*asked).max(Some(until));
+    }
+}
+
 /// The layer; clones share what they know.
 #[derive(Clone)]
 pub struct Gate {
     fence: Fence,
     clock: Clock,
     answer_limit: Duration,
-    paused_until: Arc<Mutex<Option<Instant>>>,
+    pause: Respite,
     answers: watch::Sender<bool>,
     requests: IntCounterVec,
     available: IntGauge,
@@ -93,8 +116,13 @@ impl Gate {
         available.set(1);
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(available.clone()))?;
-        let (paused_until, answers) = (Arc::default(), watch::Sender::new(true));
-        Ok(Gate { fence, clock, answer_limit: ANSWER_LIMIT, paused_until, answers, requests, available })
+        let (pause, answers) = (Respite::default(), watch::Sender::new(true));
+        Ok(Gate { fence, clock, answer_limit: ANSWER_LIMIT, pause, answers, requests, available })
+    }
+
+    /// The pause that the API server asked for.
+    pub fn pause(&self) -> Respite {
+        self.pause.clone()
     }
 
     /// Whether the API server answers as it should, by its last answer.
@@ -103,8 +131,7 @@ impl Gate {
     }
 
     fn admit(&self, is_write: bool) -> Result<Duration, Refusal> {
-        let paused = *self.paused_until.lock();
-        if let Some(left) = paused.and_then(|until| until.checked_duration_since(Instant::now())) {
+        if let Some(left) = self.pause.left() {
             return Err(Refusal::Paused(left));
         }
         if !is_write {
@@ -123,9 +150,7 @@ impl Gate {
             _ => None,
         };
         if let Some(pause) = pause {
-            let until = Instant::now() + pause.min(MAX_PAUSE);
-            let mut paused = self.paused_until.lock();
-            *paused = (*paused).max(Some(until));
+            self.pause.ask(pause);
         }
         self.is_available(!status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS, status.as_str());
     }
@@ -167,16 +192,31 @@ pub struct Gated<S> {
     inner: S,
 }
 
+/// A body whose error is noted.
+type Noted<B> = MapErr<B, Box<dyn FnMut(<B as HttpBody>::Error) -> <B as HttpBody>::Error + Send>>;
+
+/// Counts a watch of this resource that breaks off. Whoever reads it is not told of each: kube takes most of them for an
+/// end.
+fn noted<B: HttpBody + 'static>(body: B, watched: Option<String>) -> Noted<B> {
+    let note: Box<dyn FnMut(B::Error) -> B::Error + Send> = Box::new(move |error| {
+        if let Some(resource) = &watched {
+            watches::count(resource, Restart::Cut);
+        }
+        error
+    });
+    body.map_err(note)
+}
+
 impl<S, B> Service<Request<Body>> for Gated<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
-    B: 'static,
+    B: HttpBody + 'static,
 {
-    type Response = Response<B>;
+    type Response = Response<Noted<B>>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<B>, BoxError>>;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -194,13 +234,14 @@ where
             }
         };
         let sent = Instant::now();
+        let watched = watches::watched(request.uri());
         let answer = self.inner.call(request);
         async move {
             match tokio::time::timeout(limit, answer).await {
                 Ok(Ok(answer)) => {
                     gate.clock.heard(sent, answer.headers());
                     gate.answered(&method, &answer);
-                    Ok(answer)
+                    Ok(answer.map(|body| noted(body, watched)))
                 }
                 Ok(Err(error)) => {
                     let error = error.into();
@@ -221,7 +262,8 @@ where
 mod tests {
     use std::collections::VecDeque;
 
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use futures::StreamExt;
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
     use kube::api::PostParams;
     use kube::client::ClientBuilder;
     use kube::{Api, Client};
@@ -291,10 +333,38 @@ mod tests {
             }
             assert_eq!(asked.lock().len(), 1, "one request, and then silence");
             assert_eq!(gate.available.get(), 0);
-            *gate.paused_until.lock() = Some(Instant::now());
+            *gate.pause.0.lock() = Some(Instant::now());
             assert!(request(maps.get_opt("x")).await.unwrap().is_none());
             assert_eq!(gate.available.get(), 1);
         }
+    }
+
+    /// What is written to a watch of Secrets, to its end or until it breaks off so.
+    async fn watch_secrets(end: Option<std::io::ErrorKind>) -> usize {
+        let registry = Registry::new();
+        let gate = Gate::new(Fence::open(), Clock::new(&registry).unwrap(), &registry).unwrap();
+        let event = serde_json::json!({"type": "ADDED", "object": {"metadata": {"name": "x", "resourceVersion": "2"}}});
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let line = Ok(format!("{event}\n"));
+            let chunks = [Some(line), end.map(|kind| Err(std::io::Error::new(kind, "broken off")))];
+            let body = axum::body::Body::from_stream(futures::stream::iter(chunks.into_iter().flatten()));
+            async move { Ok::<_, BoxError>(Response::new(body)) }
+        });
+        let client = ClientBuilder::new(service, "health").with_layer(&gate).build();
+        let secrets: Api<Secret> = Api::default_namespaced(client);
+        let events = secrets.watch(&kube::api::WatchParams::default(), "1").await.unwrap();
+        events.boxed().filter(|event| std::future::ready(event.is_ok())).count().await
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_breaks_off_is_counted_also_where_its_reader_takes_that_for_its_end() {
+        let cut = || crate::counters::watch_restarts("secrets", Restart::Cut).unwrap().get();
+        assert_eq!((watch_secrets(None).await, cut()), (1, 0), "it ended at its time");
+        for (kind, so_far) in [(std::io::ErrorKind::UnexpectedEof, 1), (std::io::ErrorKind::ConnectionReset, 2)] {
+            assert_eq!((watch_secrets(Some(kind)).await, cut()), (1, so_far), "{kind:?}");
+        }
+        // A list that breaks off is an error of who asked.
+        assert_eq!(watches::watched(&"/api/v1/secrets?limit=50".parse().unwrap()), None);
     }
 
     #[tokio::test]

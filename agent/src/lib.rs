@@ -17,6 +17,7 @@ pub mod gate;
 mod guard;
 pub mod identity_secret;
 pub mod journal;
+mod kubeconfig;
 pub mod leader;
 pub mod link;
 pub mod logs;
@@ -55,7 +56,6 @@ use active_monitor_runtime::tasks::Tasks;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
@@ -94,8 +94,6 @@ const WAKE_QUEUE: usize = 1024;
 const ONLY_OBSERVES: &str = "this agent only observes (--mode observe) and changes nothing in its cluster";
 /// Time between two tries to reach the API server at the start.
 const START_RETRY: Duration = Duration::from_secs(2);
-/// A connection on which nothing comes for so long is dead: a watch is opened anew before.
-const READ_LIMIT: Duration = Duration::from_secs(330);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -122,7 +120,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let leads = config.leader_elect && config.mode == Mode::Act;
     let counters = Counters::register(prometheus::default_registry())?;
     let sources = Sources::new(config.sources()).await?;
-    let kube_config = kube_config(&config).await?;
+    let kube_config = kubeconfig::read(config.kubeconfig.as_deref()).await?;
     let fence = if leads { Fence::closed() } else { Fence::open() };
     let gate = Gate::new(fence.clone(), clock.clone(), prometheus::default_registry())?;
     let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(&gate).build();
@@ -179,7 +177,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             match config.mode {
                 Mode::Observe => start_observer(&tasks, scope, client, states, clock, readiness),
                 Mode::Act => {
-                    let shared = (client, gate.answers(), journal, states, contested, clock, paused);
+                    let shared = (client, gate, journal, states, contested, clock, paused);
                     let wakes = (wake, woken);
                     start_controller(&tasks, &config, cluster.fields, shared, wakes, sources, counters, readiness)?;
                 }
@@ -208,27 +206,6 @@ async fn stand_by(candidate: &Candidate, tasks: &Tasks, readiness: &Readiness) -
     let (candidate, stop) = (candidate.clone(), tasks.stop_token());
     tasks.supervise("leader", async move { candidate.keep(stop).await });
     Ok(())
-}
-
-async fn kube_config(config: &Config) -> anyhow::Result<kube::Config> {
-    let mut kube_config = match &config.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let mut clusters = file.clusters.iter().filter_map(|named| named.cluster.as_ref());
-            let names_a_proxy = clusters.any(|cluster| cluster.proxy_url.is_some());
-            let mut kube_config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-            if !names_a_proxy {
-                // The environment's is for the way to the hub, and kube would not ask whether `NO_PROXY` has the API server.
-                kube_config.proxy_url = None;
-            }
-            kube_config
-        }
-        None => kube::Config::incluster().context("not in a pod and no kubeconfig given; use --kubeconfig FILE")?,
-    };
-    // A request that is sent again behind the gate's back would pass the fence and the pause unseen.
-    kube_config.default_retry = false;
-    kube_config.read_timeout = Some(READ_LIMIT);
-    Ok(kube_config)
 }
 
 /// What the agent needs to know of its cluster before it starts.
@@ -336,14 +313,14 @@ async fn follow_readiness(mut is_ready: watch::Receiver<bool>, readiness: Readin
 }
 
 /// What the controller shares with other parts of the agent.
-type Shared = (Client, watch::Receiver<bool>, Journal, States, Contested, Clock, Paused);
+type Shared = (Client, Gate, Journal, States, Contested, Clock, Paused);
 
 #[allow(clippy::too_many_arguments, reason = "what was made before is handed over once")]
 fn start_controller(
     tasks: &Tasks,
     config: &Config,
     fields: StatusFields,
-    (client, answers, journal, states, contested, clock, paused): Shared,
+    (client, gate, journal, states, contested, clock, paused): Shared,
     (wake, woken): (mpsc::Sender<ObjectRef<HealthCheck>>, mpsc::Receiver<ObjectRef<HealthCheck>>),
     sources: Sources,
     counters: Counters,
@@ -369,7 +346,8 @@ fn start_controller(
         logs: config.log_tails.then(|| Logs::new(client.clone(), counters.log_tails.clone())),
         counters,
         client,
-        answers,
+        answers: gate.answers(),
+        pause: gate.pause(),
         journal,
         states,
         workflows,

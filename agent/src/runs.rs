@@ -1,5 +1,7 @@
 //! Takes the steps that concern a run: starting it, asking whether its workflow exists, recording its end.
 
+use std::time::Duration;
+
 use active_monitor_core::check::{Check, Invalid, Job};
 use active_monitor_core::decide::{Observed, RUN_NOW_ANNOTATION, ended_without_workflow};
 use active_monitor_core::manifest::{CHECK_UID_LABEL, KIND_LABEL, Manifest, WARNING_ANNOTATION, workflow_name};
@@ -33,8 +35,8 @@ enum Refused {
     Run(Reason, String),
     /// It is not allowed; it has failed, for this reason, if it is not allowed a while later either.
     Denied(Reason, String),
-    /// It is tried again.
-    Later(String),
+    /// It is tried again; where the API server asked for a pause, with what is left of that.
+    Later(String, Option<Duration>),
 }
 
 /// What became of a run that was to start.
@@ -74,12 +76,12 @@ pub(crate) async fn start(
             return Ok(Begun::Yes);
         }
         Err(Refused::Denied(_, message)) if waited(now, since) < RBAC_PATIENCE_SECONDS => {
-            return Err(StepError::NotYet { message });
+            return Err(StepError::NotYet { message, deferral: None });
         }
         Err(Refused::Run(reason, message) | Refused::Denied(reason, message)) => (reason, message),
-        Err(Refused::Later(message)) => {
+        Err(Refused::Later(message, deferral)) => {
             if waited(now, since) < i64::from(check.timeout_seconds(key.kind, key.slot)) {
-                return Err(StepError::NotYet { message });
+                return Err(StepError::NotYet { message, deferral });
             }
             (Reason::CreateRefused, message)
         }
@@ -140,7 +142,7 @@ async fn try_start(
             Ok(false) => {}
             // Without the kind there is none, and the request to create one says so.
             Err(error) if error.is_not_found() => {}
-            Err(error) => return Ok(Err(Refused::Later(format!("cannot ask which remedies there are: {error}")))),
+            Err(error) => return Ok(Err(later(context, "cannot ask which remedies there are", &error))),
         }
     }
     let full_name = full_name(job, key);
@@ -173,14 +175,14 @@ async fn try_start(
         Ok(()) => {}
         // A namespace may be made after the check that names it.
         Err(AccountError::Refused(refusal)) if refusal.layer == Layer::Namespace => {
-            return Ok(Err(Refused::Later(refusal.to_string())));
+            return Ok(Err(Refused::Later(refusal.to_string(), None)));
         }
         Err(AccountError::Refused(refusal)) => {
             return Ok(Err(Refused::Denied(Reason::RbacRefused, refusal.to_string())));
         }
         Err(AccountError::Request(error)) => {
-            let message = format!("cannot give account {}/{} its rights: {error}", job.namespace, job.account);
-            return Ok(Err(Refused::Later(message)));
+            let what = format!("cannot give account {}/{} its rights", job.namespace, job.account);
+            return Ok(Err(later(context, &what, &error)));
         }
     }
     let mut workflow: DynamicObject = match serde_json::from_value(manifest.workflow(check, job, key)) {
@@ -279,7 +281,11 @@ fn refused(context: &Context, full_name: &str, error: &RequestError) -> Refused 
     if error.is_final() {
         return Refused::Run(Reason::CreateRefused, message);
     }
-    Refused::Later(message)
+    Refused::Later(message, error.deferral(&context.pause))
+}
+
+fn later(context: &Context, what: &str, error: &RequestError) -> Refused {
+    Refused::Later(format!("{what}: {error}"), error.deferral(&context.pause))
 }
 
 fn remember(context: &Context, uid: &str, seen: Seen) {

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::counters::UNKNOWN_FIELDS;
 use crate::request::request;
+use crate::watches;
 
 /// Where `kubectl apply` leaves what it was given, with the fields that were dropped.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -26,7 +27,9 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Where the API server publishes the schema of HealthChecks.
 const PUBLISHED: &str = "/openapi/v3/apis/activemonitor.keikoproj.io/v1alpha1";
 const KIND: &str = "HealthCheck";
-/// How often that is read.
+/// What is watched, by its plural name.
+const CRDS: &str = "customresourcedefinitions";
+/// How often the published schema is read.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// The fields that the installed CRD keeps; clones share them.
@@ -90,11 +93,15 @@ impl StatusFields {
         let crds: Api<CustomResourceDefinition> = Api::all(client);
         let changes = watcher::watch_object(crds, CRD_NAME).default_backoff();
         let mut changes = std::pin::pin!(changes);
+        watches::begin(CRDS);
         while let Some(change) = changes.next().await {
             match change {
                 Ok(Some(crd)) => self.take(&schema_of(&crd)),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "watch of the HealthCheck CRD failed, trying again"),
+                Err(error) => {
+                    watches::count_error(CRDS, &error);
+                    tracing::warn!(%error, "watch of the HealthCheck CRD failed, trying again");
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Watches of the whole cluster, or of some namespaces as if they were one: a watch cannot name several.
+//! Watches of the whole cluster, or of some namespaces as if they were one: a watch cannot name several. And the count of
+//! those that had to begin anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -10,12 +11,15 @@ use active_monitor_core::scope::Scope;
 use backon::ExponentialBuilder;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
+use http::Uri;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as follow};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+
+use crate::counters::{Restart, watch_restarts};
 
 /// The first pause of a watch that fails. Jitter makes each pause up to twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(800);
@@ -42,11 +46,61 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let growing = pauses(apis.len());
-    let followed = apis.into_iter().map(|api| patient(follow(api, config.clone()), growing).boxed());
+    let followed = apis.into_iter().map(|api| {
+        let resource = resource_of(api.resource_url()).to_owned();
+        begin(&resource);
+        patient(follow(api, config.clone()), growing, resource).boxed()
+    });
     let mut watches: Vec<_> = followed.collect();
     match watches.len() {
         1 => watches.remove(0),
         _ => merged(watches).boxed(),
+    }
+}
+
+/// The plural name of what a path lists.
+fn resource_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// The resource that a request watches, where it is a watch.
+pub(crate) fn watched(uri: &Uri) -> Option<String> {
+    let is_watch = uri.query()?.split('&').any(|pair| pair == "watch=true");
+    is_watch.then(|| resource_of(uri.path()).to_owned())
+}
+
+/// Shows the counters of a watch from the start, at zero.
+pub(crate) fn begin(resource: &str) {
+    for why in Restart::ALL {
+        watch_restarts(resource, why);
+    }
+}
+
+/// Counts a watch that begins anew.
+pub(crate) fn count(resource: &str, why: Restart) {
+    if let Some(restarts) = watch_restarts(resource, why) {
+        restarts.inc();
+    }
+}
+
+/// Counts a watch that begins anew because of this. One whose connection broke off is not among them: kube takes most of
+/// these for an end, so the gate counts them all.
+pub(crate) fn count_error(resource: &str, error: &watcher::Error) {
+    match error {
+        watcher::Error::WatchFailed(kube::Error::ReadEvents(_)) => {}
+        error if is_expired(error) => count(resource, Restart::Expired),
+        _ => count(resource, Restart::Failed),
+    }
+}
+
+/// Whether the API server says that it knows no more of what this asks for: where a watch begins, or the next page of a list.
+fn is_expired(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchError(status) => status.code == EXPIRED,
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == EXPIRED)
+        }
+        watcher::Error::WatchFailed(_) | watcher::Error::NoResourceVersion => false,
     }
 }
 
@@ -55,12 +109,14 @@ where
 fn patient<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     growing: ExponentialBuilder,
+    resource: String,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
     let is_answer = Arc::new(AtomicBool::new(false));
     let pauses = Pauses { growing: growing.into(), is_answer: is_answer.clone() };
     let told = move |error: &watcher::Error| {
         let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == EXPIRED);
         is_answer.store(is_expired, Ordering::Relaxed);
+        count_error(&resource, error);
     };
     events.inspect_err(told).backoff(pauses)
 }
@@ -214,7 +270,7 @@ mod tests {
         let away = || Err(watcher::Error::NoResourceVersion);
         let events: Vec<_> =
             (0..9).map(|_| away()).chain([error(410), Ok(Event::Init)]).chain((0..9).map(|_| error(500))).collect();
-        let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1)));
+        let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1), "configmaps".to_owned()));
         let mut pauses = Vec::new();
         loop {
             let began = tokio::time::Instant::now();
@@ -228,6 +284,27 @@ mod tests {
         assert!(longest.contains(&pauses[9]), "an outage: {pauses:?}");
         assert!(first.contains(&pauses[10]), "an answer: {pauses:?}");
         assert!(longest.contains(&pauses[19]), "what fails in another way waits: {pauses:?}");
+        let counted = Restart::ALL.map(|why| watch_restarts("configmaps", why).unwrap().get());
+        assert_eq!(counted, [0, 1, 18], "cut, expired, failed");
+    }
+
+    #[test]
+    fn a_list_whose_next_page_is_too_old_has_expired_and_what_was_cut_is_the_gates_to_count() {
+        let api = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            kube::Error::Api(Box::new(status))
+        };
+        let cut = kube::Error::ReadEvents(std::io::Error::other("reset"));
+        for error in [
+            watcher::Error::InitialListFailed(api(410)),
+            watcher::Error::WatchStartFailed(api(410)),
+            watcher::Error::InitialListFailed(api(403)),
+            watcher::Error::WatchFailed(cut),
+        ] {
+            count_error("endpoints", &error);
+        }
+        let counted = Restart::ALL.map(|why| watch_restarts("endpoints", why).unwrap().get());
+        assert_eq!(counted, [0, 2, 1], "cut, expired, failed");
     }
 
     #[test]

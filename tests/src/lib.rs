@@ -24,6 +24,7 @@ pub mod run_dir;
 pub mod shell;
 pub mod skip;
 pub mod testbed;
+pub mod tunnel;
 pub mod wait;
 
 pub use cluster::Cluster;

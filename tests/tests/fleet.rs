@@ -47,6 +47,8 @@ mod joining;
 mod limits;
 #[path = "fleet/load.rs"]
 mod load;
+#[path = "fleet/lost_state.rs"]
+mod lost_state;
 #[path = "fleet/manifests.rs"]
 mod manifests;
 #[path = "fleet/moving.rs"]

@@ -11,7 +11,7 @@ use active_monitor_core::scope::Scope;
 use active_monitor_core::state::Phase;
 use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use serde_json::{Value, json};
 
 use super::*;
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::counters::PANICS;
 use crate::events::Events;
+use crate::gate::{Fence, Gate, Refusal};
 use crate::journal::{DEFAULT_MAX_BYTES, Intent, Journal};
 use crate::looks::Looks;
 use crate::metrics::Counters;
@@ -74,6 +75,7 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
         capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),
         client,
         answers,
+        pause: Respite::default(),
         journal,
         states: States::new(),
         workflows: Workflows::default(),
@@ -341,6 +343,86 @@ async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_
     assert_eq!(context.remember("failed", |memory| memory.failures), 1);
 }
 
+#[tokio::test]
+async fn what_the_api_server_asks_to_be_sent_later_is_no_failure_of_its_check() {
+    let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
+    let check = guarded(object("dns", 1, spec("namespace")));
+    let failures = || context.remember("dns", |memory| memory.failures);
+    let answered = |code| {
+        let status = kube::core::Status { code, ..kube::core::Status::default() };
+        StepError::Request(RequestError::Kube(kube::Error::Api(Box::new(status))))
+    };
+    let wait = |error: &StepError| pause_after(&check, error, &context);
+    let unsent = || StepError::Request(RequestError::Refused(Refusal::Paused(Duration::from_secs(20))));
+    let not_yet = || StepError::NotYet { message: "later".into(), deferral: Some(Duration::from_secs(20)) };
+    context.pause.ask(Duration::from_secs(20));
+    let mut waits = Vec::new();
+    for _ in 0..50 {
+        for error in [answered(429), answered(503), unsent(), not_yet()] {
+            waits.push(wait(&error));
+            assert_eq!(failures(), 1, "{error}: it waits, and has not failed again");
+        }
+    }
+    let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    assert!(*least > Duration::from_secs(19) && *most <= Duration::from_secs(30), "{least:?} to {most:?}");
+    assert!(*most - *least > Duration::from_secs(5), "spread: {least:?} to {most:?}");
+
+    for failed in 2..5 {
+        let again = wait(&answered(500));
+        assert_eq!(failures(), failed);
+        assert!(again <= FIRST_RETRY * (1 << (failed - 1)), "an own back-off, which no pause has grown: {again:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_503_that_asks_for_no_pause_is_a_failure() {
+    let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
+    let status = kube::core::Status { code: 503, ..kube::core::Status::default() };
+    let error = StepError::Request(RequestError::Kube(kube::Error::Api(Box::new(status))));
+    let check = guarded(object("dns", 1, spec("namespace")));
+    for failures in 1..4 {
+        pause_after(&check, &error, &context);
+        assert_eq!(context.remember("dns", |memory| memory.failures), failures);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_meets_a_pause_waits_for_its_end_whichever_of_its_requests_does() {
+    for path_that_waits in ["/serviceaccounts", "/workflows"] {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let is_create = request.method() == Method::POST;
+            let (status, body) = match is_create && request.uri().path().ends_with(path_that_waits) {
+                true => refused(429),
+                false if is_create => accepted("dns"),
+                false => refused(404),
+            };
+            let answer = Response::builder().status(status).header("retry-after", "30");
+            let answer = answer.body(Body::from(serde_json::to_vec(&body).unwrap())).unwrap();
+            async move { Ok::<_, tower::BoxError>(answer) }
+        });
+        let registry = prometheus::Registry::new();
+        let gate = Gate::new(Fence::open(), Clock::new(&registry).unwrap(), &registry).unwrap();
+        let client = ClientBuilder::new(service, "default").with_layer(&gate).build();
+        let (_dir, context) = context(client).await;
+        let context = Context { pause: gate.pause(), ..Arc::into_inner(context).unwrap() };
+        let resource: HealthCheck = serde_json::from_value(object("dns", 1, spec("namespace"))).unwrap();
+        let check = Check::parse(&resource).unwrap();
+        let slot = "2026-01-03T00:00:00Z".parse().unwrap();
+        let key = RunKey { check_uid: "dns".into(), kind: RunKind::HealthCheck, slot };
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            let error = crate::runs::start(&context, &check, &key, None).await.unwrap_err();
+            let deferral = error.deferral(&context.pause).unwrap_or_default();
+            assert!(deferral > Duration::from_secs(25), "{path_that_waits}: {deferral:?}, {error}");
+            sent.push(asked.load(std::sync::atomic::Ordering::SeqCst));
+        }
+        assert!(sent[0] > 0 && sent[2] == sent[0], "{path_that_waits}: silence from then on: {sent:?}");
+    }
+}
+
 /// A list of more than one page takes its time: whoever looked at a check meanwhile would see it as it was, and never again.
 #[tokio::test]
 async fn after_a_relist_checks_are_looked_at_once_the_cache_has_the_list() {
@@ -435,7 +517,7 @@ async fn a_remedy_waits_for_the_list_of_those_before_it_and_fails_where_there_ne
     for _ in 0..2 {
         let error = crate::runs::start(&context, &check, &first, None).await.unwrap_err();
         assert!(
-            matches!(&error, StepError::NotYet { message } if message.contains("which remedies there are")),
+            matches!(&error, StepError::NotYet { message, .. } if message.contains("which remedies there are")),
             "{error}"
         );
         assert_eq!((created(), context.journal.intents("dns").len()), (0, 0), "nothing was begun");

@@ -2,15 +2,17 @@
 //! kubeconfig, changes nothing, and asks no hub.
 
 mod ceiling;
+mod connect;
 mod facts;
 mod judge;
 
 use std::io;
 
-use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::KubeconfigError;
 use serde::Serialize;
 
+use self::connect::{Way, connect};
+use self::facts::Facts;
 use self::judge::{Numbers, Verdict};
 use crate::args::{DoctorArgs, Format};
 use crate::output::{Rows, Text, Tone};
@@ -23,6 +25,13 @@ pub(crate) enum DoctorError {
     Kubeconfig(#[source] KubeconfigError),
     #[error("cannot make a client for the cluster")]
     Client(#[source] kube::Error),
+    #[error(
+        "cannot ask the proxy {proxy}: only one that speaks plain HTTP (http://) can be asked for a tunnel; name such a one, or \
+         take it away for this API server with NO_PROXY or in the kubeconfig"
+    )]
+    Proxy { proxy: String },
+    #[error("through the proxy {proxy}, which the kubeconfig or the environment names")]
+    Through { proxy: String, source: Box<DoctorError> },
     #[error("cannot read {what}")]
     Read { what: &'static str, source: kube::Error },
     #[error("the API server did not answer within {seconds} s")]
@@ -54,7 +63,7 @@ struct Finding {
 
 pub(super) fn run(args: &DoctorArgs, format: Format, world: &World, streams: &mut Streams<'_>) -> Result<Exit, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
-    let facts = runtime.block_on(async { facts::read(connect(args).await?).await })?;
+    let facts = runtime.block_on(look(args))?;
     let (numbers, findings) = judge::judge((world.now)(), &facts);
     let report = Report { context: args.context.clone().unwrap_or_default(), numbers, findings };
     output::show(format, world, streams, &report, |world, streams| table(&report, world, streams))?;
@@ -62,16 +71,13 @@ pub(super) fn run(args: &DoctorArgs, format: Format, world: &World, streams: &mu
     Ok(if worst.is_none_or(|worst| worst < Verdict::Warn) { Exit::Fine } else { Exit::Found })
 }
 
-async fn connect(args: &DoctorArgs) -> Result<Client, DoctorError> {
-    let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    let config = match &args.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(DoctorError::Kubeconfig)?;
-            kube::Config::from_custom_kubeconfig(file, &options).await
-        }
-        None => kube::Config::from_kubeconfig(&options).await,
-    };
-    Client::try_from(config.map_err(DoctorError::Kubeconfig)?).map_err(DoctorError::Client)
+async fn look(args: &DoctorArgs) -> Result<Facts, DoctorError> {
+    let Way { client, proxy } = connect(args).await?;
+    let facts = facts::read(client).await;
+    match proxy {
+        Some(proxy) => facts.map_err(|source| DoctorError::Through { proxy, source: Box::new(source) }),
+        None => facts,
+    }
 }
 
 fn table(report: &Report, world: &World, streams: &mut Streams<'_>) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use active_monitor_core::fleet::{ClusterEntry, overdue_seconds};
 use active_monitor_core::run::RunKind;
+use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::state::Totals;
 use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus};
 use jiff::Timestamp;
@@ -171,6 +172,15 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Checks of the cluster that the hub does not take, since there are more than 50000.",
         kind: "gauge",
         write: Write::Cluster(|cluster| Some(cluster.view.refused_checks as f64)),
+    },
+    Family {
+        name: "activemonitor_cluster_self_test_passed",
+        help: "1 where the latest self-test since the cluster enrolled succeeded, else 0: also where there was none.",
+        kind: "gauge",
+        write: Write::Cluster(|cluster| {
+            let has_passed = cluster.view.self_test.as_ref().is_some_and(SelfTest::passed);
+            Some(f64::from(u8::from(has_passed)))
+        }),
     },
     Family {
         name: "activemonitor_cluster_clock_skew_seconds",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use active_monitor_core::care::Care;
 use active_monitor_core::fleet::ClusterEntry;
 use active_monitor_core::health::Health;
+use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::state::{CheckState, Phase, Sample, Totals};
 use active_monitor_core::view::{CheckStatus, CheckView, ClusterStatus, ClusterView, FleetSummary};
 
@@ -120,6 +121,21 @@ fn the_text_is_as_expected() {
     assert_eq!(fleet_part, std::fs::read_to_string(path).unwrap());
     assert!(text.contains("activemonitor_hub_dropped_samples_total{cluster=\"east\"} 4\n"), "{text}");
     assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+}
+
+#[test]
+fn only_a_self_test_that_succeeded_is_shown_as_passed() {
+    let tested = |name: &str, outcome: Option<SelfTestOutcome>| {
+        let (name, mut entry) = cluster(name, ClusterStatus::Connected, vec![]);
+        Arc::get_mut(&mut entry).unwrap().view.self_test = outcome.map(|outcome| SelfTest::new(outcome, "", time(1)));
+        (name, entry)
+    };
+    let outcomes = SelfTestOutcome::ALL.map(|outcome| tested(outcome.as_str(), Some(outcome)));
+    let text = text(&fleet([tested("none", None)].into_iter().chain(outcomes).collect()));
+    let family = text.lines().filter(|line| line.starts_with("activemonitor_cluster_self_test_passed{"));
+    let (passed, others): (Vec<&str>, Vec<&str>) = family.partition(|line| line.ends_with(" 1"));
+    assert_eq!(passed, [r#"activemonitor_cluster_self_test_passed{cluster="Succeeded"} 1"#]);
+    assert_eq!(others.len(), SelfTestOutcome::ALL.len(), "{others:?}");
 }
 
 #[test]

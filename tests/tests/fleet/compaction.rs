@@ -5,7 +5,7 @@ use active_monitor_tests::api_proxy::Fault;
 use active_monitor_tests::{Cluster, wait};
 use serde_json::Value;
 
-use super::faults::{BUSY, World, all_is_counted};
+use super::faults::{BUSY, WATCHED, World, all_is_counted};
 use super::{PATIENCE, waiting_check};
 
 /// More than a page of the agent's lists.
@@ -37,20 +37,33 @@ async fn nothing_that_happens_until_etcd_forgets_it_is_missed() {
     .expect("lists");
     world.goes_on("lists that are kept").await;
 
+    let before = expired(&world).await;
     while_watches_are_cut(&world).await;
+    assert_eq!(expired(&world).await, before, "nothing has expired yet");
     world.proxy.set(Fault::None);
     // Those of HealthChecks and of workflows.
     until_expired(&world, "watches are", || world.proxy.expired_watches() >= 2).await;
     world.goes_on("watches of too long ago").await;
     follows_changes(&world).await;
+    let after = expired(&world).await;
+    assert!(after[0] > before[0] && after[1] > before[1], "{WATCHED:?}: {after:?} after {before:?}");
 
     assert_eq!(world.proxy.expired_lists(), 0);
     world.proxy.set(Fault::OldLists);
     until_expired(&world, "the second page of a list is", || world.proxy.expired_lists() >= 1).await;
     world.goes_on("a list of too long ago").await;
+    // The proxy's word to list anew, and the API server's that the next page is of too long ago.
+    let last = expired(&world).await;
+    assert!(last[0] >= after[0] + 2, "{WATCHED:?}: {last:?} after {after:?}");
     follows_changes(&world).await;
     world.proxy.set(Fault::None);
     all_is_counted(&world).await;
+}
+
+/// How often the agent has counted that what it asked for had expired, of each that is watched.
+async fn expired(world: &World) -> [u64; 2] {
+    let [checks, workflows] = WATCHED;
+    [world.restarts(checks, "expired").await, world.restarts(workflows, "expired").await]
 }
 
 /// Runs end, a check is edited and another one goes, unseen; then etcd forgets, and the API server with it: it keeps what was

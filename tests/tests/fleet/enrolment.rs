@@ -1,19 +1,14 @@
 //! From the token to a cluster that can run a check, on a real API server with the real Argo: a person approves the agent's
 //! key, the agent connects, and the cluster tests itself; what is in the way is said.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use active_monitor_core::self_test::{NAME_PREFIX, SelfTestOutcome};
 use active_monitor_core::view::{AuditView, ClusterView, List};
 use active_monitor_tests::cluster::INSTANCE_ID;
 use active_monitor_tests::fleet::binary;
+use active_monitor_tests::tunnel::TunnelProxy;
 use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
-use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::PATIENCE;
 use super::argo::configure;
@@ -158,50 +153,6 @@ async fn all_of_it_is_in_the_audit_log(world: &World<'_>) {
 /// A name that is nobody's (RFC 6761), with the ports that the chart gives: only the proxy knows where it is.
 const HIDDEN: [&str; 2] = ["hub.invalid:7443", "hub.invalid:7444"];
 
-/// An HTTP proxy that makes tunnels to the hub and to nobody else.
-struct Proxy {
-    address: SocketAddr,
-    /// What it was asked for, in order.
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Proxy {
-    async fn start(hub: &Hub) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
-        let (address, asked) = (listener.local_addr().expect("address"), Arc::default());
-        let proxy = Proxy { address, asked: Arc::clone(&asked) };
-        let places = [hub.agents_address.clone(), hub.enrolment_address.clone()];
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(tunnel(client, places.clone(), Arc::clone(&asked)));
-            }
-        });
-        proxy
-    }
-}
-
-async fn tunnel(client: TcpStream, places: [String; 2], asked: Arc<Mutex<Vec<String>>>) -> io::Result<()> {
-    let mut client = BufReader::new(client);
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        client.read_line(&mut line).await?;
-        if line.trim().is_empty() {
-            break;
-        }
-        head.push(line.trim().to_owned());
-    }
-    let request = head.first().cloned().unwrap_or_default();
-    asked.lock().push(request.clone());
-    let place = HIDDEN.iter().position(|hidden| request == format!("CONNECT {hidden} HTTP/1.1"));
-    let Some(place) = place.and_then(|index| places.get(index)) else {
-        return client.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").await;
-    };
-    let mut hub = TcpStream::connect(place).await?;
-    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-    tokio::io::copy_bidirectional(&mut client, &mut hub).await.map(drop)
-}
-
 /// The variable is for the way to the hub: the API server is asked without the proxy, which would not let it through.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_behind_a_proxy_enrols_and_has_its_session_through_it() {
@@ -214,7 +165,8 @@ async fn an_agent_behind_a_proxy_enrols_and_has_its_session_through_it() {
     let hub = Hub::start_with(cluster.run(), &cluster.dir, &advertised).await.expect("hub");
     let token = hub.add_cluster("east", &[]).await.expect("token");
     assert_eq!([token.agent_address.as_str(), token.enrolment_address.as_str()], HIDDEN);
-    let proxy = Proxy::start(&hub).await;
+    let places = [(agents, hub.agents_address.as_str()), (enrolment, hub.enrolment_address.as_str())];
+    let proxy = TunnelProxy::start(&places).await.expect("proxy");
     cluster.apply_yaml(&super::waiting_check("far", "repeatAfterSec: 600")).await.expect("check");
 
     let kubeconfig = cluster.service_account_kubeconfig("active-monitor", "active-monitor-agent").await.expect("token");
@@ -225,8 +177,9 @@ async fn an_agent_behind_a_proxy_enrols_and_has_its_session_through_it() {
     let arrives = || async { Ok((!hub.history("name=far").await?.is_empty()).then_some(())) };
     agent.process.until("its run at the hub", PATIENCE, arrives).await.expect("the session carries what happens");
 
-    let mut asked = proxy.asked.lock().clone();
-    asked.sort();
-    asked.dedup();
-    assert_eq!(asked, HIDDEN.map(|hidden| format!("CONNECT {hidden} HTTP/1.1")), "nothing else goes through it");
+    assert_eq!(
+        proxy.asked(),
+        HIDDEN.map(|hidden| format!("CONNECT {hidden} HTTP/1.1")),
+        "nothing else goes through it"
+    );
 }

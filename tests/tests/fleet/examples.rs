@@ -2,9 +2,10 @@
 //! taken under the ceilings, and its workflow is one that Argo begins. What the pods of examples/checks find is the node
 //! tier's to show. And `fleetcheck doctor` on a cluster with active-monitor's examples.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use active_monitor_tests::fleet::{binary, project, upstream};
+use active_monitor_tests::tunnel::TunnelProxy;
 use active_monitor_tests::{Agent, Cluster, Crd, Options, Testbed, skip, wait};
 
 use super::PATIENCE;
@@ -196,4 +197,67 @@ async fn of_another_context(kubeconfig: &str) {
     let (code, said) = fleetcheck(&["doctor", "--kubeconfig", &file, "--context", &there, "-o", "json"]).await;
     let report: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!((code, &report["context"], &report["numbers"]["checks"]), (1, &there.into(), &13.into()));
+}
+
+/// The name of an API server, one that its certificate has, which only the proxy can reach.
+const HIDDEN: &str = "kubernetes.default.svc:443";
+
+/// As kubectl goes: the kubeconfig's proxy, else the environment's unless `NO_PROXY` has the API server.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_asks_a_cluster_through_the_proxy_that_is_named_for_it_and_says_which_it_cannot_use() {
+    let name = "doctor_asks_a_cluster_through_the_proxy_that_is_named_for_it_and_says_which_it_cannot_use";
+    let Some(testbed) = Testbed::start_or_skip(name, Options::default()).await.expect("testbed") else { return };
+    let cluster = &testbed.clusters[0];
+    let place = cluster.server.strip_prefix("https://").expect("https");
+    let proxy = TunnelProxy::start(&[(HIDDEN, place)]).await.expect("proxy");
+    let url = format!("http://{}", proxy.address);
+    let refusing = TunnelProxy::start(&[]).await.expect("proxy");
+    let refusing_url = format!("http://someone:secret@{}", refusing.address);
+    let socks = "socks5://someone:secret@proxy.invalid:1080";
+    let near = cluster.user_kubeconfig("doctor", "doctor", "system:masters").expect("kubeconfig");
+
+    let (code, said) = doctor_of(&near, &[("HTTPS_PROXY", "http://proxy.invalid:3128")]).await;
+    assert!(code == 0 && said.contains("not installed"), "what is on this machine needs no proxy: {said}");
+    let far = moved(&near, "far", None);
+    let (code, said) = doctor_of(&far, &[("HTTPS_PROXY", &url)]).await;
+    assert!(code == 0 && said.contains("not installed"), "{said}");
+    assert_eq!(proxy.asked(), [format!("CONNECT {HIDDEN} HTTP/1.1")]);
+    let named = moved(&near, "named", Some(&url));
+    let (code, said) = doctor_of(&named, &[("HTTPS_PROXY", &refusing_url), ("NO_PROXY", "*")]).await;
+    assert!(code == 0 && said.contains("not installed"), "the kubeconfig's own goes before the environment: {said}");
+    assert_eq!(refusing.asked(), [""; 0]);
+
+    let (code, said) = doctor_of(&far, &[("HTTPS_PROXY", &refusing_url), ("NO_PROXY", ".svc")]).await;
+    assert!(code == 2 && said.starts_with("error: cannot read the version"), "dialled itself: {said}");
+    let (code, said) = doctor_of(&far, &[("HTTPS_PROXY", &refusing_url)]).await;
+    assert!(code == 2 && said.contains(&format!("through the proxy http://{}", refusing.address)), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+    for (file, variables) in [(far, &[("HTTPS_PROXY", socks)][..]), (moved(&near, "socks", Some(socks)), &[])] {
+        let (code, said) = doctor_of(&file, variables).await;
+        assert!(code == 2 && said.contains("cannot ask the proxy socks5://proxy.invalid:1080"), "{said}");
+        assert!(said.contains("NO_PROXY") && !said.contains("secret") && !said.contains("feature"), "{said}");
+    }
+}
+
+/// The same kubeconfig for the hidden API server, and with this proxy.
+fn moved(kubeconfig: &Path, name: &str, proxy: Option<&str>) -> PathBuf {
+    let text = std::fs::read_to_string(kubeconfig).expect("kubeconfig");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let cluster = &mut config["clusters"][0]["cluster"];
+    cluster["server"] = format!("https://{HIDDEN}").into();
+    if let Some(proxy) = proxy {
+        cluster["proxy-url"] = proxy.into();
+    }
+    let file = kubeconfig.with_extension(name);
+    std::fs::write(&file, config.to_string()).expect("kubeconfig");
+    file
+}
+
+/// `fleetcheck doctor` of a kubeconfig's cluster, with these variables and none of this machine's.
+async fn doctor_of(kubeconfig: &Path, variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(binary("fleetcheck").expect("fleetcheck"));
+    let command = command.env_clear().envs(variables.iter().copied()).args(["doctor", "--kubeconfig"]).arg(kubeconfig);
+    let output = command.output().await.expect("fleetcheck");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }

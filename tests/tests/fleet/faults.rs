@@ -14,6 +14,8 @@ use super::{PATIENCE, created_workflows, made_workflows, outage, patient, waitin
 /// Checks that run once an hour: what the agent asks for their sake is too much.
 const IDLE: usize = 40;
 pub(super) const BUSY: [&str; 2] = ["busy-a", "busy-b"];
+/// What the agent watches for the checks' sake.
+pub(super) const WATCHED: [&str; 2] = ["healthchecks", "workflows"];
 
 /// The promise: once the API server answers again, checks run on within this time.
 const RESUMED: Duration = Duration::from_secs(10);
@@ -117,6 +119,14 @@ impl World {
         answer.text().await.expect("text")
     }
 
+    /// How often watches of this resource had to begin anew for this reason, as the agent counts.
+    pub(super) async fn restarts(&self, resource: &str, reason: &str) -> u64 {
+        let series = format!(r#"activemonitor_agent_watch_restarts_total{{reason="{reason}",resource="{resource}"}} "#);
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series}: {metrics}"))
+    }
+
     /// For as long as `time`, requests meet this fault; gives how many there were.
     async fn suffers(&self, fault: Fault, time: Duration) -> u64 {
         let before = self.proxy.requests();
@@ -154,11 +164,24 @@ async fn an_api_server_that_misbehaves_costs_no_run_and_gets_no_storm() {
 }
 
 async fn watches_break(world: &World) {
-    world.suffers(Fault::CutWatches(Duration::from_millis(1500)), Duration::from_secs(5)).await;
-    world.goes_on("watches that break off").await;
-    world.suffers(Fault::Gone, Duration::from_secs(3)).await;
-    world.proxy.set(Fault::None);
-    world.goes_on("410 Gone").await;
+    for (fault, time, reason) in [
+        (Fault::CutWatches(Duration::from_millis(1500)), Duration::from_secs(5), "cut"),
+        (Fault::Gone, Duration::from_secs(3), "expired"),
+    ] {
+        let mut before = Vec::new();
+        for resource in WATCHED {
+            before.push(world.restarts(resource, reason).await);
+        }
+        world.suffers(fault, time).await;
+        for (resource, before) in WATCHED.iter().zip(before) {
+            let after = world.restarts(resource, reason).await;
+            assert!(after > before, "{resource} {reason}: {after} after {before}");
+        }
+        if fault == Fault::Gone {
+            world.proxy.set(Fault::None);
+        }
+        world.goes_on(&format!("watches that are {reason}")).await;
+    }
 }
 
 /// Lists are of some runs ago, to an agent that goes on and to one that starts anew.
