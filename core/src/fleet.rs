@@ -68,6 +68,21 @@ pub struct ClusterEntry {
     pub checks: Arc<Checks>,
     /// Its newest session, where this hub has it or had it; absent where another replica has.
     pub own: Option<Own>,
+    /// What its clock, by which its slots are counted, is ahead of the hub's: other than nothing where the hub's was set and
+    /// its own goes on as before.
+    pub clock_offset: SignedDuration,
+}
+
+impl ClusterEntry {
+    /// One that nothing more is known of.
+    pub fn new(view: ClusterView, checks: Checks) -> ClusterEntry {
+        ClusterEntry { view, checks: Arc::new(checks), own: None, clock_offset: SignedDuration::ZERO }
+    }
+
+    /// What its clock says when the hub's says `now`, as far as that is to be believed.
+    pub fn their_time(&self, now: Timestamp) -> Timestamp {
+        moved(now, self.clock_offset)
+    }
 }
 
 /// What is known of a cluster without its agent.
@@ -446,9 +461,7 @@ impl Fleet {
                 };
                 count(&mut self.view.summary.clusters, view.status.as_str(), 1);
                 self.events.push(Event::Cluster(Box::new(view.clone())));
-                self.view
-                    .clusters
-                    .insert(name.clone(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }));
+                self.view.clusters.insert(name.clone(), Arc::new(ClusterEntry::new(view, Checks::default())));
             }
         }
         self.refresh_cluster(now, &name);

@@ -36,7 +36,7 @@ mod reload;
 mod rendered;
 mod replace;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use enrolment::{Asks, Tested};
 pub(crate) use reload::{Stale, Which};
@@ -59,8 +59,12 @@ pub(crate) enum Request {
     PutDefinition(Box<FleetHealthCheck>, Expected, Answer<(Arc<DefinitionView>, bool)>),
     DeleteDefinition(String, Expected, Answer<()>),
     Replace(Replacement, Answer<()>),
-    /// What the agent of a cluster said of all its definitions.
-    Statuses(String, Vec<DefinitionStatus>),
+    /// What the agent of a cluster said of all its definitions, in the session with this epoch.
+    Statuses {
+        cluster: String,
+        epoch: u64,
+        statuses: Vec<DefinitionStatus>,
+    },
     /// The definitions of a cluster.
     Subscribe(String, oneshot::Sender<watch::Receiver<Option<DefinitionSet>>>),
     /// Another replica may have changed this.
@@ -119,8 +123,8 @@ pub(crate) struct Desired {
     rendered: Rendered,
     /// Cluster, then definition.
     statuses: BTreeMap<String, BTreeMap<String, DefinitionStatus>>,
-    /// Clusters whose statuses the store does not have yet.
-    unsaved: BTreeSet<String>,
+    /// Clusters whose statuses the store may not have yet, and the epoch of the session in which they were said.
+    unsaved: BTreeMap<String, u64>,
     sets: BTreeMap<String, watch::Sender<Option<DefinitionSet>>>,
     /// The store came back from the past and nobody has confirmed it: no set is given out.
     restore: Option<Restore>,
@@ -185,7 +189,7 @@ impl Desired {
             stored,
             rendered: Rendered::default(),
             statuses,
-            unsaved: BTreeSet::new(),
+            unsaved: BTreeMap::new(),
             sets: BTreeMap::new(),
             published: watch::Sender::default(),
         };
@@ -273,7 +277,7 @@ impl Desired {
             }
             Request::Reload(stale, answer) => drop(answer.send(self.reload(stale, fleet).await)),
             Request::Replace(replacement, answer) => drop(answer.send(self.replace(replacement, fleet).await)),
-            Request::Statuses(cluster, statuses) => self.put_statuses(cluster, statuses),
+            Request::Statuses { cluster, epoch, statuses } => self.put_statuses(cluster, epoch, statuses, fleet),
             Request::Subscribe(cluster, answer) => {
                 let set = self.set(&cluster);
                 let sender = self.sets.entry(cluster).or_insert_with(|| watch::Sender::new(set));
@@ -293,7 +297,7 @@ impl Desired {
             Request::Bound { cluster, uid, key, answer } => {
                 if let Some(record) = self.records.get_mut(&cluster) {
                     record.cluster_uid = Some(uid);
-                    record.valid_from = Some(key.issued_at);
+                    record.valid_from = record.valid_from.max(Some(key.issued_at));
                     record.agent_keys = vec![key];
                     record.self_test = None;
                     record.pending_enrolment = None;
@@ -467,9 +471,12 @@ impl Desired {
         }
     }
 
-    /// Takes what an agent said of all its definitions; [`Desired::keep_statuses`] stores and publishes it.
-    fn put_statuses(&mut self, cluster: String, statuses: Vec<DefinitionStatus>) {
-        if !self.records.contains_key(&cluster) {
+    /// Takes what an agent said of all its definitions; [`Desired::keep_statuses`] stores and publishes it. A session that
+    /// another one replaced says nothing: what that one says comes after it was published.
+    fn put_statuses(&mut self, cluster: String, epoch: u64, statuses: Vec<DefinitionStatus>, fleet: &FleetHandle) {
+        let view = fleet.view();
+        let newest = view.clusters.get(&cluster).and_then(|entry| entry.own.as_ref());
+        if newest.is_none_or(|own| own.epoch != epoch) || !self.records.contains_key(&cluster) {
             return;
         }
         let old = self.statuses.get(&cluster);
@@ -483,31 +490,52 @@ impl Desired {
             };
             known.extend(status.map(|status| (status.name.clone(), status)));
         }
-        if old != Some(&known) {
+        // What another replica stored of the session before may not have come here yet.
+        if old != Some(&known) || self.terms.peers.is_some() || self.unsaved.contains_key(&cluster) {
             self.statuses.insert(cluster.clone(), known);
-            self.unsaved.insert(cluster);
+            self.unsaved.insert(cluster, epoch);
         }
     }
 
     /// Stores the statuses that changed, all in one commit or few, and publishes them. What cannot be stored is tried
-    /// again with the next request.
+    /// again with the next request; what was said in a session that moved to another replica is as it is there.
     async fn keep_statuses(&mut self, fleet: &FleetHandle) {
         if self.unsaved.is_empty() {
             return;
         }
-        let (store, statuses, records) = (&self.store, &self.statuses, &self.records);
-        let kept = std::mem::take(&mut self.unsaved).into_iter().filter(|cluster| records.contains_key(cluster));
-        let writes = kept.map(async |cluster| {
-            let of_cluster = statuses.get(&cluster).map(|known| known.values().cloned().collect()).unwrap_or_default();
-            let written = store.put_definition_statuses(&cluster, of_cluster).await;
-            written.err().map(|error| (cluster, error))
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let this = &*self;
+        let writes = unsaved.into_iter().map(async |(cluster, epoch)| {
+            let written = this.write_statuses(&cluster, epoch).await;
+            (cluster, epoch, written)
         });
-        let failed: Vec<_> = futures::future::join_all(writes).await.into_iter().flatten().collect();
-        for (cluster, error) in failed {
-            tracing::warn!(cluster, %error, "definition statuses not stored");
-            self.unsaved.insert(cluster);
+        let all: Vec<_> = futures::future::join_all(writes).await;
+        let mut moved = BTreeMap::new();
+        for (cluster, epoch, written) in all {
+            match written {
+                Ok(true) => {}
+                Ok(false) => drop(moved.insert(cluster, epoch)),
+                Err(error) => {
+                    tracing::warn!(cluster, %error, "definition statuses not stored");
+                    self.unsaved.insert(cluster, epoch);
+                }
+            }
+        }
+        if let Err(error) = self.reload_statuses(Which::Named(moved.keys().cloned().collect())).await {
+            tracing::warn!(%error, "definition statuses of another replica not read");
+            self.unsaved.extend(moved);
         }
         self.republish(fleet).await;
+    }
+
+    /// False where the session is at another replica by now.
+    async fn write_statuses(&self, cluster: &str, epoch: u64) -> Result<bool, StoreError> {
+        let known = self.statuses.get(cluster).into_iter().flat_map(BTreeMap::values);
+        let statuses: Vec<DefinitionStatus> = known.cloned().collect();
+        match &self.terms.peers {
+            Some(peers) => peers.store.put_definition_statuses(cluster, epoch, &statuses).await,
+            None => self.store.put_definition_statuses(cluster, statuses).await.map(|()| true),
+        }
     }
 
     async fn set_record(&mut self, record: ClusterRecord, fleet: &FleetHandle) {

@@ -31,6 +31,8 @@ use crate::saver;
 use crate::store::{AgentKey, CheckKey, ClusterRecord, Store, StoreError};
 
 mod run;
+#[cfg(test)]
+mod tests;
 
 /// Messages that may wait for the owner; senders beyond that wait, which slows the sessions down and nothing else.
 const QUEUE: usize = 4096;
@@ -492,13 +494,14 @@ impl FleetHandle {
         self.request(|answer| Request::Subscribe(cluster.to_owned(), answer)).await
     }
 
-    /// Keeps what an agent said of all its definitions.
+    /// Keeps what an agent said, in the session with this epoch, of all its definitions.
     pub(crate) async fn definition_statuses(
         &self,
         cluster: &str,
+        epoch: u64,
         statuses: Vec<DefinitionStatus>,
     ) -> Result<(), ChangeError> {
-        let request = Request::Statuses(cluster.to_owned(), statuses);
+        let request = Request::Statuses { cluster: cluster.to_owned(), epoch, statuses };
         self.requests.send(request).await.map_err(|_| ChangeError::Stopping)
     }
 

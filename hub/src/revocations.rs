@@ -173,7 +173,8 @@ impl Revocations {
                 store.remove_cluster(name).await?;
                 continue;
             }
-            let valid_from = record.valid_from.unwrap_or(record.created_at);
+            // One that was added since is another, whatever the clock said when it enrolled.
+            let valid_from = record.valid_from.map_or(record.created_at, |from| from.max(record.created_at));
             if let Some(at) = bindings.get(name).filter(|at| valid_from < **at) {
                 tracing::warn!(cluster = name, "its identity was freed after this store's time");
                 store.unbind_cluster(name, *at).await?;

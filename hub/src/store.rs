@@ -439,8 +439,8 @@ pub trait Store: rollups::Rollups + Send + Sync + 'static {
     /// The token of a cluster, spent or not.
     async fn enrolment_token(&self, cluster: &str) -> Result<Option<EnrolmentToken>, StoreError>;
     /// Spends the token with this hash for a public key and binds the cluster to its uid, both or neither. The key is
-    /// then the only one of the cluster, and what was issued before is void; no self-test is known, and nobody waits for
-    /// approval.
+    /// then the only one of the cluster, and what was issued before is void, also by a clock that was ahead: `valid_from`
+    /// never goes back. No self-test is known then, and nobody waits for approval.
     async fn spend_enrolment_token(
         &self,
         cluster: &str,

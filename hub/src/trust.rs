@@ -63,13 +63,15 @@ fn valid_from(record: &ClusterRecord) -> i64 {
 }
 
 /// The keys that are kept once a certificate is issued for this one: it and the one before it, since the answer that
-/// carries it may be lost; and that of the enrolment, which the session that it opened goes by for as long as it lasts.
-/// The same key again is the same answer asked for again.
+/// carries it may be lost; that of the enrolment, which the session that it opened goes by for as long as it lasts; and the
+/// latest by a clock that was ahead, so that what ends all of them is later still. The same key again is the same answer
+/// asked for again.
 pub(crate) fn keys_with(record: &ClusterRecord, key: AgentKey) -> Vec<AgentKey> {
     let enrolled = record.valid_from.map(Timestamp::as_second);
+    let latest = record.agent_keys.iter().map(|known| known.issued_at).max().filter(|latest| *latest > key.issued_at);
     let mut keys: Vec<AgentKey> = record.agent_keys.iter().filter(|known| known.hash != key.hash).cloned().collect();
     let before = keys.pop();
-    keys.retain(|known| Some(known.issued_at.as_second()) == enrolled);
+    keys.retain(|known| Some(known.issued_at.as_second()) == enrolled || Some(known.issued_at) == latest);
     keys.extend(before);
     keys.push(key);
     keys
@@ -198,6 +200,20 @@ mod tests {
             assert_eq!(admit(Some(&record), &certificate(id, i64::from(id) * 10)), Ok(()), "renewal {id}");
         }
         assert_eq!(admit(Some(&record), &certificate(9, 5)), Err(Distrust::Replaced), "a removed namesake's");
+    }
+
+    #[test]
+    fn a_key_of_a_clock_that_was_ahead_is_remembered_so_that_a_rebind_is_later() {
+        let mut record =
+            ClusterRecord { valid_from: Some(at(0)), agent_keys: vec![key(1, 0)], ..ClusterRecord::default() };
+        for (id, issued) in [(2, 3600), (3, 3660), (4, 120), (5, 180), (6, 240)] {
+            record.agent_keys = keys_with(&record, key(id, issued));
+        }
+        let ids: Vec<u8> = record.agent_keys.iter().map(|key| key.hash[0]).collect();
+        assert_eq!(ids, [1, 3, 5, 6]);
+        record.agent_keys = keys_with(&record, key(7, 3700));
+        record.agent_keys = keys_with(&record, key(8, 3760));
+        assert_eq!(record.agent_keys.len(), 3, "the clock has come that far");
     }
 
     #[test]

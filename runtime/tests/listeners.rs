@@ -227,11 +227,19 @@ async fn a_caller_that_says_nothing_behind_its_handshake_is_let_go() {
     let (incoming, refusals) = listen(&config, Limits { connections: 8, per_caller: 8 }, &stop).await;
     let address = incoming.local_addr();
     tokio::spawn(http::serve_tls(incoming, admin::router(Readiness::default()), stop.clone()));
+    // Nor in it, or half of it.
+    let mut mute = TcpStream::connect(address).await.unwrap();
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(&[0x16, 3, 1, 1, 0]).await.unwrap();
     let mut silent = connect(address, certificate.cert.der()).await.unwrap();
     silent.write_all(b"GET /").await.unwrap();
-    refused(&refusals, Refused::Slow, 1).await;
+    refused(&refusals, Refused::Slow, 3).await;
     let read = tokio::time::timeout(DEADLINE, silent.read(&mut [0])).await.unwrap();
     assert!(read.is_err() || read.is_ok_and(|bytes| bytes == 0), "the connection is closed");
+    for stream in [&mut mute, &mut half] {
+        let read = tokio::time::timeout(DEADLINE, stream.read(&mut [0])).await.unwrap();
+        assert!(read.is_err() || read.is_ok_and(|bytes| bytes == 0), "the connection is closed");
+    }
     stop.cancel();
 }
 

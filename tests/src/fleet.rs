@@ -372,9 +372,11 @@ impl Agent {
             format!("127.0.0.1:{}", ports[0].number()),
             "--health-probe-bind-address".into(),
             format!("127.0.0.1:{}", ports[1].number()),
-            "--definitions-namespace=health".into(),
             "--log-format=text".into(),
         ];
+        if !more.iter().any(|arg| arg.starts_with("--policy-file")) {
+            args.push("--definitions-namespace=health".into());
+        }
         if let Some(token) = join {
             args.extend(["--hub-address".into(), token.agent_address.clone()]);
             args.extend(["--enrolment-address".into(), token.enrolment_address.clone()]);

@@ -13,11 +13,13 @@ use crate::view::{CheckStatus, CheckView, ClusterStatus, Event};
 /// What a result may be late beyond its slot and timeout before the check is Overdue: clocks, queues and the way here.
 pub const OVERDUE_GRACE: Duration = Duration::from_secs(10);
 
-/// Seconds by which a check is overdue at `now`; 0 unless it is Overdue. A published [`CheckView`] carries the value of
-/// the moment it was made: whoever shows it asks again here.
-pub fn overdue_seconds(check: &CheckView, now: Timestamp) -> u64 {
+/// Seconds by which a check is overdue when its cluster's clock says `theirs` ([`ClusterEntry::their_time`]); 0 unless it is
+/// Overdue. A published [`CheckView`] carries the value of the moment it was made: whoever shows it asks again here.
+///
+/// [`ClusterEntry::their_time`]: super::ClusterEntry::their_time
+pub fn overdue_seconds(check: &CheckView, theirs: Timestamp) -> u64 {
     match (check.status, due_at(&check.state)) {
-        (CheckStatus::Overdue, Some(due)) => u64::try_from(now.as_second() - due.as_second()).unwrap_or(0).max(1),
+        (CheckStatus::Overdue, Some(due)) => u64::try_from(theirs.as_second() - due.as_second()).unwrap_or(0).max(1),
         _ => 0,
     }
 }
@@ -259,7 +261,7 @@ impl Fleet {
         let health = health.unwrap_or_else(|| Health::next(now, shown, status, &state));
         let care = shown.map(|shown| shown.care.clone()).unwrap_or_default();
         let mut view = CheckView { cluster: cluster.to_owned(), status, overdue_seconds: 0, health, care, state };
-        view.overdue_seconds = overdue_seconds(&view, now);
+        view.overdue_seconds = overdue_seconds(&view, entry.their_time(now));
         view.care = self.care(now, &view);
         if is_stirring {
             self.stir(cluster, &key);

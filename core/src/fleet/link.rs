@@ -289,6 +289,7 @@ impl Fleet {
         if let Some(armed) = link.armed.take() {
             self.deadlines.remove(&(armed, Deadline::Cluster(name.to_owned())));
         }
+        self.show_offset(name);
         self.edit_cluster(name, |view| {
             view.last_heard_at = heard_at;
             view.clock_skew_ms = skew_ms.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(0));
@@ -302,7 +303,16 @@ impl Fleet {
         let Some(skew_ms) = self.view.clusters.get(name).map(|entry| entry.view.clock_skew_ms) else { return };
         let skew = SignedDuration::from_millis(skew_ms);
         if self.links.get_mut(name).is_some_and(|link| link.contradicts(skew)) {
+            self.show_offset(name);
             self.arm_checks(now, name);
+        }
+    }
+
+    /// By which clock the cluster's slots are judged.
+    fn show_offset(&mut self, name: &str) {
+        let Some(offset) = self.links.get(name).map(|link| link.offset) else { return };
+        if let Some(entry) = self.view.clusters.get_mut(name).filter(|entry| entry.clock_offset != offset) {
+            Arc::make_mut(entry).clock_offset = offset;
         }
     }
 
@@ -419,7 +429,7 @@ impl Fleet {
 
     pub(super) fn edit_cluster(&mut self, name: &str, edit: impl FnOnce(&mut ClusterView)) {
         if let Some(entry) = self.view.clusters.get_mut(name) {
-            let ClusterEntry { view, checks: _, own: _ } = Arc::make_mut(entry);
+            let ClusterEntry { view, checks: _, own: _, clock_offset: _ } = Arc::make_mut(entry);
             edit(view);
         }
     }

@@ -40,8 +40,8 @@ impl World {
                 policy: Vec::new(),
             };
             let check = Arc::new(check(&name, "dns", CheckStatus::Succeeded));
-            let checks = Arc::new(Checks::from([(("health".to_owned(), "dns".to_owned()), check)]));
-            (name, Arc::new(ClusterEntry { view, checks, own: None }))
+            let checks = Checks::from([(("health".to_owned(), "dns".to_owned()), check)]);
+            (name, Arc::new(ClusterEntry::new(view, checks)))
         });
         let (hub_version, counts) = (String::new(), BTreeMap::new());
         let summary =

@@ -85,10 +85,11 @@ pub async fn list(_: Viewer, State(api): State<Api>, Query(filter): Query<CheckF
         let has_name = filter.cluster.as_ref().is_none_or(|cluster| *cluster == entry.view.name);
         has_name && filter.selector.as_ref().is_none_or(|selector| selector.picks(&entry.view.labels))
     };
-    let checks = view.clusters.values().filter(is_wanted).flat_map(|entry| entry.checks.values());
-    let picked = checks.filter(|check| filter.picks(check)).map(|check| (names(check), check));
+    let entries = view.clusters.values().filter(is_wanted);
+    let checks = entries.flat_map(|entry| entry.checks.values().map(move |check| (entry, check)));
+    let picked = checks.filter(|(_, check)| filter.picks(check)).map(|(entry, check)| (names(check), (entry, check)));
     let (picked, next) = page(picked, filter.after.as_ref().map(|After(names)| names), filter.limit);
-    let items = picked.into_iter().map(|check| at(check, now)).collect();
+    let items = picked.into_iter().map(|(entry, check)| at(entry, check, now)).collect();
     let next = next.map(|(cluster, namespace, name)| format!("{cluster}/{namespace}/{name}"));
     axum::Json(Page { items, next })
 }
@@ -127,9 +128,9 @@ pub(super) fn read_check(api: &Api, key: &CheckKey) -> Result<CheckView, ApiErro
         .checks
         .get(&(namespace.clone(), name.clone()))
         .ok_or_else(|| ApiError::NotFound(format!("cluster {cluster} has no check {name} in namespace {namespace}")))?;
-    Ok(at(check, Timestamp::now()))
+    Ok(at(entry, check, Timestamp::now()))
 }
 
-fn at(check: &CheckView, now: Timestamp) -> CheckView {
-    CheckView { overdue_seconds: overdue_seconds(check, now), ..check.clone() }
+fn at(entry: &ClusterEntry, check: &CheckView, now: Timestamp) -> CheckView {
+    CheckView { overdue_seconds: overdue_seconds(check, entry.their_time(now)), ..check.clone() }
 }

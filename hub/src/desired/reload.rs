@@ -55,7 +55,7 @@ impl Request {
             | Request::Restored(..)
             | Request::ConfirmRestore(..)
             | Request::NewToken { .. } => true,
-            Request::Statuses(..) | Request::Subscribe(..) | Request::Reload(..) => false,
+            Request::Statuses { .. } | Request::Subscribe(..) | Request::Reload(..) => false,
         }
     }
 }
@@ -162,7 +162,7 @@ impl Desired {
     }
 
     /// What agents said at this replica and is not stored yet stays.
-    async fn reload_statuses(&mut self, which: Which) -> Result<bool, StoreError> {
+    pub(super) async fn reload_statuses(&mut self, which: Which) -> Result<bool, StoreError> {
         let rows = match (&which, &self.terms.peers) {
             (Which::Named(names), _) if names.is_empty() => return Ok(false),
             (Which::Named(names), Some(peers)) => peers.store.definition_statuses(names).await?,
@@ -177,7 +177,8 @@ impl Desired {
             Which::All => self.statuses.keys().chain(stored.keys()).cloned().collect(),
         };
         let mut is_news = false;
-        for name in names.into_iter().filter(|name| !self.unsaved.contains(name) && self.records.contains_key(name)) {
+        for name in names.into_iter().filter(|name| !self.unsaved.contains_key(name) && self.records.contains_key(name))
+        {
             let new = stored.remove(&name);
             is_news |= self.statuses.get(&name) != new.as_ref();
             match new {
@@ -192,6 +193,7 @@ impl Desired {
     pub(super) async fn forget_cluster(&mut self, name: &str, fleet: &FleetHandle) -> Result<(), ChangeError> {
         self.records.remove(name);
         self.statuses.remove(name);
+        self.unsaved.remove(name);
         self.sets.remove(name);
         self.rendered.remove_cluster(name);
         self.published_records.send_replace(Arc::new(self.records.clone()));

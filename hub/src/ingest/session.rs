@@ -271,7 +271,8 @@ impl Session {
             Output::Heartbeat(beat) => self.say(Said::Heartbeat(beat)).await?,
             Output::Record { reports, through_seq } => self.record(reports, through_seq),
             Output::DefinitionsStatus(statuses) => {
-                self.shared.fleet.definition_statuses(&self.cluster, statuses).await.map_err(|_| Ended)?;
+                let Some(epoch) = self.epoch else { return Ok(None) };
+                self.shared.fleet.definition_statuses(&self.cluster, epoch, statuses).await.map_err(|_| Ended)?;
             }
             Output::Answered(answer) => self.answered(answer).await?,
             Output::SelfTested(self_test) => self.tested(self_test).await?,

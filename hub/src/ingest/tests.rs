@@ -5,7 +5,9 @@ use std::time::Duration;
 use active_monitor_core::session::frame::AgentFrame;
 use active_monitor_core::session::pace::{BURST, RATE, SESSION_COST};
 use active_monitor_core::view::{CheckStatus, ClusterStatus};
+use active_monitor_proto::EnrolRequest;
 use jiff::SignedDuration;
+use tonic::Code;
 
 use crate::clock::{self, virtual_time};
 use agent::Agent;
@@ -27,6 +29,8 @@ const FULL: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(5);
 /// The longest that a first frame waits to be read.
 const DOOR_WAIT: Duration = Duration::from_secs(5);
+/// How long a connection of who enrols may last.
+const ENROLMENT_AGE: Duration = Duration::from_secs(60);
 
 async fn sleep(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -397,4 +401,28 @@ async fn a_clock_that_is_set_raises_nothing_of_who_speaks_and_hides_nobody_who_i
         connected(&world, &late).await;
         world.stop().await;
     }
+}
+
+/// Nobody has to be known to open one.
+#[tokio::test(start_paused = true)]
+async fn a_connection_for_enrolments_ends_after_a_minute_although_its_caller_is_alive() {
+    let mut world = World::new().await;
+    let agent = world.agent("east").await;
+    let (mut client, open) = world.enrolment(&agent).await;
+    let began = tokio::time::Instant::now();
+    let request = EnrolRequest {
+        token: "x".into(),
+        cluster: "east".into(),
+        cluster_uid: "uid-east".into(),
+        csr: agent::signing_request(),
+    };
+    // It answers pings and asks again and again.
+    while began.elapsed() < ENROLMENT_AGE - Duration::from_secs(1) {
+        assert!(open.is_open(), "after {:?}", began.elapsed());
+        let refused = client.enrol(request.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+        sleep(2).await;
+    }
+    within(Duration::from_secs(2), "end of the connection", || !open.is_open()).await;
+    world.stop().await;
 }

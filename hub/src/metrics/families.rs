@@ -26,7 +26,7 @@ enum Write {
     Run(fn(&Totals) -> Option<f64>),
     /// Every custom sample.
     Samples,
-    /// One value for each check.
+    /// One value for each check, when its cluster's clock says this.
     Check(fn(&CheckView, Timestamp) -> f64),
     /// 1 with the status of each check as a label.
     CheckStatus,
@@ -99,7 +99,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "activemonitor_check_overdue_seconds",
         help: "Seconds past the time when the next result of the check was due, 0 when it is in time.",
         kind: "gauge",
-        write: Write::Check(|check, now| overdue_seconds(check, now) as f64),
+        write: Write::Check(|check, theirs| overdue_seconds(check, theirs) as f64),
     },
     Family {
         name: "activemonitor_check_soft",
@@ -193,13 +193,13 @@ pub(super) const FAMILIES: &[Family] = &[
 impl Family {
     /// Appends to the family's column what it says of a check: two values for its runs, one for the check itself, none
     /// where it writes what the rows have anyway.
-    pub(super) fn read(&self, check: &CheckView, is_live: bool, now: Timestamp, column: &mut Vec<f64>) {
+    pub(super) fn read(&self, check: &CheckView, is_live: bool, theirs: Timestamp, column: &mut Vec<f64>) {
         match self.write {
             Write::Run(value) => {
                 let of = |totals: Option<&Totals>| totals.filter(|_| is_live).and_then(value).unwrap_or(NOTHING);
                 column.extend([of(Some(&check.state.check)), of(check.state.remedy.as_ref())]);
             }
-            Write::Check(value) => column.push(value(check, now)),
+            Write::Check(value) => column.push(value(check, theirs)),
             Write::Samples | Write::CheckStatus | Write::Cluster(_) | Write::ClusterStatus => {}
         }
     }

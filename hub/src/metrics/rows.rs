@@ -115,12 +115,13 @@ impl Rows {
         self.read += 1;
         let entry = entry.clone();
         let is_reachable = entry.view.status != ClusterStatus::Unreachable;
+        let theirs = entry.their_time(self.now);
         let (first, mut given) = (self.samples.len(), 0);
         for check in entry.checks.values() {
             // Whether what the agent said still holds: the series of its values end when it does not.
             let is_live = is_reachable && check.status != CheckStatus::Stale;
             for (family, column) in &mut self.families {
-                family.read(check, is_live, self.now, column);
+                family.read(check, is_live, theirs, column);
             }
             let shown = self.samples.len();
             if is_live {

@@ -74,7 +74,7 @@ pub(crate) fn cluster(name: &str, status: ClusterStatus, checks: Vec<Arc<CheckVi
     };
     let key = |check: &CheckView| (check.state.namespace.clone(), check.state.name.clone());
     let checks = checks.into_iter().map(|check| (key(&check), check)).collect();
-    (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::new(checks), own: None }))
+    (name.to_owned(), Arc::new(ClusterEntry::new(view, checks)))
 }
 
 pub(crate) fn fleet(clusters: Vec<(String, Arc<ClusterEntry>)>) -> FleetView {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
+use crate::desired::tests::session;
 use crate::owner::{self, FleetHandle, Terms};
 use crate::source::{Source, SourceArgs};
 use crate::store::Store;
@@ -189,7 +190,8 @@ impl Hub {
         let generation = self.fleet.definitions()[name].generation;
         let (name, message) = (name.to_owned(), message.to_owned());
         let status = DefinitionStatus { name, generation, result, message };
-        self.fleet.definition_statuses("east", vec![status]).await.unwrap();
+        let epoch = session(&self.fleet, "east").await.epoch;
+        self.fleet.definition_statuses("east", epoch, vec![status]).await.unwrap();
     }
 
     fn definitions(&self) -> Vec<String> {

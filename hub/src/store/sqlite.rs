@@ -260,7 +260,8 @@ impl Store for SqliteStore {
                     Some(_) => {}
                 }
                 let done = sqlx::query(
-                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2, valid_from = ?5, agent_keys = ?6, \
+                    "UPDATE clusters SET token_spent_by = ?1, cluster_uid = ?2, \
+                     valid_from = max(?5, coalesce(valid_from, ?5)), agent_keys = ?6, \
                      self_test = NULL, token_pending = NULL \
                      WHERE name = ?3 AND token_hash = ?4 AND (token_spent_by IS NULL OR token_spent_by = ?1)",
                 )

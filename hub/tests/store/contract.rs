@@ -285,6 +285,12 @@ async fn an_unbound_cluster_may_enrol_again(backend: Backend) {
     store.unbind_cluster("a", at(50)).await.unwrap();
     let kept = &store.clusters().await.unwrap()[0];
     assert_eq!((&kept.cluster_uid, kept.agent_keys.len(), kept.valid_from), (&None, 0, Some(at(50))));
+    // By a clock that is behind the one that unbound it.
+    let token = EnrolmentToken { hash: [1; 32], expires_at: at(3600), spent_by: None };
+    store.put_enrolment_token("a", &token).await.unwrap();
+    assert_eq!(store.spend_enrolment_token("a", [1; 32], &key(9), "u").await.unwrap(), Spend::Spent);
+    let kept = &store.clusters().await.unwrap()[0];
+    assert_eq!((&kept.agent_keys, kept.valid_from), (&vec![key(9)], Some(at(50))), "what was unbound stays void");
     open.close().await;
 }
 

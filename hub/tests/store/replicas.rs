@@ -17,7 +17,7 @@ use sqlx::Connection;
 
 use crate::backends::Backend;
 use crate::postgres::Database;
-use crate::samples::{at, cluster, key, saved};
+use crate::samples::{at, cluster, key, saved, status};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -274,6 +274,23 @@ async fn a_session_that_was_taken_over_publishes_nothing() {
     assert_eq!(shared.two.publish(&[publication(first, &["late"], &[])]).await.unwrap(), ["a"]);
     assert_eq!(shared.one.publish(&[publication(second, &["late"], &[])]).await.unwrap(), ["a"]);
     assert_eq!(shared.store.check_states("a").await.unwrap(), [saved("dns"), saved("web")]);
+    // Nor does it say what became of definitions.
+    let say = async |replica: &Replicas, epoch, names: &[&str]| {
+        let statuses: Vec<_> = names.iter().map(|name| status(name)).collect();
+        replica.put_definition_statuses("a", epoch, &statuses).await.unwrap()
+    };
+    assert!(say(&shared.two, second, &["dns"]).await);
+    for (replica, epoch) in [(&shared.one, first), (&shared.two, first), (&shared.one, second)] {
+        assert!(!say(replica, epoch, &["dns", "late"]).await);
+    }
+    let said = async || shared.one.definition_statuses(&["a".to_owned()].into()).await.unwrap();
+    assert_eq!(said().await, [("a".to_owned(), status("dns"))]);
+    let revision = async || shared.one.follow(1).await.unwrap().revision;
+    let before = revision().await;
+    assert!(say(&shared.two, second, &["dns"]).await);
+    assert_eq!(revision().await, before, "what is there already wakes nobody");
+    assert!(say(&shared.two, second, &[]).await);
+    assert!(said().await.is_empty());
 
     let whole = Publication { is_whole: true, link: None, ..publication(second, &["web"], &[]) };
     assert!(shared.two.publish(&[whole]).await.unwrap().is_empty());

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use active_monitor_core::view::FleetSummary;
+use active_monitor_core::view::{ClusterStatus, FleetSummary};
 use active_monitor_tests::bench::Agents;
 use active_monitor_tests::run_dir::RunDir;
 use active_monitor_tests::{Hub, skip, wait};
@@ -18,12 +18,17 @@ use tokio::net::{TcpListener, TcpStream};
 use super::PATIENCE;
 
 const CLUSTERS: usize = 8;
+/// Of a fleet that is large for a hub that was built for tests.
+const MANY: usize = 200;
 const CHECKS: usize = 5;
 const LEASE: &str = "--lease-seconds=3";
+/// As it is where nobody sets it.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
 
 pub(super) struct Fleet {
     pub(super) hub: Hub,
     pub(super) agents: Agents,
+    clusters: usize,
     _run: Arc<RunDir>,
 }
 
@@ -36,17 +41,28 @@ impl Fleet {
     pub(super) async fn start_by(launcher: &[String], run: Arc<RunDir>, more: &[&str]) -> Fleet {
         let more = [&[LEASE], more].concat();
         let hub = Hub::start_by(launcher, &run, run.path(), &more).await.expect("hub");
+        Fleet::join(hub, run, CLUSTERS).await
+    }
+
+    /// So many clusters, each with an agent.
+    async fn join(hub: Hub, run: Arc<RunDir>, clusters: usize) -> Fleet {
         let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).expect("CA");
-        let agents = Agents::join(&hub, &ca, CLUSTERS, CHECKS).await.expect("agents");
-        let fleet = Fleet { hub, agents, _run: run };
+        let agents = Agents::join(&hub, &ca, clusters, CHECKS).await.expect("agents");
+        let fleet = Fleet { hub, agents, clusters, _run: run };
         fleet.until_connected().await;
         fleet
     }
 
+    /// How many clusters are connected, and how many unreachable; nothing while the hub does not answer.
+    async fn links(&self) -> Option<(usize, usize)> {
+        let summary = self.hub.get::<FleetSummary>("/api/v1/fleet").await.ok()?;
+        let count = |status: ClusterStatus| usize::try_from(*summary.clusters.get(status.as_str())?).ok();
+        Some((count(ClusterStatus::Connected)?, count(ClusterStatus::Unreachable)?))
+    }
+
     pub(super) async fn until_connected(&self) {
         wait::until("all clusters", PATIENCE, || async {
-            let Ok(summary) = self.hub.get::<FleetSummary>("/api/v1/fleet").await else { return Ok(None) };
-            Ok((summary.clusters.get("Connected") == Some(&(CLUSTERS as u64))).then_some(()))
+            Ok((self.links().await == Some((self.clusters, 0))).then_some(()))
         })
         .await
         .expect("connected");
@@ -86,6 +102,36 @@ async fn a_hub_killed_at_random_times_under_load_records_each_report_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_is_killed_under_many_agents_has_all_back_within_the_lease_and_calls_none_unreachable() {
+    let run = Arc::new(RunDir::create().expect("folder"));
+    let hub = Hub::start(&run, run.path()).await.expect("hub");
+    let fleet = Fleet::join(hub, run, MANY).await;
+    let all = fleet.agents.report(100);
+    wait::until("the first acks", PATIENCE, || async { Ok((fleet.agents.acked() >= all / 10).then_some(())) })
+        .await
+        .expect("acks");
+    fleet.hub.kill();
+    let acked = fleet.agents.acked();
+    assert!(acked < all, "killed too late: {acked} of {all} acked");
+    fleet.hub.process.start().expect("hub again");
+    let began = Instant::now();
+    let mut back = None;
+    while back.is_none() || fleet.agents.acked() < all {
+        let links = fleet.links().await;
+        let (elapsed, acked) = (began.elapsed(), fleet.agents.acked());
+        assert!(links.is_none_or(|(_, unreachable)| unreachable == 0), "{links:?} after {elapsed:?}");
+        if back.is_none() && links == Some((MANY, 0)) {
+            back = Some(elapsed);
+        }
+        assert!(elapsed < PATIENCE, "{links:?} connected, {acked} of {all} acked\n{}", fleet.hub.process.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("{MANY} agents were back after {back:?}, the last of {all} reports was acked after {:?}", began.elapsed());
+    assert!(back.is_some_and(|back| back <= DEFAULT_LEASE), "{back:?}");
+    fleet.each_once(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_is_stopped_for_three_leases_and_goes_on_loses_nothing() {
     let fleet = Fleet::start(Arc::new(RunDir::create().expect("folder")), &[]).await;
     fleet.agents.report(50);
@@ -98,16 +144,19 @@ async fn a_hub_that_is_stopped_for_three_leases_and_goes_on_loses_nothing() {
 }
 
 /// A small filesystem; unmounted when it is dropped.
-struct Disk(PathBuf);
+pub(super) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(path: &Path) -> Option<Disk> {
+    /// `None` where this machine does not let us.
+    pub(super) fn mount(path: &Path, size: &str) -> Option<Disk> {
         std::fs::create_dir_all(path).expect("folder");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(path).output();
+        let size = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output();
         mount.is_ok_and(|output| output.status.success()).then(|| Disk(path.to_owned()))
     }
 
-    fn filler(&self) -> PathBuf {
+    /// What takes its room.
+    pub(super) fn filler(&self) -> PathBuf {
         self.0.join("filler")
     }
 }
@@ -121,7 +170,7 @@ impl Drop for Disk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_whose_disk_is_full_takes_no_report_answers_people_and_recovers_by_itself() {
     let run = Arc::new(RunDir::create().expect("folder"));
-    let Some(disk) = Disk::mount(&run.path().join("hub")) else {
+    let Some(disk) = Disk::mount(&run.path().join("hub"), "16m") else {
         let name = "a_hub_whose_disk_is_full_takes_no_report_answers_people_and_recovers_by_itself";
         skip::report(name, "a small filesystem needs root and the right to mount");
         return;
@@ -183,10 +232,7 @@ async fn connections_that_are_slow_and_cut_again_and_again_lose_and_double_no_re
     let (cut, cutting) = tokio::sync::watch::channel(false);
     let hub = Hub::start_with(&run, run.path(), &[LEASE, &advertise]).await.expect("hub");
     tokio::spawn(proxy(listener, hub.agents_address.clone(), cutting));
-    let ca = std::fs::read_to_string(run.path().join("hub/ca.crt")).expect("CA");
-    let agents = Agents::join(&hub, &ca, CLUSTERS, CHECKS).await.expect("agents");
-    let fleet = Fleet { hub, agents, _run: run };
-    fleet.until_connected().await;
+    let fleet = Fleet::join(hub, run, CLUSTERS).await;
     cut.send_replace(true);
     let mut all = 0;
     for _ in 0..20 {

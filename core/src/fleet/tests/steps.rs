@@ -63,6 +63,10 @@ fn no_check_is_overdue_because_the_hub_s_clock_is_ahead_and_one_that_is_late_is_
         assert_eq!(fleet.view().clusters["a"].view.clock_skew_ms, -step * 1000, "shown");
         fleet.tick(at(100 + step));
         assert_eq!(check_status(&fleet, "dns"), Some(CheckStatus::Overdue), "{step}");
+        let entry = &fleet.view().clusters["a"];
+        let shown = fleet.view().check("a", "health", "dns").unwrap();
+        assert_eq!(shown.overdue_seconds, 1, "{step}");
+        assert_eq!(overdue_seconds(shown, entry.their_time(at(107 + step))), 7, "{step}");
         // Put right again.
         say(&mut fleet, at(101 + step), epoch, Said::Upsert(Box::new(check("dns", at(160)))));
         fleet.stepped(at(102), by(-step));
@@ -70,6 +74,7 @@ fn no_check_is_overdue_because_the_hub_s_clock_is_ahead_and_one_that_is_late_is_
         fleet.tick(at(103));
         assert_eq!(check_status(&fleet, "dns"), Some(CheckStatus::Succeeded), "{step}");
         assert_eq!(fleet.view().clusters["a"].view.message, "");
+        assert_eq!(fleet.view().clusters["a"].their_time(at(103)), at(103), "{step}");
         assert!(fleet.deadlines.len() <= 3, "{}", fleet.deadlines.len());
     }
 }
@@ -104,4 +109,5 @@ fn a_cluster_whose_clock_no_longer_goes_on_is_judged_by_the_hub_s() {
         beat(&mut fleet, at(second + HOUR), epoch, at(6));
     }
     assert_eq!(check_status(&fleet, "dns"), Some(CheckStatus::Overdue));
+    assert_eq!(fleet.view().check("a", "health", "dns").unwrap().overdue_seconds, HOUR.unsigned_abs() + 15 - 100);
 }

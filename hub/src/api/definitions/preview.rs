@@ -53,7 +53,7 @@ mod tests {
     use std::sync::Arc;
 
     use active_monitor_core::definition::{API_VERSION, KIND};
-    use active_monitor_core::fleet::ClusterEntry;
+    use active_monitor_core::fleet::{Checks, ClusterEntry};
     use active_monitor_core::view::{ClusterStatus, FleetSummary};
     use serde_json::json;
 
@@ -91,7 +91,7 @@ mod tests {
                 policy: Vec::new(),
                 checks: BTreeMap::new(),
             };
-            (name.to_owned(), Arc::new(ClusterEntry { view, checks: Arc::default(), own: None }))
+            (name.to_owned(), Arc::new(ClusterEntry::new(view, Checks::default())))
         };
         let (hub_version, checks) = (String::new(), BTreeMap::new());
         let summary = FleetSummary { hub_version, clusters: BTreeMap::new(), checks, definitions: 0, restore: None };

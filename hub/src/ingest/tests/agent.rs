@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -190,17 +191,7 @@ impl Agent {
         let (near, far, open) = wire::connection(self.known.lock().identity.clone(), &weather);
         self.known.lock().connection = Some(open);
         self.door.knock(far)?;
-        let near = Mutex::new(Some(near));
-        let once = tower::service_fn(move |_: Uri| {
-            let near = near.lock().take().map(TokioIo::new).ok_or(std::io::ErrorKind::NotConnected);
-            std::future::ready(near.map_err(std::io::Error::from))
-        });
-        let endpoint = Endpoint::from_static("http://hub")
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(window);
-        Ok(endpoint.connect_with_connector(once).await?)
+        Ok(over(near, window).await?)
     }
 
     async fn session(&self) -> anyhow::Result<()> {
@@ -305,6 +296,21 @@ impl Agent {
             definition: None,
         }
     }
+}
+
+/// HTTP/2 over this wire, and over no other once that has ended.
+pub(super) async fn over(near: DuplexStream, window: Option<u32>) -> Result<Channel, tonic::transport::Error> {
+    let near = Mutex::new(Some(near));
+    let once = tower::service_fn(move |_: Uri| {
+        let near = near.lock().take().map(TokioIo::new).ok_or(std::io::ErrorKind::NotConnected);
+        std::future::ready(near.map_err(std::io::Error::from))
+    });
+    let endpoint = Endpoint::from_static("http://hub")
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(window);
+    endpoint.connect_with_connector(once).await
 }
 
 fn run(slot: Timestamp) -> Run {

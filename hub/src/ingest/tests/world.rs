@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use active_monitor_core::fleet::FleetView;
 use active_monitor_core::view::{CheckStatus, ClusterAdd, ClusterStatus, Event};
-use active_monitor_proto::{CertificateReply, EnrolRequest, Enrolment, Fleet, FleetServer, RenewRequest, v1};
+use active_monitor_proto::{
+    CertificateReply, EnrolRequest, Enrolment, EnrolmentClient, EnrolmentServer, Fleet, FleetServer, RenewRequest, v1,
+};
 use active_monitor_runtime::tasks::Tasks;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::{Caller, Figures, FleetService, Frames};
 use super::agent::{self, Agent};
-use super::wire::Wire;
+use super::wire::{self, Open, Wire};
 use crate::authority::Authority;
 use crate::ca;
 use crate::enrolment::EnrolmentService;
@@ -155,10 +159,24 @@ impl World {
             cluster_uid: format!("uid-{cluster}"),
             csr: agent::signing_request(),
         };
-        let refusals = Refusals::new().unwrap();
-        let enrolment = EnrolmentService::new(issuer.clone(), Arc::clone(&self.store), refusals, false);
+        let enrolment = self.enrolment_service(issuer);
         let reply = enrolment.enrol(Request::new(request)).await.unwrap().into_inner();
         Agent::start(cluster, agent::identity(&reply.certificate), self.door.clone())
+    }
+
+    fn enrolment_service(&self, issuer: &Issuer) -> EnrolmentService {
+        EnrolmentService::new(issuer.clone(), Arc::clone(&self.store), Refusals::new().unwrap(), false)
+    }
+
+    /// A connection to the hub's server for enrolments; its wire is as an agent's.
+    pub(super) async fn enrolment(&self, agent: &Agent) -> (EnrolmentClient<Channel>, Open) {
+        let Hub { tasks, issuer, .. } = self.hub();
+        let (near, far, open) = wire::connection(agent.known.lock().identity.clone(), &agent.weather.subscribe());
+        let mut server = serve::enrolment_grpc(Terms::of_a_test(self.dir.path()).lease);
+        let served = server.add_service(EnrolmentServer::new(self.enrolment_service(issuer)));
+        let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(far)]).chain(tokio_stream::pending());
+        tokio::spawn(served.serve_with_incoming_shutdown(incoming, tasks.stop_token().cancelled_owned()));
+        (EnrolmentClient::new(agent::over(near, None).await.unwrap()), open)
     }
 
     /// How often each of a cluster's runs is in the history: runs, and different ones among them.

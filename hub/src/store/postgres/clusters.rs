@@ -108,7 +108,7 @@ pub(super) async fn spend_token(
         Some(_) => {}
     }
     let done = sqlx::query(
-        "UPDATE clusters SET token_spent_by = $2, cluster_uid = $3, valid_from = $4, agent_keys = $5, \
+        "UPDATE clusters SET token_spent_by = $2, cluster_uid = $3, valid_from = greatest(valid_from, $4), agent_keys = $5, \
          self_test = NULL, token_pending = NULL \
          WHERE name = $1 AND (token_spent_by IS NULL OR token_spent_by = $2)",
     )

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use active_monitor_core::session::frame::DefinitionStatus;
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use crate::store::queries::kept;
 use crate::store::rows::{self, json, parse};
@@ -54,19 +54,28 @@ pub(super) async fn put_statuses(
     cluster: &str,
     statuses: &[DefinitionStatus],
 ) -> Result<(), StoreError> {
+    let mut transaction = pool.begin().await?;
+    write_statuses(&mut transaction, cluster, statuses).await?;
+    Ok(transaction.commit().await?)
+}
+
+pub(super) async fn write_statuses(
+    db: &mut PgConnection,
+    cluster: &str,
+    statuses: &[DefinitionStatus],
+) -> Result<(), StoreError> {
     // One INSERT takes each name once.
     let mut rows = BTreeMap::new();
     for status in statuses {
         rows.insert(kept(&status.name), json(status)?);
     }
     let (names, texts): (Vec<String>, Vec<String>) = rows.into_iter().unzip();
-    let mut transaction = pool.begin().await?;
     let delete = sqlx::query("DELETE FROM definition_statuses WHERE cluster = $1");
-    delete.bind(kept(cluster)).execute(&mut *transaction).await?;
+    delete.bind(kept(cluster)).execute(&mut *db).await?;
     let insert = sqlx::query(
         "INSERT INTO definition_statuses (cluster, name, status) SELECT $1, * FROM unnest($2::text[], $3::text[]) \
          ON CONFLICT (cluster, name) DO UPDATE SET status = excluded.status",
     );
-    insert.bind(kept(cluster)).bind(names).bind(texts).execute(&mut *transaction).await?;
-    Ok(transaction.commit().await?)
+    insert.bind(kept(cluster)).bind(names).bind(texts).execute(db).await?;
+    Ok(())
 }

@@ -105,6 +105,20 @@ impl Replicas {
         within(publish::publish(&self.store.pool, &self.id, all)).await
     }
 
+    /// Keeps what an agent said, in a session here, of all its definitions. False, and nothing is written, where that is no
+    /// more the newest of its cluster. What is there already wakes nobody.
+    ///
+    /// # Errors
+    /// The data base fails.
+    pub async fn put_definition_statuses(
+        &self,
+        cluster: &str,
+        epoch: u64,
+        statuses: &[DefinitionStatus],
+    ) -> Result<bool, StoreError> {
+        within(publish::put_definition_statuses(&self.store.pool, &self.id, cluster, epoch, statuses)).await
+    }
+
     /// What was written after a revision, and which replicas are alive, as it was in one moment; after 0 it is everything.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! Which replica has the session of a cluster, and what it shows of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use active_monitor_core::session::frame::DefinitionStatus;
 use sqlx::postgres::{PgConnection, PgPool};
 
+use super::super::definitions::{statuses, write_statuses};
 use super::{Publication, Shown, changes};
 use crate::store::StoreError;
 use crate::store::queries::kept;
@@ -53,12 +55,40 @@ pub(super) async fn publish(pool: &PgPool, replica: &str, all: &[Publication]) -
     Ok(refused)
 }
 
+/// Whether a session here is the newest of its cluster, for as long as this one has its place among the writers.
+async fn is_newest(db: &mut PgConnection, replica: &str, cluster: &str, epoch: u64) -> Result<bool, StoreError> {
+    let newest = "SELECT 1 FROM replica_sessions WHERE cluster = $1 AND replica = $2 AND epoch = $3";
+    let newest = sqlx::query(newest).bind(kept(cluster)).bind(replica).bind(epoch.cast_signed());
+    Ok(newest.fetch_optional(db).await?.is_some())
+}
+
+pub(super) async fn put_definition_statuses(
+    pool: &PgPool,
+    replica: &str,
+    cluster: &str,
+    epoch: u64,
+    said: &[DefinitionStatus],
+) -> Result<bool, StoreError> {
+    // Without a place among the writers: since the session was opened nobody writes what an older one said.
+    let there = statuses(pool, Some(&BTreeSet::from([cluster.to_owned()]))).await?;
+    let there: BTreeMap<&String, &DefinitionStatus> = there.iter().map(|(_, status)| (&status.name, status)).collect();
+    if there == said.iter().map(|status| (&status.name, status)).collect() {
+        return Ok(true);
+    }
+    let mut transaction = pool.begin().await?;
+    changes::in_order(&mut transaction).await?;
+    if !is_newest(&mut transaction, replica, cluster, epoch).await? {
+        return Ok(false);
+    }
+    write_statuses(&mut transaction, cluster, said).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
 /// False where the session is no more the newest of its cluster.
 async fn publish_one(db: &mut PgConnection, replica: &str, publication: &Publication) -> Result<bool, StoreError> {
     let Publication { cluster, epoch, link, checks, removed, is_whole } = publication;
-    let newest = "SELECT 1 FROM replica_sessions WHERE cluster = $1 AND replica = $2 AND epoch = $3";
-    let newest = sqlx::query(newest).bind(kept(cluster)).bind(replica).bind(epoch.cast_signed());
-    if newest.fetch_optional(&mut *db).await?.is_none() {
+    if !is_newest(db, replica, cluster, *epoch).await? {
         return Ok(false);
     }
     if let Some(link) = link {
