@@ -86,11 +86,10 @@ pub(crate) fn count(resource: &str, why: Restart) {
 /// Counts a watch that begins anew because of this. One whose connection broke off is not among them: kube takes most of
 /// these for an end, so the gate counts them all.
 pub(crate) fn count_error(resource: &str, error: &watcher::Error) {
-    match error {
-        watcher::Error::WatchFailed(kube::Error::ReadEvents(_)) => {}
-        error if is_expired(error) => count(resource, Restart::Expired),
-        _ => count(resource, Restart::Failed),
+    if matches!(error, watcher::Error::WatchFailed(kube::Error::ReadEvents(_))) {
+        return;
     }
+    count(resource, if is_expired(error) { Restart::Expired } else { Restart::Failed });
 }
 
 /// Whether the API server says that it knows no more of what this asks for: where a watch begins, or the next page of a list.
