@@ -26,7 +26,6 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::commands::Paused;
 use crate::events::Events;
-use crate::gate::Respite;
 use crate::journal::Journal;
 use crate::logs::Logs;
 use crate::looks::Looks;
@@ -43,8 +42,6 @@ pub struct Context {
     pub client: Client,
     /// Whether it answers as it should.
     pub answers: watch::Receiver<bool>,
-    /// The pause that it asked for.
-    pub pause: Respite,
     /// Intents and results, on disk.
     pub journal: Journal,
     /// What is told of the checks.
@@ -120,7 +117,8 @@ pub(crate) struct Memory {
     pub(crate) hold: Option<Hold>,
     /// Start of the failed run whose remedy was last said to be withheld.
     pub(crate) withheld: Option<Timestamp>,
-    /// Reconciliations that failed in a row; what waits because the API server asked for a pause has failed once at most.
+    /// Reconciliations that failed in a row. One that was held back, since the API server had asked for a pause, counts as
+    /// the first at most.
     pub(crate) failures: u32,
 }
 

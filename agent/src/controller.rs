@@ -26,7 +26,6 @@ use tracing::Instrument;
 use crate::capacity;
 use crate::context::{Context, resource_version};
 use crate::counters::AHEAD;
-use crate::gate::Respite;
 use crate::guard::{caught, caught_now};
 use crate::journal::JournalError;
 use crate::ownership;
@@ -78,9 +77,9 @@ pub enum StepError {
 
 impl StepError {
     /// How long the API server asked to be left alone, where it is that for which the step waits.
-    fn deferral(&self, pause: &Respite) -> Option<Duration> {
+    fn deferral(&self) -> Option<Duration> {
         match self {
-            StepError::Request(error) => error.deferral(pause),
+            StepError::Request(error) => error.deferral(),
             StepError::NotYet { deferral, .. } => *deferral,
             StepError::Journal(_) | StepError::Restless | StepError::Panicked { .. } => None,
         }
@@ -274,7 +273,7 @@ fn retry(guarded: Arc<Guarded>, error: &StepError, context: Arc<Context>) -> Act
 
 /// How long a check waits until it is tried again. Spread: what failed together must not come back together.
 fn pause_after(guarded: &Guarded, error: &StepError, context: &Context) -> Duration {
-    let deferral = error.deferral(&context.pause);
+    let deferral = error.deferral();
     let failures = context.remember(guarded.meta().uid.as_deref().unwrap_or_default(), |memory| {
         memory.failures = match deferral {
             // The check has not failed; it is one of those that wait.

@@ -72,16 +72,16 @@ impl Fence {
 
 /// The pause that the API server asked for; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Respite(Arc<Mutex<Option<Instant>>>);
+struct Respite(Arc<Mutex<Option<Instant>>>);
 
 impl Respite {
     /// What is left of it; `None` where there is none.
-    pub fn left(&self) -> Option<Duration> {
+    fn left(&self) -> Option<Duration> {
         (*self.0.lock())?.checked_duration_since(Instant::now())
     }
 
     /// From now on at least so long.
-    pub(crate) fn ask(&self, pause: Duration) {
+    fn ask(&self, pause: Duration) {
         let until = Instant::now() + pause.min(MAX_PAUSE);
         let mut asked = self.0.lock();
         *asked = (*asked).max(Some(until));
@@ -118,11 +118,6 @@ impl Gate {
         registry.register(Box::new(available.clone()))?;
         let (pause, answers) = (Respite::default(), watch::Sender::new(true));
         Ok(Gate { fence, clock, answer_limit: ANSWER_LIMIT, pause, answers, requests, available })
-    }
-
-    /// The pause that the API server asked for.
-    pub fn pause(&self) -> Respite {
-        self.pause.clone()
     }
 
     /// Whether the API server answers as it should, by its last answer.

@@ -347,7 +347,6 @@ fn start_controller(
         counters,
         client,
         answers: gate.answers(),
-        pause: gate.pause(),
         journal,
         states,
         workflows,

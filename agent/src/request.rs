@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::gate::{Refusal, Respite};
+use crate::gate::Refusal;
 
 /// A black-holed API server must not hold a worker: kube itself sets no limit. The gate bounds the time until an answer
 /// begins, this all of it.
@@ -66,15 +66,11 @@ impl RequestError {
         }
     }
 
-    /// The API server asked that it be sent later: in how long, by what is left of `pause`.
-    pub fn deferral(&self, pause: &Respite) -> Option<Duration> {
+    /// It was not sent, since the API server asked for a pause: in how long it may be. An answer that asks for one is not
+    /// meant: a check whose requests get it each time must come more and more seldom, or it would keep all others waiting.
+    pub fn deferral(&self) -> Option<Duration> {
         match self {
             RequestError::Refused(Refusal::Paused(left)) => Some(*left),
-            RequestError::Kube(kube::Error::Api(status)) if status.code == 429 => {
-                Some(pause.left().unwrap_or_default())
-            }
-            // Only with `Retry-After`, which the gate has read.
-            RequestError::Kube(kube::Error::Api(status)) if status.code == 503 => pause.left(),
             RequestError::Refused(Refusal::Fenced | Refusal::NoAnswer) => None,
             RequestError::Kube(_) | RequestError::Timeout | RequestError::Encode(_) => None,
         }

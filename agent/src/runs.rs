@@ -142,7 +142,7 @@ async fn try_start(
             Ok(false) => {}
             // Without the kind there is none, and the request to create one says so.
             Err(error) if error.is_not_found() => {}
-            Err(error) => return Ok(Err(later(context, "cannot ask which remedies there are", &error))),
+            Err(error) => return Ok(Err(later("cannot ask which remedies there are", &error))),
         }
     }
     let full_name = full_name(job, key);
@@ -182,7 +182,7 @@ async fn try_start(
         }
         Err(AccountError::Request(error)) => {
             let what = format!("cannot give account {}/{} its rights", job.namespace, job.account);
-            return Ok(Err(later(context, &what, &error)));
+            return Ok(Err(later(&what, &error)));
         }
     }
     let mut workflow: DynamicObject = match serde_json::from_value(manifest.workflow(check, job, key)) {
@@ -281,11 +281,11 @@ fn refused(context: &Context, full_name: &str, error: &RequestError) -> Refused 
     if error.is_final() {
         return Refused::Run(Reason::CreateRefused, message);
     }
-    Refused::Later(message, error.deferral(&context.pause))
+    Refused::Later(message, error.deferral())
 }
 
-fn later(context: &Context, what: &str, error: &RequestError) -> Refused {
-    Refused::Later(format!("{what}: {error}"), error.deferral(&context.pause))
+fn later(what: &str, error: &RequestError) -> Refused {
+    Refused::Later(format!("{what}: {error}"), error.deferral())
 }
 
 fn remember(context: &Context, uid: &str, seen: Seen) {

@@ -74,7 +74,8 @@ pub struct Api {
     logins: Arc<LoginLimit>,
     feed: Arc<feed::Feed>,
     metrics: Arc<HubMetrics>,
-    scribe: Scribe,
+    metrics_scribe: Scribe,
+    federate_scribe: Scribe,
     uptime: Arc<Recent>,
     /// Held while windows or acknowledgements are changed.
     care: Arc<tokio::sync::Mutex<()>>,
@@ -92,9 +93,14 @@ impl Api {
         self.metrics.exposition(&self.app.fleet.view(), Timestamp::now(), wanted)
     }
 
-    /// Who makes expositions.
-    pub(crate) fn scribe(&self) -> &Scribe {
-        &self.scribe
+    /// Who writes `/metrics`.
+    pub(crate) fn metrics_scribe(&self) -> &Scribe {
+        &self.metrics_scribe
+    }
+
+    /// Who writes `/federate`.
+    pub(crate) fn federate_scribe(&self) -> &Scribe {
+        &self.federate_scribe
     }
 
     /// Whether there is such a cluster.
@@ -124,7 +130,8 @@ pub fn router(app: AppState) -> Router {
         logins: Arc::default(),
         feed: Arc::new(feed::Feed::start(app.fleet.events(), app.fleet.watch(), overlap)),
         metrics: Arc::new(HubMetrics::new(app.registry.clone())),
-        scribe: Scribe::start(),
+        metrics_scribe: Scribe::start("metrics"),
+        federate_scribe: Scribe::start("federate"),
         uptime: Arc::default(),
         care: Arc::default(),
         app,

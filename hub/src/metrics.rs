@@ -39,6 +39,9 @@ use text::Text;
 
 /// Bytes after which a chunk is sent.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// Rows that are looked at for a chunk at most: who picks little must not hold up the others. Where all are picked, a chunk
+/// is full after some 2,400.
+const CHUNK_ROWS: usize = 4096;
 
 /// Writes expositions.
 pub struct HubMetrics {
@@ -170,7 +173,10 @@ impl Iterator for Exposition {
 
     fn next(&mut self) -> Option<Bytes> {
         let mut text = Text::with_capacity(CHUNK_BYTES + 4096);
-        while text.len() < CHUNK_BYTES {
+        for _ in 0..CHUNK_ROWS {
+            if text.len() >= CHUNK_BYTES {
+                break;
+            }
             self.position = match self.position {
                 Position::Family(family, row) => self.family(&mut text, family, row),
                 Position::Rest if self.rows.read_cluster() => break,
@@ -284,7 +290,7 @@ pub async fn scrape(_: Viewer, State(api): State<Api>, Query(part): Query<Part>)
         (None, None, None) => Wanted::all(),
         (None, _, _) => Wanted { clusters: Clusters::Picked { name: cluster, selector }, own: false, ..Wanted::all() },
     };
-    Ok(answer(&api, wanted))
+    Ok(answer(api.metrics_scribe(), api.exposition(wanted)))
 }
 
 /// The series that any `match[]`, a PromQL vector selector such as `{cluster="prod-eu-1"}`, picks, for the federation of
@@ -309,14 +315,13 @@ pub async fn federate(
     }
     let texts: Vec<String> = pairs.into_iter().map(|(_, text)| text).collect();
     let series = Selection::parse(&texts).map_err(refused)?;
-    Ok(answer(&api, Wanted { series, ..Wanted::all() }))
+    Ok(answer(api.federate_scribe(), api.exposition(Wanted { series, ..Wanted::all() })))
 }
 
 /// The next chunk is made while the one before is sent. No thread waits for a slow reader.
-fn answer(api: &Api, wanted: Wanted) -> Response {
-    let scribe = api.scribe().clone();
-    let first = scribe.next(api.exposition(wanted));
-    let chunks = stream::try_unfold((scribe, first), async |(scribe, chunk)| {
+fn answer(scribe: &Scribe, exposition: Exposition) -> Response {
+    let first = scribe.next(exposition);
+    let chunks = stream::try_unfold((scribe.clone(), first), async |(scribe, chunk)| {
         let Some((chunk, rest)) = chunk.await? else { return Ok::<_, RecvError>(None) };
         let next = scribe.next(rest);
         Ok(Some((chunk, (scribe, next))))

@@ -33,6 +33,8 @@ mod failover;
 mod failures;
 #[path = "fleet/faults.rs"]
 mod faults;
+#[path = "fleet/full_disk.rs"]
+mod full_disk;
 #[path = "fleet/hostile_hub.rs"]
 mod hostile_hub;
 #[path = "fleet/hub.rs"]

@@ -75,7 +75,6 @@ async fn context_in(dir: &std::path::Path, client: kube::Client, journal_max: u6
         capacity: Capacity::new(no_limits, journal.clone(), wake, &prometheus::Registry::new()).unwrap(),
         client,
         answers,
-        pause: Respite::default(),
         journal,
         states: States::new(),
         workflows: Workflows::default(),
@@ -344,7 +343,7 @@ async fn after_an_outage_only_checks_that_failed_are_looked_at_and_their_pauses_
 }
 
 #[tokio::test]
-async fn what_the_api_server_asks_to_be_sent_later_is_no_failure_of_its_check() {
+async fn what_waits_for_a_pause_to_end_is_no_failure_of_its_check() {
     let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
     let check = guarded(object("dns", 1, spec("namespace")));
     let failures = || context.remember("dns", |memory| memory.failures);
@@ -355,10 +354,9 @@ async fn what_the_api_server_asks_to_be_sent_later_is_no_failure_of_its_check() 
     let wait = |error: &StepError| pause_after(&check, error, &context);
     let unsent = || StepError::Request(RequestError::Refused(Refusal::Paused(Duration::from_secs(20))));
     let not_yet = || StepError::NotYet { message: "later".into(), deferral: Some(Duration::from_secs(20)) };
-    context.pause.ask(Duration::from_secs(20));
     let mut waits = Vec::new();
     for _ in 0..50 {
-        for error in [answered(429), answered(503), unsent(), not_yet()] {
+        for error in [unsent(), not_yet()] {
             waits.push(wait(&error));
             assert_eq!(failures(), 1, "{error}: it waits, and has not failed again");
         }
@@ -374,13 +372,14 @@ async fn what_the_api_server_asks_to_be_sent_later_is_no_failure_of_its_check() 
     }
 }
 
+/// Else one check that is always answered so would keep all others waiting.
 #[tokio::test]
-async fn a_503_that_asks_for_no_pause_is_a_failure() {
+async fn who_is_asked_for_a_pause_comes_more_and_more_seldom() {
     let (_dir, context) = context(client(Asked::default(), |_, _| refused(500))).await;
-    let status = kube::core::Status { code: 503, ..kube::core::Status::default() };
-    let error = StepError::Request(RequestError::Kube(kube::Error::Api(Box::new(status))));
     let check = guarded(object("dns", 1, spec("namespace")));
-    for failures in 1..4 {
+    for (failures, code) in [(1, 429), (2, 503), (3, 429)] {
+        let status = kube::core::Status { code, ..kube::core::Status::default() };
+        let error = StepError::Request(RequestError::Kube(kube::Error::Api(Box::new(status))));
         pause_after(&check, &error, &context);
         assert_eq!(context.remember("dns", |memory| memory.failures), failures);
     }
@@ -407,16 +406,15 @@ async fn a_run_that_meets_a_pause_waits_for_its_end_whichever_of_its_requests_do
         let gate = Gate::new(Fence::open(), Clock::new(&registry).unwrap(), &registry).unwrap();
         let client = ClientBuilder::new(service, "default").with_layer(&gate).build();
         let (_dir, context) = context(client).await;
-        let context = Context { pause: gate.pause(), ..Arc::into_inner(context).unwrap() };
         let resource: HealthCheck = serde_json::from_value(object("dns", 1, spec("namespace"))).unwrap();
         let check = Check::parse(&resource).unwrap();
         let slot = "2026-01-03T00:00:00Z".parse().unwrap();
         let key = RunKey { check_uid: "dns".into(), kind: RunKind::HealthCheck, slot };
         let mut sent = Vec::new();
-        for _ in 0..3 {
+        for attempt in 0..3 {
             let error = crate::runs::start(&context, &check, &key, None).await.unwrap_err();
-            let deferral = error.deferral(&context.pause).unwrap_or_default();
-            assert!(deferral > Duration::from_secs(25), "{path_that_waits}: {deferral:?}, {error}");
+            let deferral = error.deferral().unwrap_or_default();
+            assert!(attempt == 0 || deferral > Duration::from_secs(25), "{path_that_waits}: {deferral:?}, {error}");
             sent.push(asked.load(std::sync::atomic::Ordering::SeqCst));
         }
         assert!(sent[0] > 0 && sent[2] == sent[0], "{path_that_waits}: silence from then on: {sent:?}");

@@ -92,6 +92,7 @@ pub(crate) async fn session(fleet: &FleetHandle, cluster: &str) -> Opened {
         dropped_reports: 0,
         journal_id: String::new(),
         hub_mark: String::new(),
+        policy: Vec::new(),
     };
     fleet.open(hello).await.unwrap()
 }

@@ -1,8 +1,10 @@
-//! The thread that makes the chunks of all expositions.
+//! The threads that make the chunks of expositions: one for all of `/metrics`, one for all of `/federate`, whose
+//! selectors can cost much more, so that who asks for those keeps no scrape waiting.
 //!
-//! There is one, and it stays: the C library has memory for each thread and keeps what was once needed there. A pool's
-//! threads, of which any may make the next chunk, came to keep the labels of a whole fleet each.
+//! They stay: the C library has memory for each thread and keeps what was once needed there. A pool's threads, of which any
+//! may make the next chunk, came to keep the labels of a whole fleet each.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Exposition;
 
-/// Makes chunks, one after the other, of whatever exposition is next.
+/// Makes chunks of whatever expositions are under way, in turns.
 #[derive(Clone)]
 pub(crate) struct Scribe(mpsc::Sender<Order>);
 
@@ -27,10 +29,10 @@ pub(super) type Made = Option<(Bytes, Exposition)>;
 impl Scribe {
     /// Starts the thread, which ends when the last of its clients does. Where the system has no thread to give, that is
     /// logged and every exposition is cut off.
-    pub(crate) fn start() -> Scribe {
+    pub(crate) fn start(name: &str) -> Scribe {
         let (orders, queue) = mpsc::channel();
-        if let Err(error) = thread::Builder::new().name("exposition".to_owned()).spawn(move || work(&queue)) {
-            tracing::error!(%error, "no thread for /metrics and /federate: they answer nothing until the hub is restarted");
+        if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue)) {
+            tracing::error!(%error, "no thread for /{name}: it answers nothing until the hub is restarted");
         }
         Scribe(orders)
     }
@@ -45,18 +47,27 @@ impl Scribe {
 }
 
 fn work(queue: &mpsc::Receiver<Order>) {
-    while let Ok(Order { mut exposition, made }) = queue.recv() {
-        if made.is_closed() {
-            continue;
-        }
-        // A panic cuts off its own exposition and no other; it was logged where it happened.
-        let chunk = catch_unwind(AssertUnwindSafe(move || {
-            let chunk = exposition.find(|chunk| !chunk.is_empty())?;
-            Some((chunk, exposition))
-        }));
-        if let Ok(chunk) = chunk {
-            // Who asked may have left.
-            let _ = made.send(chunk);
-        }
+    let mut waiting = VecDeque::new();
+    loop {
+        waiting.extend(queue.try_iter());
+        let Some(order) = waiting.pop_front().or_else(|| queue.recv().ok()) else { return };
+        waiting.extend(step(order));
     }
+}
+
+/// Takes one turn of an order; what is left of it where there is no text yet.
+fn step(order: Order) -> Option<Order> {
+    let Order { mut exposition, made } = order;
+    if made.is_closed() {
+        return None;
+    }
+    // A panic cuts off its own exposition and no other; it was logged where it happened.
+    let turn = catch_unwind(AssertUnwindSafe(move || (exposition.next(), exposition)));
+    let (chunk, exposition) = turn.ok()?;
+    if chunk.as_ref().is_some_and(Bytes::is_empty) {
+        return Some(Order { exposition, made });
+    }
+    // Who asked may have left.
+    let _ = made.send(chunk.map(|chunk| (chunk, exposition)));
+    None
 }

@@ -182,7 +182,7 @@ async fn who_leaves_or_reads_slowly_stops_no_other_scrape() {
     let names: Vec<String> = (0..40).map(|n| format!("cluster-{n}")).collect();
     let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
     let exposition = || HubMetrics::new(Registry::new()).exposition(&view, time(1_100), Wanted::all());
-    let scribe = Scribe::start();
+    let scribe = Scribe::start("test");
 
     drop(scribe.next(exposition()));
     let slow = scribe.next(exposition());
@@ -196,6 +196,26 @@ async fn who_leaves_or_reads_slowly_stops_no_other_scrape() {
     assert_eq!(lines(&text), lines(&whole.concat()), "the process's own values differ, the lines do not");
     let (first, _) = slow.await.unwrap().unwrap();
     assert_eq!(first, whole[0]);
+}
+
+#[test]
+fn who_picks_nothing_takes_many_short_turns() {
+    let checks =
+        |cluster: &str| (0..100).map(|n| check(cluster, &format!("c{n}"), CheckStatus::Succeeded, vec![])).collect();
+    let names: Vec<String> = (0..200).map(|n| format!("cluster-{n}")).collect();
+    let view = fleet(names.iter().map(|name| cluster(name, ClusterStatus::Connected, checks(name))).collect());
+    let series = Selection::parse(&["{cluster=\"none\"}".to_owned()]).unwrap();
+    let wanted = Wanted { series, ..Wanted::all() };
+    let mut exposition = HubMetrics::new(Registry::new()).exposition(&view, time(1_100), wanted);
+    let mut turns = 0;
+    loop {
+        let read = exposition.rows.checks.len();
+        let Some(_) = exposition.next() else { break };
+        turns += 1;
+        // A cluster is read whole.
+        assert!(exposition.rows.checks.len() - read < CHUNK_ROWS + 100, "turn {turns} read a whole fleet");
+    }
+    assert!(turns > 20_000 / CHUNK_ROWS, "{turns}");
 }
 
 #[test]

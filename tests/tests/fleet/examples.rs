@@ -229,6 +229,8 @@ async fn doctor_asks_a_cluster_through_the_proxy_that_is_named_for_it_and_says_w
 
     let (code, said) = doctor_of(&far, &[("HTTPS_PROXY", &refusing_url), ("NO_PROXY", ".svc")]).await;
     assert!(code == 2 && said.starts_with("error: cannot read the version"), "dialled itself: {said}");
+    let (code, said) = doctor_of(&far, &[("ALL_PROXY", socks)]).await;
+    assert!(code == 2 && said.starts_with("error: cannot read the version"), "kubectl knows no ALL_PROXY: {said}");
     let (code, said) = doctor_of(&far, &[("HTTPS_PROXY", &refusing_url)]).await;
     assert!(code == 2 && said.contains(&format!("through the proxy http://{}", refusing.address)), "{said}");
     assert!(!said.contains("secret"), "{said}");

@@ -174,8 +174,8 @@ async fn watches_break(world: &World) {
         }
         world.suffers(fault, time).await;
         for (resource, before) in WATCHED.iter().zip(before) {
-            let after = world.restarts(resource, reason).await;
-            assert!(after > before, "{resource} {reason}: {after} after {before}");
+            let counted = || async { Ok((world.restarts(resource, reason).await > before).then_some(())) };
+            wait::until(&format!("{resource} {reason}: more than {before}"), PATIENCE, counted).await.expect("counted");
         }
         if fault == Fault::Gone {
             world.proxy.set(Fault::None);

@@ -113,11 +113,7 @@ pub(super) async fn pruned(
     for Owned { kind, name, .. } in git.rest(documents) {
         let found = match kind {
             Kind::FleetHealthCheck => withdrawn(hub, name).await?,
-            Kind::FleetCluster => {
-                let nothing =
-                    DefinitionMeta { name: name.clone(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
-                Some(cluster(hub, git, &nothing).await?).filter(Difference::is_some)
-            }
+            Kind::FleetCluster => unlabelled(hub, git, name).await?,
             Kind::MaintenanceWindow => match windows.iter().find(|view| view.spec.name == *name) {
                 Some(view) => {
                     let diff = unified(&window_text(&view.spec)?, "", &path(*kind, name));
@@ -129,6 +125,19 @@ pub(super) async fn pruned(
         differences.extend(found);
     }
     Ok(differences)
+}
+
+/// A cluster that loses what is Git's of it. None where it is not in the fleet.
+async fn unlabelled(hub: &Client, git: &Git, name: &str) -> Result<Option<Difference>, Error> {
+    match hub.cluster(name).await {
+        Ok(_) => {
+            let nothing =
+                DefinitionMeta { name: name.to_owned(), labels: BTreeMap::new(), annotations: BTreeMap::new() };
+            Ok(Some(cluster(hub, git, &nothing).await?).filter(Difference::is_some))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A definition that goes, and the clusters that withdraw it. None where it is gone already.

@@ -50,7 +50,7 @@ fn chosen(config: &Config, named: Option<String>) -> Result<Option<Intercept>, D
     let proxies = match named {
         Some(url) => Matcher::builder().all(url).build(),
         None if is_here(config) => return Ok(None),
-        None => Matcher::from_env(),
+        None => of_environment(),
     };
     let proxy = proxies.intercept(&config.cluster_url);
     let is_refused = match &proxy {
@@ -62,6 +62,12 @@ fn chosen(config: &Config, named: Option<String>) -> Result<Option<Intercept>, D
         return Err(DoctorError::Proxy { proxy });
     }
     Ok(proxy)
+}
+
+/// As kubectl reads it, which knows no `ALL_PROXY`.
+fn of_environment() -> Matcher {
+    let value = |name: &str| std::env::var(name).or_else(|_| std::env::var(name.to_lowercase())).unwrap_or_default();
+    Matcher::builder().http(value("HTTP_PROXY")).https(value("HTTPS_PROXY")).no(value("NO_PROXY")).build()
 }
 
 fn is_here(config: &Config) -> bool {
