@@ -90,7 +90,7 @@ impl Drop for Disk {
 }
 
 async fn open(dir: &Path) -> Journal {
-    Journal::open(dir, DEFAULT_MAX_BYTES).await.unwrap()
+    super::tests::opened(dir, DEFAULT_MAX_BYTES).await
 }
 
 /// Runs with a message of 1,000 bytes, all at once.

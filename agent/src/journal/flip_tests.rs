@@ -57,7 +57,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 async fn open(dir: &Path) -> Journal {
-    Journal::open(dir, MAX_BYTES).await.unwrap()
+    super::tests::opened(dir, MAX_BYTES).await
 }
 
 /// Everything that a journal says.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use active_monitor_core::run::{MAX_LOG_TAIL_BYTES, MAX_MESSAGE_BYTES, Outcome};
 use jiff::{Timestamp, ToSpan};
@@ -60,7 +61,20 @@ fn intent(check_uid: &str, minute: i64) -> Intent {
 }
 
 async fn open(dir: &Path) -> Journal {
-    Journal::open(dir, DEFAULT_MAX_BYTES).await.unwrap()
+    opened(dir, DEFAULT_MAX_BYTES).await
+}
+
+/// Opens a journal, perhaps again. A process that another test starts meanwhile has its lock until it has become its program.
+pub(super) async fn opened(dir: &Path, max_bytes: u64) -> Journal {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Journal::open(dir, max_bytes).await {
+            Err(JournalError::InUse(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            journal => return journal.unwrap(),
+        }
+    }
 }
 
 fn logs(dir: &Path) -> Vec<PathBuf> {

@@ -1,10 +1,12 @@
 //! Two agents on one cluster: one acts. Leaders are paused, killed, asked to go and cut off; no run is doubled or lost.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use active_monitor_core::view::{ClusterStatus, ClusterView};
 use active_monitor_tests::fleet::project;
 use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
+use jiff::Timestamp;
 use rustix::process::Signal;
 
 use super::{PATIENCE, check, created_workflows, made_workflows, outage, patient, waiting_check};
@@ -88,11 +90,15 @@ async fn one_of_two_agents_acts_and_a_takeover_neither_doubles_nor_loses_a_run()
     }
 
     // Paused in the middle of anything, and continued when another one leads: it must find out before it writes.
+    let mut continued = Vec::new();
     for _ in 0..takeovers() {
         leader.process.signal(Signal::STOP).expect("pause");
         until_leads(&standby).await;
+        let since = Timestamp::now();
         leader.process.signal(Signal::CONT).expect("continue");
         until_restarted(&leader).await;
+        // Its successor begins what is due in these moments too.
+        continued.push(since - Duration::from_secs(1)..Timestamp::now() + Duration::from_secs(1));
         std::mem::swap(&mut leader, &mut standby);
     }
     killed_while_it_runs(cluster, &mut leader, &mut standby).await;
@@ -109,7 +115,9 @@ async fn one_of_two_agents_acts_and_a_takeover_neither_doubles_nor_loses_a_run()
             let (counted, made) = (status(cluster, name).await, made_workflows(cluster, name).len() as u64);
             let (ok, failed) = (counted["successCount"].as_u64(), counted["failedCount"].as_u64());
             let total = ok.unwrap_or(0) + failed.unwrap_or(0);
-            anyhow::ensure!(total == made, "{total} runs counted, {made} made: {counted}");
+            let last = last_requests(cluster, name, &continued);
+            let is_counted = (made - last.min(made)..=made).contains(&total);
+            anyhow::ensure!(is_counted, "{total} runs counted, {made} made, {last} by who led no more: {counted}");
             Ok((counted["status"] == "Stopped").then_some(counted))
         })
         .await
@@ -128,6 +136,17 @@ async fn one_of_two_agents_acts_and_a_takeover_neither_doubles_nor_loses_a_run()
     let takeovers = takeovers() + 3;
     println!("{takeovers} takeovers, {runs} runs, {met} of them asked for again");
     assert!(met <= takeovers * busy.len(), "{met} workflows were there already");
+}
+
+/// What a leader that was paused was just sending goes out when it goes on, and nobody can call it back (docs/agent.md, "Two
+/// replicas"). Where its successor has begun a run of its own by then, there are two, of which the older is not counted.
+fn last_requests(cluster: &Cluster, check: &str, continued: &[Range<Timestamp>]) -> u64 {
+    let prefix = format!("health/{check}-");
+    let created = created_workflows(cluster);
+    let begun = |time: &Range<Timestamp>| {
+        created.iter().filter(|made| made.workflow.starts_with(&prefix) && time.contains(&made.at)).count()
+    };
+    continued.iter().filter(|time| begun(time) > 1).count() as u64
 }
 
 fn created(cluster: &Cluster, check: &str) -> u64 {

@@ -45,6 +45,7 @@ async fn every_run_is_recorded_exactly_once_also_when_the_hub_is_killed() {
     for (cluster, agent) in testbed.clusters.iter().zip(&agents) {
         takes_creates(cluster).await;
         agent.process.until_logged("caches are complete", 0, PATIENCE).await.expect("a ready agent");
+        hears_of_checks(cluster).await;
     }
     // One cluster after the other: its hundred first runs are due at once, on cores that all clusters share.
     for cluster in &testbed.clusters {
@@ -72,6 +73,18 @@ async fn every_run_is_recorded_exactly_once_also_when_the_hub_is_killed() {
         let slots = all_recorded_once(&hub, cluster, name, CHECKS * 3 / 2).await;
         in_time(cluster, &checks, &slots);
     }
+}
+
+/// An API server whose CRD has just come may answer an agent's first requests with 429, which then asks no more for a
+/// second: until its watch is there it hears of no check.
+async fn hears_of_checks(cluster: &Cluster) {
+    cluster.apply_yaml(&waiting_check("paused", "repeatAfterSec: 0")).await.expect("check");
+    wait::until("a status", PATIENCE, || async {
+        let check = cluster.health_check("health", "paused").await?;
+        Ok((check["status"]["status"] == "Stopped").then_some(()))
+    })
+    .await
+    .expect("the agent hears of checks");
 }
 
 /// The checks of a cluster.
