@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use active_monitor_core::view::{ClusterStatus, ClusterView};
 use active_monitor_tests::fleet::project;
-use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
+use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, audit, wait};
 use jiff::Timestamp;
 use rustix::process::Signal;
 
-use super::{PATIENCE, check, created_workflows, made_workflows, outage, patient, waiting_check};
+use super::{Created, PATIENCE, check, created_workflows, made_workflows, outage, patient, waiting_check};
 
 /// The shortest lease that an agent takes.
 const LEASE: Duration = Duration::from_secs(5);
@@ -139,14 +139,26 @@ async fn one_of_two_agents_acts_and_a_takeover_neither_doubles_nor_loses_a_run()
 }
 
 /// What a leader that was paused was just sending goes out when it goes on, and nobody can call it back (docs/agent.md, "Two
-/// replicas"). Where its successor has begun a run of its own by then, there are two, of which the older is not counted.
+/// replicas"). Where its successor begins a run of its own while that one lasts, the older is not counted. One agent alone
+/// never has two runs of a check in flight.
 fn last_requests(cluster: &Cluster, check: &str, continued: &[Range<Timestamp>]) -> u64 {
     let prefix = format!("health/{check}-");
-    let created = created_workflows(cluster);
-    let begun = |time: &Range<Timestamp>| {
-        created.iter().filter(|made| made.workflow.starts_with(&prefix) && time.contains(&made.at)).count()
+    let mut made = created_workflows(cluster);
+    made.retain(|made| made.workflow.starts_with(&prefix));
+    made.sort_by_key(|made| made.at);
+    let events = cluster.audit().expect("audit log");
+    let end = |workflow: &str| {
+        let (_, name) = workflow.split_once('/').expect("namespace/name");
+        let of_it = |event: &&audit::Event| event.object_ref.as_ref().is_some_and(|object| object.name == name);
+        let written = events.iter().filter(|event| event.is("update", "workflows")).filter(of_it);
+        written.map(|event| event.request_received_timestamp).max()
     };
-    continued.iter().filter(|time| begun(time) > 1).count() as u64
+    let is_one = |pair: &&[Created]| {
+        let (older, newer) = (&pair[0], &pair[1]);
+        let lasts = end(&older.workflow).is_none_or(|end| newer.at < end);
+        lasts && continued.iter().any(|time| time.contains(&older.at) && time.contains(&newer.at))
+    };
+    made.windows(2).filter(is_one).count() as u64
 }
 
 fn created(cluster: &Cluster, check: &str) -> u64 {
