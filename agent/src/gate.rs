@@ -43,6 +43,13 @@ pub enum Refusal {
     NoAnswer,
 }
 
+impl Refusal {
+    /// The refusal that is behind this error, where there is one.
+    pub fn behind(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref()).copied()
+    }
+}
+
 /// Until when writes may be sent; clones share it.
 #[derive(Clone, Debug)]
 pub struct Fence(Arc<Mutex<Option<Instant>>>);
@@ -123,6 +130,11 @@ impl Gate {
     /// Whether the API server answers as it should, by its last answer.
     pub fn answers(&self) -> watch::Receiver<bool> {
         self.answers.subscribe()
+    }
+
+    /// What its writes wait for.
+    pub(crate) fn fence(&self) -> Fence {
+        self.fence.clone()
     }
 
     fn admit(&self, is_write: bool) -> Result<Duration, Refusal> {
@@ -240,6 +252,10 @@ where
                 }
                 Ok(Err(error)) => {
                     let error = error.into();
+                    if let Some(refusal) = Refusal::behind(&*error) {
+                        gate.requests.with_label_values(&[method.as_str(), "fenced"]).inc();
+                        return Err(refusal.into());
+                    }
                     gate.failed(&method, "error", &error);
                     Err(error)
                 }

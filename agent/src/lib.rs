@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod capacity;
+mod client;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -55,7 +56,6 @@ use active_monitor_runtime::admin::Readiness;
 use active_monitor_runtime::tasks::Tasks;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client};
@@ -123,7 +123,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kube_config = kubeconfig::read(config.kubeconfig.as_deref()).await?;
     let fence = if leads { Fence::closed() } else { Fence::open() };
     let gate = Gate::new(fence.clone(), clock.clone(), prometheus::default_registry())?;
-    let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(&gate).build();
+    let client = client::connect(&kube_config, &gate)?;
     let candidate = match leads {
         true => {
             let duration = Duration::from_secs(config.leader_elect_lease_seconds.into());

@@ -90,12 +90,7 @@ impl RequestError {
 
 impl From<kube::Error> for RequestError {
     fn from(error: kube::Error) -> RequestError {
-        if let kube::Error::Service(source) = &error
-            && let Some(refusal) = source.downcast_ref::<Refusal>()
-        {
-            return RequestError::Refused(*refusal);
-        }
-        RequestError::Kube(error)
+        Refusal::behind(&error).map_or(RequestError::Kube(error), RequestError::Refused)
     }
 }
 

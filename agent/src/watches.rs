@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use active_monitor_core::scope::Scope;
@@ -17,9 +16,11 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as follow};
 use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use crate::counters::{Restart, watch_restarts};
+use crate::gate::Refusal;
 
 /// The first pause of a watch that fails. Jitter makes each pause up to twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(800);
@@ -103,35 +104,56 @@ fn is_expired(error: &watcher::Error) -> bool {
     }
 }
 
-/// Pauses after each error, longer and longer. That what was seen last is too long ago is an answer, and no outage: the list
-/// that it asks for waits for the shortest pause only. It is what the first watch after an API server's restart is told.
+/// Pauses after each error: an outage longer and longer.
 fn patient<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     growing: ExponentialBuilder,
     resource: String,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
-    let is_answer = Arc::new(AtomicBool::new(false));
-    let pauses = Pauses { growing: growing.into(), is_answer: is_answer.clone() };
+    let last = Arc::new(Mutex::new(Failure::Outage));
+    let pauses = Pauses { growing: growing.into(), last: last.clone() };
     let told = move |error: &watcher::Error| {
-        let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == EXPIRED);
-        is_answer.store(is_expired, Ordering::Relaxed);
+        *last.lock() = Failure::of(error);
         count_error(&resource, error);
     };
     events.inspect_err(told).backoff(pauses)
 }
 
+/// What an error says of the API server.
+#[derive(Clone, Copy)]
+enum Failure {
+    Outage,
+    /// What was seen last is of too long ago: an answer, and no outage. The list that it asks for waits for the shortest pause
+    /// only. It is what the first watch after an API server's restart is told.
+    Expired,
+    /// The request was held back, and will be let through in so long.
+    HeldBack(Duration),
+}
+
+impl Failure {
+    fn of(error: &watcher::Error) -> Failure {
+        match (error, Refusal::behind(error)) {
+            (_, Some(Refusal::Paused(left))) => Failure::HeldBack(left),
+            (watcher::Error::WatchError(status), _) if status.code == EXPIRED => Failure::Expired,
+            (_, Some(Refusal::Fenced | Refusal::NoAnswer) | None) => Failure::Outage,
+        }
+    }
+}
+
 /// A watch's pauses; they begin anew with each of its events, and with an error that is an answer.
 struct Pauses {
     growing: watcher::ExponentialBackoff,
-    is_answer: Arc<AtomicBool>,
+    last: Arc<Mutex<Failure>>,
 }
 
 impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        if self.is_answer.load(Ordering::Relaxed) {
-            self.growing.reset();
+        match *self.last.lock() {
+            Failure::HeldBack(left) => return Some(left),
+            Failure::Expired => self.growing.reset(),
+            Failure::Outage => {}
         }
         self.growing.next()
     }
@@ -233,6 +255,8 @@ mod tests {
 
     use super::*;
 
+    const HELD_BACK: Duration = Duration::from_millis(123);
+
     fn map(namespace: &str, name: &str) -> ConfigMap {
         serde_json::from_value(serde_json::json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
     }
@@ -267,8 +291,12 @@ mod tests {
             watcher::Result::<Event<ConfigMap>>::Err(watcher::Error::WatchError(Box::new(status)))
         };
         let away = || Err(watcher::Error::NoResourceVersion);
-        let events: Vec<_> =
-            (0..9).map(|_| away()).chain([error(410), Ok(Event::Init)]).chain((0..9).map(|_| error(500))).collect();
+        let held_back = || {
+            let refusal = kube::Error::Service(Refusal::Paused(HELD_BACK).into());
+            Err(watcher::Error::WatchStartFailed(refusal))
+        };
+        let outage = (0..9).map(|_| away()).chain([error(410), Ok(Event::Init)]).chain((0..9).map(|_| error(500)));
+        let events: Vec<_> = outage.chain((0..3).map(|_| held_back())).collect();
         let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1), "configmaps".to_owned()));
         let mut pauses = Vec::new();
         loop {
@@ -283,8 +311,9 @@ mod tests {
         assert!(longest.contains(&pauses[9]), "an outage: {pauses:?}");
         assert!(first.contains(&pauses[10]), "an answer: {pauses:?}");
         assert!(longest.contains(&pauses[19]), "what fails in another way waits: {pauses:?}");
+        assert_eq!(pauses[21..], [HELD_BACK, HELD_BACK], "what was held back waits for just so long");
         let counted = Restart::ALL.map(|why| watch_restarts("configmaps", why).unwrap().get());
-        assert_eq!(counted, [0, 1, 18], "cut, expired, failed");
+        assert_eq!(counted, [0, 1, 21], "cut, expired, failed");
     }
 
     #[test]

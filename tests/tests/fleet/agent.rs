@@ -20,9 +20,12 @@ async fn a_killed_agent_adopts_its_run_and_repeats_none() {
         let slow = ["entrypoint: wait", "templates:", "- name: wait", template];
         cluster.apply_yaml(&check(name, "repeatAfterSec: 3600", &slow)).await.expect("check");
     }
-    wait::until("both runs", PATIENCE, || async { Ok((created_workflows(cluster).len() == 2).then_some(())) })
-        .await
-        .expect("runs");
+    // Killed before it heard that a workflow was made, it would have to make it anew.
+    wait::until("both runs, as the agent knows", PATIENCE, || async {
+        Ok((created_workflows(cluster).len() == 2 && known_as_made(&agent)? == 2).then_some(()))
+    })
+    .await
+    .expect("runs");
     agent.process.stop();
     let workflow = workflow_of(cluster, "deleted");
     cluster.kubectl(&["delete", "workflow", "-n", "health", &workflow]).await.expect("delete");
@@ -33,6 +36,16 @@ async fn a_killed_agent_adopts_its_run_and_repeats_none() {
     assert_eq!(deleted["status"], "Failed");
     assert!(deleted["errorMessage"].as_str().unwrap_or_default().contains("deleted before its end"), "{deleted}");
     assert_eq!((deleted["failedCount"].as_i64(), created_workflows(cluster).len()), (Some(1), 2), "no slot ran twice");
+}
+
+/// How many workflows the agent's journal says were made.
+fn known_as_made(agent: &Agent) -> anyhow::Result<usize> {
+    let mut made = 0;
+    for file in std::fs::read_dir(agent.state_dir.join("journal"))? {
+        let text = std::fs::read(file?.path())?;
+        made += String::from_utf8_lossy(&text).matches(r#""record":"created""#).count();
+    }
+    Ok(made)
 }
 
 fn workflow_of(cluster: &Cluster, check: &str) -> String {
