@@ -13,6 +13,8 @@ mod argo;
 mod bad_input;
 #[path = "fleet/capacity.rs"]
 mod capacity;
+#[path = "fleet/charts.rs"]
+mod charts;
 #[path = "fleet/clock.rs"]
 mod clock;
 #[path = "fleet/compaction.rs"]
