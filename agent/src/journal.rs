@@ -11,6 +11,7 @@
 //! should be on it is held in memory, within bounds, until it is; only a crash in between loses it.
 
 mod index;
+mod lacking;
 mod record;
 mod segments;
 mod writer;
@@ -21,11 +22,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use active_monitor_core::run::{Run, RunKey, RunKind};
-use active_monitor_core::session::frame::Report;
+use active_monitor_core::session::frame::{Counted, Report};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+use self::lacking::Lacking;
 use self::record::Record;
 use self::segments::Segments;
 use self::writer::{Request, Writer};
@@ -38,6 +40,7 @@ pub const DEFAULT_MAX_BYTES: u64 = 768 * 1024 * 1024;
 pub struct Journal {
     writer: Arc<Writer>,
     id: Arc<str>,
+    lacking: Arc<Lacking>,
 }
 
 /// What is about to be created in the cluster.
@@ -93,11 +96,12 @@ impl Journal {
         let opened = tokio::task::spawn_blocking(move || {
             let (segments, index) = Segments::open(&dir, max_bytes)?;
             let id = segments::identify(&dir);
+            let lacking = Lacking::open(&dir);
             let writer = Writer::start(&dir, segments, index);
-            Ok((writer.map_err(|source| JournalError::Open { path: dir, source })?, id))
+            Ok((writer.map_err(|source| JournalError::Open { path: dir, source })?, id, lacking))
         });
-        let (writer, id) = opened.await.map_err(|_| JournalError::Closed)??;
-        Ok(Journal { writer: Arc::new(writer), id: id.into() })
+        let (writer, id, lacking) = opened.await.map_err(|_| JournalError::Closed)??;
+        Ok(Journal { writer: Arc::new(writer), id: id.into(), lacking: Arc::new(lacking) })
     }
 
     /// Drawn when the journal was made: another journal numbers its reports anew.
@@ -193,6 +197,21 @@ impl Journal {
     /// Reports that are in memory only, since the disk could not be written.
     pub fn unsaved(&self) -> u64 {
         self.writer.read(|index| if index.is_saved() { 0 } else { index.unsaved() })
+    }
+
+    /// Adds runs that the statuses count and that this journal does not know: the hub is to hear of them, after a restart too.
+    pub fn lacks(&self, runs: Vec<Counted>) {
+        self.lacking.add(runs);
+    }
+
+    /// The hub has heard of them.
+    pub fn lacks_no_more(&self, runs: &[Counted]) {
+        self.lacking.remove(runs);
+    }
+
+    /// What the journal lacks and the hub may not have heard of, whenever that changes.
+    pub fn lacking(&self) -> watch::Receiver<Vec<Counted>> {
+        self.lacking.follow()
     }
 
     /// Whether the disk can be written, whenever that changes.

@@ -99,6 +99,14 @@ pub fn hold(now: Timestamp, metadata: &ObjectMeta, check: Option<&Check>, since:
     (newer && now < until).then(|| Hold { manager: clean_message(manager), wrote, until })
 }
 
+/// What the last run that the status counts left in it ([`status::mark`]), where an agent wrote it last, by what
+/// [`keep_writers`] left.
+pub fn counted_by_agents(resource: &HealthCheck) -> Option<Timestamp> {
+    let newest = resource.metadata.managed_fields.iter().flatten().max_by_key(|entry| instant(&entry.time));
+    newest.filter(|entry| entry.manager.as_deref() == Some(MANAGER))?;
+    instant(&resource.status.as_ref()?.started_at)
+}
+
 /// People with kubectl are no controller; who gives no name cannot be told from anybody.
 pub fn is_controller(manager: &str) -> bool {
     manager != MANAGER && manager != "unknown" && !manager.starts_with("kubectl")

@@ -348,7 +348,8 @@ pub struct RunView {
 }
 
 /// Reports of a cluster that never came: their journal dropped or lost them, or the hub forgot them with an older backup.
-/// Of which checks they were is not known.
+/// Of which checks they were is not known. Where the journal itself is gone, or another replica of the agent has it, nobody knows
+/// how many they are either; from the latter they may come later, and stand behind the gap then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GapView {
@@ -356,7 +357,7 @@ pub struct GapView {
     pub cluster: String,
     /// They lie between the run with this position and the next ones of the cluster; 0 where it is before all.
     pub after: i64,
-    /// How many.
+    /// How many; 0 where that is not known.
     pub reports: u64,
     /// When the hub noticed.
     #[schema(value_type = String, format = DateTime)]

@@ -7,7 +7,7 @@ use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::run::{Outcome, Reason, Run, RunKey, RunKind};
 use active_monitor_core::self_test::{SelfTest, SelfTestOutcome};
 use active_monitor_core::session::frame::{
-    AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Report, Welcome,
+    AgentFrame, Counted, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Report, Welcome,
 };
 use active_monitor_core::state::{CheckState, DefinitionRef, Phase, RemedyBudget, Running, Sample, Totals};
 use active_monitor_proto::convert::{MAX_MESSAGE_BYTES, MAX_SAMPLES, MAX_TEXT_BYTES, from_wire_time, to_wire_time};
@@ -212,6 +212,8 @@ fn agent_frame() -> impl Strategy<Value = AgentFrame> {
             .prop_map(|(nonce, statuses)| AgentFrame::DefinitionsStatus { nonce, statuses }),
         answer().prop_map(AgentFrame::CommandAnswer),
         self_test().prop_map(AgentFrame::SelfTest),
+        vec((id(), time()).prop_map(|(check_uid, mark)| Counted { check_uid, mark }), 0..4)
+            .prop_map(AgentFrame::Lacking),
     ]
 }
 

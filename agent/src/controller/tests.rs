@@ -4,10 +4,11 @@ use std::sync::Mutex as StdMutex;
 
 use active_monitor_core::capacity::Limits;
 use active_monitor_core::manifest::policy::SourcePolicy;
-use active_monitor_core::manifest::{CHECK_UID_LABEL, KIND_LABEL, SLOT_LABEL};
-use active_monitor_core::ownership::Remedies;
+use active_monitor_core::manifest::{CHECK_UID_LABEL, KIND_LABEL, SLOT_LABEL, workflow_name};
+use active_monitor_core::ownership::{MANAGER, Remedies};
 use active_monitor_core::run::{RunKey, RunKind};
 use active_monitor_core::scope::Scope;
+use active_monitor_core::session::frame::Counted;
 use active_monitor_core::state::Phase;
 use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
@@ -276,6 +277,40 @@ async fn a_leader_without_the_journal_counts_the_workflow_of_active_monitors_tha
         // Once it is counted it is left alone.
         crate::rebuild::rebuild(&context, [(&resource, &check)].into_iter()).await;
         assert!(context.journal.intents("dns").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_agent_without_the_journal_lacks_what_an_agent_counted_and_no_workflow_tells_of() {
+    let slot = "2026-01-02T00:00:01Z";
+    let own = workflow_name(
+        "dns-",
+        &RunKey { check_uid: "dns".into(), kind: RunKind::HealthCheck, slot: slot.parse().unwrap() },
+    );
+    for (manager, workflow, lacks) in [
+        (MANAGER, None, true),
+        (MANAGER, Some(own.as_str()), false),
+        // What active-monitor counted was never to be reported.
+        ("manager", None, false),
+        ("kubectl-edit", None, false),
+    ] {
+        let (_dir, context) = context(client(Asked::default(), |_, _| accepted("dns"))).await;
+        if let Some(name) = workflow {
+            let workflow = ended(name, "dns", slot, json!([]));
+            context.workflows.insert(&serde_json::from_value(workflow).unwrap());
+        }
+        let mut object = object("dns", 1, spec("namespace"));
+        object["status"] = json!({"status": "Succeeded", "startedAt": slot, "finishedAt": "2026-01-02T00:00:09Z"});
+        object["metadata"]["managedFields"] = json!([
+            {"manager": "other", "subresource": "status", "operation": "Update", "time": "2026-01-01T00:00:00Z"},
+            {"manager": manager, "subresource": "status", "operation": "Update", "time": "2026-01-02T00:00:10Z"},
+        ]);
+        let resource: HealthCheck = serde_json::from_value(object).unwrap();
+        let check = Check::parse(&resource).unwrap();
+        crate::rebuild::rebuild(&context, [(&resource, &check)].into_iter()).await;
+        let lacking = context.journal.lacking().borrow().clone();
+        let expected = Counted { check_uid: "dns".into(), mark: slot.parse().unwrap() };
+        assert_eq!(lacking, if lacks { vec![expected] } else { vec![] }, "{manager} {workflow:?}");
     }
 }
 

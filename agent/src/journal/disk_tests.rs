@@ -49,7 +49,8 @@ async fn a_disk_that_was_full_for_a_while_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut segments, index) = Segments::open(dir.path(), DEFAULT_MAX_BYTES).unwrap();
     segments.fill();
-    let journal = Journal { writer: Arc::new(Writer::start(dir.path(), segments, index).unwrap()), id: "j".into() };
+    let writer = Arc::new(Writer::start(dir.path(), segments, index).unwrap());
+    let journal = Journal { writer, id: "j".into(), lacking: Arc::new(Lacking::open(dir.path())) };
     assert!(journal.settle(run(1)).await.unwrap());
     assert_eq!((journal.backlog(), journal.load(0, 9).len(), journal.next_seq()), (1, 1, 2), "the hub gets it");
     until_saved(&journal, false).await;

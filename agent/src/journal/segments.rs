@@ -412,7 +412,7 @@ pub(super) fn identify(dir: &Path) -> String {
     id
 }
 
-fn write_new(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_new(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let half_made = path.with_extension("tmp");
     write_synced(&half_made, bytes)?;
     fs::rename(&half_made, path)?;

@@ -11,7 +11,7 @@ use active_monitor_core::session::agent::{
     AgentSession, CloseReason, Identity as SessionIdentity, Input, JournalState, Now, Output,
 };
 use active_monitor_core::session::frame::{
-    DefinitionStatus, HubFrame, MAX_AGENT_FRAME_BYTES, MAX_HUB_FRAME_BYTES, Welcome,
+    Counted, DefinitionStatus, HubFrame, MAX_AGENT_FRAME_BYTES, MAX_HUB_FRAME_BYTES, Welcome,
 };
 use active_monitor_core::version;
 use active_monitor_proto::{FleetClient, WireError, v1};
@@ -84,6 +84,7 @@ pub(super) struct Driver {
     /// Ends when the states are complete; absent when that is over.
     checks_known: Option<BoxFuture<'static, ()>>,
     appended: watch::Receiver<u64>,
+    lacking: watch::Receiver<Vec<Counted>>,
     ends: Ends,
     session: AgentSession,
     started: Instant,
@@ -115,6 +116,7 @@ struct Up {
 enum Event {
     Changes(Vec<Change>),
     Appended,
+    Lacking,
     Statuses(u64, Vec<DefinitionStatus>),
     Obeyed(Answer),
     SelfTested(SelfTest),
@@ -156,6 +158,9 @@ impl Driver {
             }
         };
         let appended = journal.appended();
+        let mut lacking = journal.lacking();
+        // What is there already is an event too.
+        lacking.mark_changed();
         let mut driver = Driver {
             session: AgentSession::resumed(session_identity, journal_state(&journal), mark::read(&config.state_dir)),
             config,
@@ -165,6 +170,7 @@ impl Driver {
             changes,
             checks_known: Some(checks_known.boxed()),
             appended,
+            lacking,
             ends,
             started: Instant::now(),
             connection: Connection::Down { dial_at: Duration::ZERO },
@@ -230,6 +236,7 @@ impl Driver {
             changes = self.changes.next() => Event::Changes(changes),
             // The sender lives in the journal that this holds a handle of.
             Ok(()) = self.appended.changed() => Event::Appended,
+            Ok(()) = self.lacking.changed() => Event::Lacking,
             Some((nonce, statuses)) = self.ends.statuses.recv() => Event::Statuses(nonce, statuses),
             Some(answer) = self.ends.answers.recv() => Event::Obeyed(answer),
             Some(ended) = self.ends.self_tests.recv() => Event::SelfTested(ended),
@@ -250,6 +257,10 @@ impl Driver {
                 self.feed(Input::ChecksKnown);
             }
             Event::Appended => self.feed(Input::Journal(journal_state(&self.journal))),
+            Event::Lacking => {
+                let lacking = self.lacking.borrow_and_update().clone();
+                self.feed(Input::Lacking(lacking));
+            }
             Event::Statuses(nonce, statuses) => self.feed(Input::DefinitionsDone { nonce, statuses }),
             Event::Obeyed(answer) => self.feed(Input::Obeyed(answer)),
             Event::SelfTested(ended) => self.feed(Input::SelfTested(ended)),
@@ -380,6 +391,10 @@ impl Driver {
                 }
                 Output::ApplyDefinitions { nonce, definitions } => {
                     self.ends.definitions.send_replace(Some(PushedDefinitions { nonce, definitions }));
+                    continue;
+                }
+                Output::LackingKnown(runs) => {
+                    self.journal.lacks_no_more(&runs);
                     continue;
                 }
                 Output::Remember(hub_mark) => {

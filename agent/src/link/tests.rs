@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use active_monitor_core::command::{Layer, Order, Refusal, Scope};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::self_test::SelfTestOutcome;
-use active_monitor_core::session::frame::{AgentFrame, DefinitionResult, HubFrame, Welcome};
+use active_monitor_core::session::frame::{AgentFrame, Counted, DefinitionResult, HubFrame, Welcome};
 use active_monitor_core::session::hub::{HubSession, Input, Output};
 use active_monitor_core::state::{CheckState, Phase, Totals};
 use active_monitor_proto::{
@@ -75,6 +75,7 @@ struct HubState {
     commands: Vec<Command>,
     answers: Vec<Answer>,
     self_tests: Vec<SelfTest>,
+    lacking: Vec<Vec<Counted>>,
     /// Nobody has approved the key yet.
     waits_for_approval: bool,
     heartbeats: u32,
@@ -299,6 +300,7 @@ impl Hub {
             Output::DefinitionsStatus(statuses) => state.statuses = statuses,
             Output::Answered(answer) => state.answers.push(answer),
             Output::SelfTested(self_test) => state.self_tests.push(self_test),
+            Output::Lacking(runs) => state.lacking.push(runs),
             Output::Send(_) | Output::DefinitionsTooLarge { .. } => {}
             Output::End(error) => panic!("the hub ended the session: {error:?}"),
         }

@@ -104,8 +104,14 @@ pub(super) fn rows(page: &RunPage, now: Timestamp, colour: bool) -> Rows {
 
 fn add_gap(rows: &mut Rows, GapView { cluster, after: _, reports, noticed_at }: &GapView, now: Timestamp) {
     let nothing = || Text::from("");
-    let message =
-        format!("{reports} runs of this cluster never came, noticed {} ago", output::age(now, Some(*noticed_at)));
+    let age = output::age(now, Some(*noticed_at));
+    let message = match reports {
+        0 => format!(
+            "runs of this cluster had not come, nobody knows how many: their journal is lost, or that of another replica; \
+             noticed {age} ago"
+        ),
+        reports => format!("{reports} runs of this cluster never came, noticed {age} ago"),
+    };
     let gap = Text::toned("Gap", Tone::Bad);
     rows.add([
         Text::from(cluster),

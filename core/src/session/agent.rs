@@ -3,9 +3,11 @@
 //!
 //! Asking for frames one by one bounds what waits on a slow stream, and a check that changes while it waits is sent once,
 //! as it is by then. The order: Hello, the answer Welcome, the snapshot, and from then on heartbeats first, answers to
-//! commands and definitions, and changes of checks in turns with reports, so that a long backlog never hides what happens.
+//! commands and definitions, what the journal lacks, and changes of checks in turns with reports, so that a long backlog never
+//! hides what happens.
 
 mod checks;
+mod lacking;
 mod reports;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,9 +18,11 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use self::checks::Checks;
+use self::lacking::Lacking;
 use self::reports::Reports;
 use super::frame::{
-    AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_AGENT_FRAME_BYTES, Report, Welcome,
+    AgentFrame, Counted, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_AGENT_FRAME_BYTES, Report,
+    Welcome,
 };
 use crate::command::{Answer, Command, Layer, Refusal};
 use crate::policy::PolicySetting;
@@ -113,6 +117,8 @@ pub enum Input {
     Obeyed(Answer),
     /// A self-test has ended.
     SelfTested(SelfTest),
+    /// What the journal lacks; all of it, whenever that changed.
+    Lacking(Vec<Counted>),
     /// The hub sent a command that this version does not know, by id.
     UnknownCommand(String),
     /// The connection has taken a part of what was sent since the last time, though it may have no room for a frame.
@@ -140,6 +146,8 @@ pub enum Output {
         /// The complete set.
         definitions: Vec<Definition>,
     },
+    /// The hub knows what became of these: they are not said again.
+    LackingKnown(Vec<Counted>),
     /// Keeps the hub's mark, before what comes after it is done.
     Remember(String),
     /// Does what the command says, as far as the cluster lets it; the answer is [`Input::Obeyed`].
@@ -182,6 +190,7 @@ pub struct AgentSession {
     journal: JournalState,
     checks: Checks,
     reports: Reports,
+    lacking: Lacking,
     stage: Stage,
     failures: u32,
     /// Asked by the last GoAway.
@@ -236,6 +245,7 @@ impl AgentSession {
             journal,
             checks: Checks::default(),
             reports: Reports::default(),
+            lacking: Lacking::default(),
             stage: Stage::Down,
             failures: 0,
             retry_after: Duration::ZERO,
@@ -269,6 +279,7 @@ impl AgentSession {
             Input::Obeyed(answer) if self.commands.remove(&answer.id) => self.answers.push_back(answer),
             Input::Obeyed(_) => {}
             Input::SelfTested(self_test) => self.self_test = Some(self_test),
+            Input::Lacking(runs) => self.lacking.set(runs),
             Input::UnknownCommand(id) => self.refuse_unknown(id),
             Input::Taken => {
                 if let Stage::Live { unread_since: Some(since), .. } = &mut self.stage {
@@ -294,7 +305,8 @@ impl AgentSession {
                     || !self.answers.is_empty()
                     || self.self_test.is_some()
                     || self.definitions_status.is_some()
-                    || (self.checks.are_known() && (self.checks.has_frame() || self.reports.has_frame()))
+                    || (self.checks.are_known()
+                        && (self.checks.has_frame() || self.lacking.has_frame() || self.reports.has_frame()))
             }
         }
     }
@@ -345,6 +357,10 @@ impl AgentSession {
         }
         if let Some(chunk) = self.checks.next_snapshot_chunk() {
             return Some(chunk);
+        }
+        // Before the reports: in the history it lies before what this journal tells.
+        if let Some(runs) = self.lacking.next(self.reports.sent_seq()) {
+            return Some(AgentFrame::Lacking(runs));
         }
         let frame = if self.reports_last {
             self.checks.next_update().or_else(|| self.reports.next_frame())
@@ -397,6 +413,7 @@ impl AgentSession {
         self.commands.clear();
         self.answers.clear();
         self.checks.stop();
+        self.lacking.stop();
         self.reports.stop();
         Output::DialAt(now.monotonic + wait)
     }
@@ -413,7 +430,10 @@ impl AgentSession {
             }
             HubFrame::Ack(_) if !self.is_live() => self.close(CloseReason::OutOfOrder("Ack")),
             HubFrame::Ack(seq) => match self.reports.acked(seq) {
-                Ok(()) => [vec![Output::Truncate(seq)], self.load()].concat(),
+                Ok(()) => {
+                    let known = self.lacking.acked(seq).map(Output::LackingKnown);
+                    [vec![Output::Truncate(seq)], known.into_iter().collect(), self.load()].concat()
+                }
                 Err(sent) => self.close(CloseReason::AckBeyondSent { acked: seq, sent }),
             },
             HubFrame::Definitions { .. } if !self.is_live() => self.close(CloseReason::OutOfOrder("Definitions")),

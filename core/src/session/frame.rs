@@ -12,6 +12,8 @@ use crate::state::CheckState;
 
 /// The largest frame that a hub takes, bytes on the wire.
 pub const MAX_AGENT_FRAME_BYTES: usize = 1024 * 1024;
+/// Of how many checks an agent says that its journal lacks their last run: those of the latest ones, as proof.
+pub const MAX_LACKING: usize = 32;
 /// The largest frame that an agent takes, bytes on the wire: all definitions of a cluster have to fit.
 pub const MAX_HUB_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
@@ -51,6 +53,8 @@ pub enum AgentFrame {
     CommandAnswer(Answer),
     /// A self-test has ended, whichever session asked for it.
     SelfTest(SelfTest),
+    /// What the statuses count and the journal lacks: nobody may ever report it.
+    Lacking(Vec<Counted>),
 }
 
 impl AgentFrame {
@@ -139,6 +143,16 @@ pub struct Report {
     pub seq: u64,
     /// The run.
     pub run: Run,
+}
+
+/// The last run that the status of a check counts, where the agent's journal does not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    /// `metadata.uid` of the HealthCheck.
+    pub check_uid: String,
+    /// What the run left in the status ([`crate::status::mark`]).
+    pub mark: Timestamp,
 }
 
 /// Sign of life.

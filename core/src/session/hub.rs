@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use super::frame::{
-    AgentFrame, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, Report, Welcome,
+    AgentFrame, Counted, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, MAX_LACKING,
+    Report, Welcome,
 };
 use crate::command::{Answer, Command, Layer, Order, Refusal};
 use crate::self_test::SelfTest;
@@ -125,6 +126,8 @@ pub enum Output {
     Answered(Answer),
     /// A self-test of the cluster has ended.
     SelfTested(SelfTest),
+    /// Notes a gap, before what is recorded next, where the history lacks one of these runs too.
+    Lacking(Vec<Counted>),
     /// A set of definitions is larger than a frame may be; it was not sent.
     DefinitionsTooLarge {
         /// Its size.
@@ -276,6 +279,11 @@ impl HubSession {
                 self.welcomed("SelfTest")?;
                 self.self_tests = self.self_tests.checked_sub(1).ok_or(SessionError::SelfTestNotAsked)?;
                 Ok(vec![Output::SelfTested(self_test)])
+            }
+            AgentFrame::Lacking(mut runs) => {
+                self.live("Lacking")?;
+                runs.truncate(MAX_LACKING);
+                Ok(vec![Output::Lacking(runs)])
             }
         }
     }

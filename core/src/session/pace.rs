@@ -63,7 +63,8 @@ pub fn cost(frame: &AgentFrame) -> u64 {
         | AgentFrame::CheckRemoved(_)
         | AgentFrame::Heartbeat(_)
         | AgentFrame::CommandAnswer(_)
-        | AgentFrame::SelfTest(_) => 1,
+        | AgentFrame::SelfTest(_)
+        | AgentFrame::Lacking(_) => 1,
     }
 }
 

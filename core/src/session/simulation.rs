@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::world::World;
+use self::world::{Commit, World};
 use super::agent;
 use super::frame::{AgentFrame, Hello, Report, Welcome};
 use crate::run::{Outcome, Run, RunKey, RunKind};
@@ -81,15 +81,19 @@ pub(super) fn report(seq: u64) -> Report {
 
 #[test]
 fn whatever_happens_the_hub_knows_everything_once_it_ends() {
-    let (mut answered, mut late) = (0, 0);
+    let (mut answered, mut late, mut lost) = (0, 0, 0);
     for seed in 0..60 {
         let mut world = World::new(seed);
         for _ in 0..1500 {
             world.step();
         }
         world.calm();
-        assert_eq!(world.recorded.len() as u64, world.next_seq - 1, "seed {seed}");
-        assert!(world.journal.is_empty(), "seed {seed}");
+        let missing = world.missing().count();
+        assert_eq!((world.recorded.len() + missing) as u64, world.next_seq - 1, "seed {seed}");
+        assert!(world.journal.is_empty() && world.lacking.is_empty(), "seed {seed}");
+        let last = world.missing().map(|key| key.slot).max();
+        assert!(last.is_none_or(|last| world.gaps.contains(&last)), "seed {seed}: nothing says that runs are missing");
+        lost += missing;
         let truth: BTreeMap<_, _> = world.cluster.iter().map(|(uid, state)| (uid.clone(), (**state).clone())).collect();
         assert_eq!(world.shown(), truth, "seed {seed}");
         assert_eq!(world.applied, world.meant, "seed {seed}");
@@ -102,6 +106,7 @@ fn whatever_happens_the_hub_knows_everything_once_it_ends() {
     }
     assert!(answered > 60 * 18, "{answered} commands were answered");
     assert!(late > 20, "{late} words came late");
+    assert!(lost > 60, "{lost} reports were lost with their journal");
 }
 
 #[test]
@@ -141,7 +146,11 @@ fn the_agent_stays_within_what_the_hub_allows() {
         world.send();
         world.deliver();
     }
-    let under_way: usize = world.connection().commits.iter().map(|(reports, _)| reports.len()).sum();
+    let reports = |commit: &Commit| match commit {
+        Commit::Reports(reports, _) => reports.len(),
+        Commit::Lacking(_) => 0,
+    };
+    let under_way: usize = world.connection().commits.iter().map(reports).sum();
     assert_eq!(under_way, 300);
 }
 

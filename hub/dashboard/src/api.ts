@@ -130,7 +130,7 @@ export interface RunView {
   logTail?: string;
 }
 
-/** Runs of a cluster that never came, behind the run `after`. */
+/** Runs of a cluster that never came, behind the run `after`; `reports` is 0 where nobody knows how many. */
 export interface GapView {
   cluster: string;
   after: number;

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { RunView } from './api';
-import { historyRows } from './gaps';
+import { gapText, historyRows } from './gaps';
 
 const run = (id: number) => ({ id }) as RunView;
 const gap = (after: number) => ({ cluster: 'a', after, reports: 3, noticedAt: '2026-01-01T00:00:00Z' });
@@ -18,4 +18,9 @@ test('a gap stands above the run behind which it lies', () => {
 test('each row has a key of its own', () => {
   const keys = historyRows({ items: [run(7)], gaps: [gap(7), gap(7)] }).map((row) => row.key);
   expect(new Set(keys).size).toBe(3);
+});
+
+test('a gap says how many runs are missing only where that is known', () => {
+  expect(gapText(gap(1))).toBe('3 runs of a never came, of whichever checks');
+  expect(gapText({ ...gap(1), reports: 0 })).toContain('nobody knows how many');
 });

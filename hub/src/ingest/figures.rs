@@ -39,7 +39,7 @@ impl Figures {
             )?,
             missing: cluster(
                 "activemonitor_cluster_missing_reports_total",
-                "Reports that never came, as gaps found since the hub started: dropped, lost, or not read by this version.",
+                "Reports that never came, as gaps found since the hub started: dropped, lost, or not read by this version. One for a gap of unknown length.",
             )?,
             expiry: IntGaugeVec::new(expiry, &["cluster"])?,
         })

@@ -11,7 +11,7 @@ use active_monitor_core::command::{Answer, Command, Order, Pause, Refusal, Scope
 use active_monitor_core::fleet::Refusal::Overtaken;
 use active_monitor_core::fleet::Said;
 use active_monitor_core::self_test::SelfTest;
-use active_monitor_core::session::frame::{AgentFrame, Hello, HubFrame, Report, Welcome};
+use active_monitor_core::session::frame::{AgentFrame, Counted, Hello, HubFrame, Report, Welcome};
 use active_monitor_core::session::gaps::{Gap, Piece, Sequence};
 use active_monitor_core::session::hub::{HubSession, Input, Output, SessionError};
 use active_monitor_core::session::pace;
@@ -276,6 +276,7 @@ impl Session {
             }
             Output::Answered(answer) => self.answered(answer).await?,
             Output::SelfTested(self_test) => self.tested(self_test).await?,
+            Output::Lacking(runs) => self.lacks(runs),
             Output::DefinitionsTooLarge { bytes } => {
                 tracing::error!(cluster = self.cluster, bytes, "definitions are too large to send");
             }
@@ -429,6 +430,22 @@ impl Session {
             let _alone = places.write().await;
             let result = store.record_gap(&cluster, &journal, gap, clock::now()).await;
             (0, result.map(|()| Recorded::default()))
+        }));
+    }
+
+    /// Keeps a gap of unknown length where the history lacks what the journal does, before the reports that come behind it.
+    fn lacks(&mut self, runs: Vec<Counted>) {
+        let (store, cluster) = (Arc::clone(&self.shared.store), self.cluster.clone());
+        let (places, figures) = (Arc::clone(&self.places), self.shared.figures.clone());
+        self.commits.push_back(Box::pin(async move {
+            let _alone = places.write().await;
+            let noted = store.record_lacking(&cluster, &runs, clock::now()).await;
+            if let Ok(true) = noted {
+                // At least the run that was named.
+                figures.missing(&cluster, 1);
+                tracing::warn!(cluster, "runs are in no journal that is here: a gap of unknown length in the history");
+            }
+            (0, noted.map(|_| Recorded::default()))
         }));
     }
 

@@ -11,6 +11,7 @@ use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
 use active_monitor_core::self_test::SelfTest;
+use active_monitor_core::session::frame::Counted;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
@@ -67,6 +68,7 @@ frozen! {
     put_report_cursor(cluster: &str, journal: &str, seq: u64, at: Timestamp) -> ();
     forget_report_cursor(cluster: &str, journal: &str) -> ();
     record_gap(cluster: &str, journal: &str, gap: Gap, at: Timestamp) -> ();
+    record_lacking(cluster: &str, runs: &[Counted], at: Timestamp) -> bool;
     runs(query: &RunQuery) -> RunPage;
     check_states(cluster: &str) -> Vec<(CheckState, Health)>;
     save_check_states(cluster: &str, states: Vec<(CheckState, Health)>, removed: Vec<String>) -> ();

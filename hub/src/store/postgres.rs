@@ -12,6 +12,7 @@ use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
 use active_monitor_core::run::Run;
 use active_monitor_core::self_test::SelfTest;
+use active_monitor_core::session::frame::Counted;
 use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
@@ -184,6 +185,10 @@ impl Store for PostgresStore {
 
     async fn record_gap(&self, cluster: &str, journal: &str, gap: Gap, at: Timestamp) -> Result<(), StoreError> {
         self.write(history::record_gap(&self.pool, cluster, journal, gap, at)).await
+    }
+
+    async fn record_lacking(&self, cluster: &str, runs: &[Counted], at: Timestamp) -> Result<bool, StoreError> {
+        self.write(history::record_lacking(&self.pool, cluster, runs, at)).await
     }
 
     async fn runs(&self, query: &RunQuery) -> Result<RunPage, StoreError> {

@@ -12,9 +12,9 @@ use active_monitor_core::care::{Acknowledgement, WindowSpec};
 use active_monitor_core::command::{Pause, Scope, Subject};
 use active_monitor_core::gitops::plan::Ownership;
 use active_monitor_core::health::Health;
-use active_monitor_core::run::Run;
+use active_monitor_core::run::{Run, RunKind};
 use active_monitor_core::self_test::SelfTest;
-use active_monitor_core::session::frame::DefinitionStatus;
+use active_monitor_core::session::frame::{Counted, DefinitionStatus};
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::state::CheckState;
 use active_monitor_core::uptime::{Life, Transition};
@@ -386,6 +386,23 @@ impl Store for SqliteStore {
                 .execute(&mut *db)
                 .await?;
                 put_cursor(db, cluster, journal, gap.through_seq, at).await
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    async fn record_lacking(&self, cluster: &str, runs: &[Counted], at: Timestamp) -> Result<bool, StoreError> {
+        let (cluster, runs) = (cluster.to_owned(), runs.to_vec());
+        self.write(move |db| {
+            async move {
+                let mut noted = 0;
+                for Counted { check_uid, mark } in runs {
+                    let insert = sqlx::query(queries::RECORD_LACKING).bind(&cluster).bind(check_uid).bind(micros(mark));
+                    let insert = insert.bind(micros(at)).bind(RunKind::HealthCheck.as_str());
+                    noted += insert.execute(&mut *db).await?.rows_affected();
+                }
+                Ok(noted > 0)
             }
             .boxed()
         })

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use active_monitor_core::command::{Scope, Subject};
 use active_monitor_core::run::{Outcome, Reason, Run};
+use active_monitor_core::session::frame::Counted;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::uptime::{Life, Transition};
 use active_monitor_core::view::{CheckStatus, Role};
@@ -67,6 +68,7 @@ on_each_data_base!(
     a_batch_may_hold_a_run_twice_and_texts_of_any_kind,
     pages_follow_each_other_without_holes_and_filters_hold,
     a_gap_has_its_place_and_moves_the_cursor,
+    a_gap_of_unknown_length_is_noted_once_and_only_where_the_history_lacks_the_run_too,
     the_cursor_of_a_journal_only_grows_until_it_is_forgotten,
     writers_at_the_same_time_lose_nothing,
     a_second_hub_is_kept_away,
@@ -172,6 +174,32 @@ async fn a_gap_has_its_place_and_moves_the_cursor(backend: Backend) {
     // A journal that was not heard of for long is forgotten with the next word of the cluster.
     store.put_report_cursor("a", "new", 1, at(91 * 86_400)).await.unwrap();
     assert_eq!(cursor().await, None);
+    open.close().await;
+}
+
+async fn a_gap_of_unknown_length_is_noted_once_and_only_where_the_history_lacks_the_run_too(backend: Backend) {
+    let open = backend.open().await;
+    let store = &open.store;
+    let lacking = async |check: &str, mark, second| {
+        let runs = [Counted { check_uid: format!("uid-{check}"), mark: at(mark) }];
+        store.record_lacking("a", &runs, at(second)).await.unwrap()
+    };
+    let history = async || store.runs(&RunQuery { cluster: Some("a".into()), ..ALL }).await.unwrap();
+    assert!(!lacking("dns", 50, 60).await, "nobody here has heard of the check");
+    store.record_runs("a", vec![Run { started_at: at(12), ..run("dns", 10) }], at(14)).await.unwrap();
+    store.record_runs("b", vec![run("dns", 100)], at(14)).await.unwrap();
+    assert!(!lacking("dns", 12, 60).await, "it came");
+    assert!(!lacking("dns", 11, 60).await, "a later one came");
+    assert!(lacking("dns", 13, 60).await);
+    for again in [13, 50, 60] {
+        assert!(!lacking("dns", again, 61).await, "that is said already");
+    }
+    let page = history().await;
+    let places: Vec<_> = page.gaps.iter().map(|gap| (gap.after, gap.reports, gap.noticed_at)).collect();
+    assert_eq!(places, [(page.items[0].id, 0, at(60))]);
+    store.record_runs("a", vec![run("dns", 62)], at(63)).await.unwrap();
+    assert!(lacking("dns", 70, 80).await, "another journal is gone");
+    assert_eq!(history().await.gaps.len(), 2);
     open.close().await;
 }
 

@@ -2,7 +2,7 @@
 
 use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::session::frame::{
-    AgentFrame, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Welcome,
+    AgentFrame, Counted, Definition, DefinitionResult, DefinitionStatus, Heartbeat, Hello, HubFrame, Welcome,
 };
 
 use super::{
@@ -34,6 +34,9 @@ impl From<AgentFrame> for v1::AgentFrame {
             }
             AgentFrame::CommandAnswer(answer) => FromAgent::CommandAnswer(answer.into()),
             AgentFrame::SelfTest(self_test) => FromAgent::SelfTest(self_test.into()),
+            AgentFrame::Lacking(runs) => {
+                FromAgent::Lacking(v1::Lacking { runs: runs.into_iter().map(Into::into).collect() })
+            }
         };
         v1::AgentFrame { frame: Some(frame) }
     }
@@ -65,6 +68,7 @@ impl TryFrom<v1::AgentFrame> for AgentFrame {
             }
             FromAgent::CommandAnswer(answer) => AgentFrame::CommandAnswer(answer.try_into()?),
             FromAgent::SelfTest(self_test) => AgentFrame::SelfTest(self_test.try_into()?),
+            FromAgent::Lacking(v1::Lacking { runs }) => AgentFrame::Lacking(list(runs)?),
         })
     }
 }
@@ -104,6 +108,20 @@ impl TryFrom<v1::HubFrame> for HubFrame {
                 HubFrame::GoAway { reason: message("GoAway.reason", reason)?, retry_after_ms }
             }
         })
+    }
+}
+
+impl From<Counted> for v1::CountedRun {
+    fn from(Counted { check_uid, mark }: Counted) -> Self {
+        v1::CountedRun { check_uid, mark: Some(to_wire_time(mark)) }
+    }
+}
+
+impl TryFrom<v1::CountedRun> for Counted {
+    type Error = WireError;
+
+    fn try_from(v1::CountedRun { check_uid, mark }: v1::CountedRun) -> Result<Self, WireError> {
+        Ok(Counted { check_uid: identity("CountedRun.check_uid", check_uid)?, mark: time("CountedRun.mark", mark)? })
     }
 }
 

@@ -31,7 +31,7 @@ pub struct CertificateReply {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentFrame {
-    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 18")]
+    #[prost(oneof = "agent_frame::Frame", tags = "1, 2, 3, 4, 5, 6, 7, 18, 19")]
     pub frame: ::core::option::Option<agent_frame::Frame>,
 }
 /// Nested message and enum types in `AgentFrame`.
@@ -54,6 +54,8 @@ pub mod agent_frame {
         CommandAnswer(super::CommandAnswer),
         #[prost(message, tag = "18")]
         SelfTest(super::SelfTest),
+        #[prost(message, tag = "19")]
+        Lacking(super::Lacking),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -336,6 +338,24 @@ pub struct SelfTest {
     /// By the agent's clock.
     #[prost(message, optional, tag = "3")]
     pub at: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// The statuses count runs that the agent's journal lacks and no workflow tells of any more: the journal that knew them is
+/// lost, or another replica's. A hub whose history lacks one of them too notes a gap of unknown length. Sent once in each session,
+/// before the reports behind which it lies, until one of these is acked.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Lacking {
+    /// At most 32, the latest ones: they are proof, not the number.
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<CountedRun>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CountedRun {
+    /// metadata.uid of the HealthCheck.
+    #[prost(string, tag = "1")]
+    pub check_uid: ::prost::alloc::string::String,
+    /// status.startedAt: the run's slot or its start, whichever is later, in whole seconds.
+    #[prost(message, optional, tag = "2")]
+    pub mark: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GoAway {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use active_monitor_core::view::{ClusterStatus, ClusterView};
+use active_monitor_core::view::{ClusterStatus, ClusterView, RunPage};
 use active_monitor_tests::fleet::project;
 use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
 use rustix::process::Signal;
@@ -249,6 +249,8 @@ async fn the_replica_that_takes_over_speaks_to_the_hub_as_the_same_cluster_and_n
     .unwrap_or_else(|error| panic!("{error:#}\n{}", two.process.log_tail()));
     let slots: std::collections::BTreeSet<_> = runs.iter().map(|run| run.run.key.slot).collect();
     assert_eq!(slots.len(), runs.len(), "each once");
+    let page: RunPage = hub.get("/api/v1/runs?cluster=east").await.expect("history");
+    assert_eq!(page.gaps, [], "another journal is no loss");
 }
 
 async fn until_connected(hub: &Hub, agent: &Agent) {

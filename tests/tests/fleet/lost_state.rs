@@ -1,10 +1,10 @@
 //! A node is lost with the agent's state while the hub is away. Nothing runs twice and no check stops; the hub lacks the runs
-//! of which nothing but that journal knew, and only these.
+//! of which nothing but that journal knew, and only these, and says so by a gap.
 
 use std::collections::BTreeSet;
 
-use active_monitor_core::view::RunView;
-use active_monitor_tests::fleet::project;
+use active_monitor_core::view::{RunPage, RunView};
+use active_monitor_tests::fleet::{binary, project};
 use active_monitor_tests::{Agent, Cluster, Crd, Hub, Options, Testbed, wait};
 use jiff::Timestamp;
 
@@ -79,6 +79,22 @@ impl World {
         .await
     }
 
+    /// What the hub has of the time in which it was away stands behind the gap, and nothing of before.
+    async fn a_gap_stands_where_they_were(&self, runs: &[RunView], away: Timestamp) {
+        let page: RunPage = self.hub.get("/api/v1/runs?cluster=east&limit=1000").await.expect("history");
+        let [gap] = &page.gaps[..] else { panic!("one gap: {:?}", page.gaps) };
+        assert_eq!(gap.reports, 0, "nobody knows how many");
+        for run in runs {
+            assert_eq!(run.id <= gap.after, run.recorded_at < away, "{} at {}", workflow(run), run.recorded_at);
+        }
+        let args = ["runs", "east", "--limit=1000"];
+        let mut fleetcheck = tokio::process::Command::new(binary("fleetcheck").expect("fleetcheck"));
+        let fleetcheck = fleetcheck.args(args).env("FLEETCHECK_HUB", &self.hub.url);
+        let output = fleetcheck.env("FLEETCHECK_TOKEN", &self.hub.token).output().await.expect("fleetcheck");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(shown.contains("nobody knows how many"), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// The workflows of the runs that the hub has.
     async fn history(&self) -> anyhow::Result<Vec<RunView>> {
         self.hub.history("cluster=east").await
@@ -133,6 +149,7 @@ async fn a_journal_that_is_lost_while_the_hub_is_away_costs_only_runs_whose_work
     assert_eq!(has.len(), runs.len(), "each once");
     let came: Vec<_> = only_in_the_journal.intersection(&has).collect();
     assert!(came.is_empty(), "only the journal knew these, and it is lost: {came:?}");
+    world.a_gap_stands_where_they_were(&runs, away).await;
     // What is missing in the history is in the counters.
     world
         .until("the counters of the status at the hub", async || {

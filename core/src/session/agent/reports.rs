@@ -93,6 +93,11 @@ impl Reports {
         Some(AgentFrame::reports(reports))
     }
 
+    /// The last number sent in this session; 0 for none.
+    pub(super) fn sent_seq(&self) -> u64 {
+        self.sent_seq
+    }
+
     /// Refuses, with the last number sent, an ack of what was not sent.
     pub(super) fn acked(&mut self, seq: u64) -> Result<(), u64> {
         if seq > self.sent_seq {

@@ -10,7 +10,7 @@ use super::{check, report, welcome};
 use crate::command::{Answer, Command, Layer, Order, Scope};
 use crate::self_test::{SelfTest, SelfTestOutcome};
 use crate::session::agent::{self, AgentSession, CloseReason, Input, JournalState, Now, Output};
-use crate::session::frame::{AgentFrame, HubFrame};
+use crate::session::frame::{AgentFrame, Counted, HubFrame};
 
 fn now(seconds: u64) -> Now {
     Now { monotonic: Duration::from_secs(seconds), wall: Timestamp::UNIX_EPOCH }
@@ -160,6 +160,40 @@ fn what_came_of_a_self_test_outlives_the_session_that_asked_for_it() {
     session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(1))));
     assert_eq!(session.next_frame(now(0)).0, Some(AgentFrame::SelfTest(ended)));
     assert!(!session.wants_to_send(now(0)), "once");
+}
+
+#[test]
+fn what_the_journal_lacks_is_said_in_each_session_before_the_reports_until_one_of_these_is_acked() {
+    let lacking = vec![Counted { check_uid: "a".into(), mark: now(0).wall }];
+    let journal = JournalState { oldest_seq: 1, next_seq: 3, backlog: 2, dropped: 0 };
+    let mut session = AgentSession::new(identity(0), journal);
+    session.handle(now(0), Input::Lacking(lacking.clone()));
+    session.handle(now(0), Input::ChecksKnown);
+    let mut open = |ack: Option<u64>| {
+        session.handle(now(0), Input::Connected);
+        session.next_frame(now(0));
+        session.handle(now(0), Input::Frame(HubFrame::Welcome(welcome(8))));
+        session.handle(now(0), Input::Loaded(vec![report(1), report(2)]));
+        let frames: Vec<_> = std::iter::from_fn(|| {
+            let is_due = session.wants_to_send(now(0));
+            is_due.then(|| session.next_frame(now(0)).0.unwrap())
+        })
+        .collect();
+        let outputs = ack.map(|seq| session.handle(now(0), Input::Frame(HubFrame::Ack(seq))));
+        session.handle(now(0), Input::Disconnected { jitter: 0.0 });
+        (frames, outputs.unwrap_or_default())
+    };
+    for ack in [None, Some(0), Some(1)] {
+        let (frames, outputs) = open(ack);
+        let [AgentFrame::Snapshot { .. }, AgentFrame::Lacking(said), AgentFrame::Reports { .. }] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!(*said, lacking);
+        let is_known = outputs.contains(&Output::LackingKnown(lacking.clone()));
+        assert_eq!(is_known, ack == Some(1), "an ack of what came behind it");
+    }
+    let (frames, _) = open(None);
+    assert!(matches!(frames[..], [AgentFrame::Snapshot { .. }, AgentFrame::Reports { .. }]), "{frames:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The agent's process, its disk and its cluster; the hub's process and its disk; the connections between them.
+//! The agent's process, its disk and its cluster; the hub's process and its disk; the connections between them. The agent's disk
+//! may be lost with what no ack covers.
 //!
 //! Neither end knows at once that a connection is gone: for a while an agent may speak to nobody, and the hub may hear the
 //! last words of a connection behind the first ones of the next.
@@ -15,9 +16,10 @@ use crate::fleet::{Change, Fleet, KnownCluster, Said};
 use crate::random::Random;
 use crate::run::RunKey;
 use crate::session::agent::{self, AgentSession, CloseReason, Identity, JournalState, Now};
-use crate::session::frame::{AgentFrame, Definition, DefinitionResult, DefinitionStatus, HubFrame, Report};
+use crate::session::frame::{AgentFrame, Counted, Definition, DefinitionResult, DefinitionStatus, HubFrame, Report};
 use crate::session::hub::{self, HubSession};
 use crate::state::CheckState;
+use crate::status;
 
 /// The cluster's name.
 const CLUSTER: &str = "c1";
@@ -36,6 +38,12 @@ pub(super) fn identity(incarnation: u64) -> Identity {
     }
 }
 
+/// What the hub is to have on its disk.
+pub(super) enum Commit {
+    Reports(Vec<Report>, u64),
+    Lacking(Vec<Counted>),
+}
+
 /// A connection, and what the hub has of it.
 #[derive(Default)]
 pub(super) struct Line {
@@ -45,7 +53,7 @@ pub(super) struct Line {
     /// The network holds back what was sent until a newer connection is there.
     held: bool,
     /// Recorded in turn; what is not on the disk when the hub dies is gone.
-    pub(super) commits: VecDeque<(Vec<Report>, u64)>,
+    pub(super) commits: VecDeque<Commit>,
     /// People who wait for what became of their command: they are answered, or told that the session ended.
     waiting: BTreeSet<String>,
     pub(super) to_hub: VecDeque<AgentFrame>,
@@ -61,6 +69,10 @@ pub(super) struct World {
     dial_at: Option<Duration>,
     pub(super) journal: VecDeque<Report>,
     pub(super) next_seq: u64,
+    /// What the agent's journal lacks and the hub may not have heard of.
+    pub(super) lacking: Vec<Counted>,
+    /// What was in a journal when that was lost; what was under way may come all the same.
+    lost: BTreeSet<RunKey>,
     pub(super) cluster: BTreeMap<String, Arc<CheckState>>,
     versions: u64,
     pub(super) applied: Vec<Definition>,
@@ -71,6 +83,9 @@ pub(super) struct World {
     pub(super) max_unacked: u32,
     pub(super) recorded: BTreeMap<RunKey, u64>,
     highest_recorded: u64,
+    /// What the hub has compared with its history, and where it found a gap.
+    compared: BTreeSet<Timestamp>,
+    pub(super) gaps: BTreeSet<Timestamp>,
     pub(super) meant: Vec<Definition>,
     pub(super) statuses: Vec<DefinitionStatus>,
     /// Numbers the commands.
@@ -102,6 +117,8 @@ impl World {
             dial_at: Some(Duration::ZERO),
             journal: VecDeque::new(),
             next_seq: 1,
+            lacking: Vec::new(),
+            lost: BTreeSet::new(),
             cluster: BTreeMap::new(),
             versions: 0,
             applied: Vec::new(),
@@ -111,6 +128,8 @@ impl World {
             max_unacked,
             recorded: BTreeMap::new(),
             highest_recorded: 0,
+            compared: BTreeSet::new(),
+            gaps: BTreeSet::new(),
             meant: Vec::new(),
             statuses: Vec::new(),
             asked: 0,
@@ -143,6 +162,11 @@ impl World {
     pub(super) fn shown(&self) -> BTreeMap<String, CheckState> {
         let checks = &self.fleet.view().clusters[CLUSTER].checks;
         checks.values().map(|check| (check.state.uid.clone(), check.state.clone())).collect()
+    }
+
+    /// Runs that nobody will report any more.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &RunKey> {
+        self.lost.iter().filter(|key| !self.recorded.contains_key(key))
     }
 
     /// People who have heard nothing of their command.
@@ -181,6 +205,13 @@ impl World {
                     self.applied = definitions;
                     self.tell_agent(agent::Input::DefinitionsDone { nonce, statuses });
                 }
+                agent::Output::LackingKnown(runs) => {
+                    assert!(
+                        runs.iter().all(|run| self.compared.contains(&run.mark)),
+                        "the hub has not heard of {runs:?}"
+                    );
+                    self.lacking.retain(|run| !runs.contains(run));
+                }
                 agent::Output::Obey(command) => self.obeying.push_back(command),
                 agent::Output::Remember(_) => {}
                 agent::Output::Close(CloseReason::NoWelcome | CloseReason::Unread | CloseReason::GoAway(_)) => {
@@ -207,8 +238,11 @@ impl World {
                 hub::Output::Upsert(state) => self.say(id, Said::Upsert(state)),
                 hub::Output::Removed(uid) => self.say(id, Said::Removed(uid)),
                 hub::Output::Heartbeat(beat) => self.say(id, Said::Heartbeat(beat)),
-                hub::Output::Record { reports, through_seq } => line.commits.push_back((reports, through_seq)),
+                hub::Output::Record { reports, through_seq } => {
+                    line.commits.push_back(Commit::Reports(reports, through_seq));
+                }
                 hub::Output::SelfTested(_) => {}
+                hub::Output::Lacking(runs) => line.commits.push_back(Commit::Lacking(runs)),
                 hub::Output::DefinitionsStatus(statuses) => self.keep(id, statuses),
                 hub::Output::Answered(answer) => {
                     self.answered += u64::from(answer.verdict.is_ok());
@@ -342,16 +376,41 @@ impl World {
     }
 
     fn commit(&mut self, id: u64) {
-        let Some((reports, seq)) = self.lines.get_mut(&id).and_then(|line| line.commits.pop_front()) else { return };
+        let seq = match self.lines.get_mut(&id).and_then(|line| line.commits.pop_front()) {
+            None => return,
+            Some(Commit::Reports(reports, seq)) => {
+                self.record(reports);
+                seq
+            }
+            Some(Commit::Lacking(runs)) => {
+                self.compare(&runs);
+                0
+            }
+        };
+        self.tell_hub(id, hub::Input::Committed { seq });
+    }
+
+    fn record(&mut self, reports: Vec<Report>) {
         for report in reports {
+            let is_late = self.lost.contains(&report.run.key);
             if let Some(first) = self.recorded.insert(report.run.key, report.seq) {
                 assert_eq!(first, report.seq, "one run under two numbers");
-            } else {
+            } else if !is_late {
                 assert!(report.seq > self.highest_recorded, "{} after {}", report.seq, self.highest_recorded);
                 self.highest_recorded = report.seq;
             }
         }
-        self.tell_hub(id, hub::Input::Committed { seq });
+    }
+
+    /// As the store does.
+    fn compare(&mut self, runs: &[Counted]) {
+        let last = self.recorded.keys().map(|key| key.slot).max();
+        for Counted { mark, .. } in runs {
+            self.compared.insert(*mark);
+            if last.is_none_or(|last| last < *mark) {
+                self.gaps.insert(*mark);
+            }
+        }
     }
 
     fn deliver_of(&mut self, id: u64) {
@@ -441,8 +500,18 @@ impl World {
         for state in self.cluster.clone().into_values() {
             self.tell_agent(agent::Input::CheckChanged(state));
         }
+        self.tell_agent(agent::Input::Lacking(self.lacking.clone()));
         self.tell_agent(agent::Input::ChecksKnown);
         self.dial_at = Some(self.elapsed);
+    }
+
+    /// The statuses count what the journal had, and the next one lacks it.
+    fn lose_journal(&mut self) {
+        let Some(last) = self.journal.back() else { return };
+        let mark = status::mark(last.run.key.slot, last.run.started_at);
+        self.lacking = vec![Counted { check_uid: last.run.key.check_uid.clone(), mark }];
+        self.lost.extend(self.journal.drain(..).map(|report| report.run.key));
+        self.crash_agent();
     }
 
     /// The hub dies: what it had not committed is gone with it. The agent learns of it at once, or later.
@@ -484,6 +553,7 @@ impl World {
             97 => self.cut(),
             98 => drop(self.any_line().map(|id| self.hub_ends(id))),
             _ if self.random.below(2) == 0 => self.crash_hub(),
+            _ if self.random.below(8) == 0 => self.lose_journal(),
             _ => self.crash_agent(),
         }
     }
@@ -493,6 +563,7 @@ impl World {
         for turn in 0..20_000 {
             if turn % 1000 == 500 {
                 self.ask();
+                self.end_runs();
             }
             self.evict();
             self.learn();

@@ -1,6 +1,7 @@
 //! Runs, how far each journal's reports are on disk, and the gaps between them.
 
-use active_monitor_core::run::Run;
+use active_monitor_core::run::{Run, RunKind};
+use active_monitor_core::session::frame::Counted;
 use active_monitor_core::session::gaps::Gap;
 use active_monitor_core::view::RunPage;
 use jiff::Timestamp;
@@ -101,6 +102,23 @@ pub(super) async fn record_gap(
     .await?;
     move_cursor(&mut transaction, cluster, journal, gap.through_seq, at).await?;
     Ok(transaction.commit().await?)
+}
+
+pub(super) async fn record_lacking(
+    pool: &PgPool,
+    cluster: &str,
+    runs: &[Counted],
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let mut noted = 0;
+    for Counted { check_uid, mark } in runs {
+        let insert = sqlx::query(queries::RECORD_LACKING).bind(kept(cluster)).bind(kept(check_uid)).bind(micros(*mark));
+        let insert = insert.bind(micros(at)).bind(RunKind::HealthCheck.as_str());
+        noted += insert.execute(&mut *transaction).await?.rows_affected();
+    }
+    transaction.commit().await?;
+    Ok(noted > 0)
 }
 
 /// The commits of a session overtake each other, so the cursor only grows. The largest numbers are kept as negative ones.

@@ -263,7 +263,7 @@ impl Agent {
                     continue;
                 }
                 Output::Obey(command) => Input::Obeyed(Answer { id: command.id, verdict: Ok("obeyed".to_owned()) }),
-                Output::Remember(_) => continue,
+                Output::Remember(_) | Output::LackingKnown(_) => continue,
             };
             outputs.extend(self.session.handle(self.now(), input));
         }

@@ -166,6 +166,7 @@ impl Far {
             | Output::DefinitionsStatus(_)
             | Output::Answered(_)
             | Output::SelfTested(_)
+            | Output::Lacking(_)
             | Output::Send(_)
             | Output::DefinitionsTooLarge { .. } => {}
         }
