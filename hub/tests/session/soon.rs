@@ -2,6 +2,7 @@
 //! is shown where a replica's way to the server is long, or stands still.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use active_monitor_core::session::frame::Heartbeat;
@@ -251,15 +252,21 @@ async fn carry(
     tokio::join!(read, write);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn over_a_long_way_to_the_server_a_view_is_late_and_never_wrong() {
-    let test = "over_a_long_way_to_the_server_a_view_is_late_and_never_wrong";
-    let Some(database) = Database::create(test).await else { return };
+/// A replica, and its way to the server.
+async fn far_away(database: &Database) -> (Way, Replica) {
     let server = SocketAddr::from(([127, 0, 0, 1], database.options().get_port()));
     let way = Way::to(server).await;
     let url = database.url_of_tls("127.0.0.1", "sslmode=disable");
     let url = url.replace(&format!(":{}/", server.port()), &format!(":{}/", way.address.port()));
-    let one = Replica::start(&url, None).await;
+    let replica = Replica::start(&url, None).await;
+    (way, replica)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_long_way_to_the_server_a_view_is_late_and_never_wrong() {
+    let test = "over_a_long_way_to_the_server_a_view_is_late_and_never_wrong";
+    let Some(database) = Database::create(test).await else { return };
+    let (way, one) = far_away(&database).await;
     let two = Replica::start(&database.url(), Some(&one)).await;
     let token = one.running.token("berlin").await;
     let agent = Agent::enrol(one.data.path(), &one.running, &token, "uid-1").await.unwrap();
@@ -297,6 +304,50 @@ async fn over_a_long_way_to_the_server_a_view_is_late_and_never_wrong() {
     two.until_link(ClusterStatus::Connected).await;
     two.shows(99).await;
     assert_eq!(two.running.check_status("berlin", "dns"), Some(CheckStatus::Failed));
+    for replica in [one, two] {
+        replica.running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_many_clusters_change_at_once_the_others_show_all_of_them_within_a_second() {
+    let test = "where_many_clusters_change_at_once_the_others_show_all_of_them_within_a_second";
+    let Some(database) = Database::create(test).await else { return };
+    let (way, one) = far_away(&database).await;
+    let two = Replica::start(&database.url(), Some(&one)).await;
+    let names: Vec<String> = (0..60).map(|number| format!("c{number}")).collect();
+    let mut sessions = Vec::new();
+    for name in &names {
+        let token = one.running.token(name).await;
+        let agent = Agent::enrol(one.data.path(), &one.running, &token, "uid-1").await.unwrap();
+        sessions.push(agent.connect(&one.running, name, vec![after(0)]).await.0);
+    }
+    let _alive: Vec<_> = sessions.iter().map(beats).collect();
+    let shown = async |runs| {
+        eventually("all of them", || {
+            let view = two.running.hub.fleet.view();
+            let is_shown = |check: &Arc<CheckView>| check.state.check.succeeded == runs;
+            names.iter().all(|name| view.check(name, "health", "dns").is_some_and(is_shown))
+        })
+        .await;
+    };
+    shown(0).await;
+
+    // A question to the data base for each of them would take that long.
+    way.takes(Some(Duration::from_millis(5)));
+    let mut times = Vec::new();
+    for runs in 1..9 {
+        let said = Instant::now();
+        for session in &sessions {
+            session.send(AgentFrame::CheckUpsert(Box::new(after(runs)))).await;
+        }
+        shown(runs).await;
+        times.push(said.elapsed());
+        tokio::time::sleep(Duration::from_millis(runs * 73 % 250)).await;
+    }
+    times.sort();
+    eprintln!("60 clusters that changed at once, with 10 ms there and back: {times:?}");
+    assert!(most(&times) <= SOON, "{times:?}");
     for replica in [one, two] {
         replica.running.stop().await;
     }

@@ -1,6 +1,6 @@
 //! What replicas tell each other through PostgreSQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -346,6 +346,61 @@ async fn a_replica_follows_what_the_others_show() {
     let whole = Publication { is_whole: true, ..publication(epoch, &["dns", "new"], &[]) };
     shared.two.publish(&[whole]).await.unwrap();
     assert_eq!(told(&follow(opened.revision).await), (shared.two.id().to_owned(), true, true, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_clusters_are_published_at_once_and_each_by_itself() {
+    let Some(shared) = Shared::open("many_clusters_are_published_at_once_and_each_by_itself").await else { return };
+    let names = ["lost", "some", "whole", "link", "same"];
+    let mut epochs = BTreeMap::new();
+    for name in names {
+        shared.enrol(name).await;
+        epochs.insert(name, shared.one.open_session(name, "uid").await.unwrap().unwrap());
+    }
+    let of = |name: &str, checks: &[&str], removed: &[&str]| Publication {
+        cluster: name.into(),
+        ..publication(epochs[name], checks, removed)
+    };
+    let first: Vec<_> = names.iter().map(|name| of(name, &["dns", "web"], &[])).collect();
+    assert!(shared.one.publish(&first).await.unwrap().is_empty());
+    let start = shared.two.follow(0).await.unwrap();
+    assert_eq!(start.clusters.len(), names.len());
+
+    shared.two.open_session("lost", "uid").await.unwrap().unwrap();
+    let opened = shared.two.follow(start.revision).await.unwrap().revision;
+    // More checks than one INSERT takes.
+    let many: Vec<String> = (0..2500).map(|number| format!("check-{number:04}")).collect();
+    let uids: Vec<&str> = many.iter().map(String::as_str).collect();
+    let link = || Some(r#"{"status":"Reconnecting"}"#.to_owned());
+    let second = [
+        of("lost", &["late"], &["dns"]),
+        of("some", &["new"], &["web", "never"]),
+        Publication { is_whole: true, ..of("whole", &uids, &[]) },
+        Publication { link: link(), ..of("link", &[], &[]) },
+        of("same", &["dns", "web"], &[]),
+    ];
+    assert_eq!(shared.one.publish(&second).await.unwrap(), ["lost"]);
+    let stored = async |name: &str| {
+        let states = shared.store.check_states(name).await.unwrap();
+        states.into_iter().map(|(state, _)| state.uid).collect::<Vec<_>>()
+    };
+    assert_eq!((stored("lost").await, stored("same").await), (stored("link").await, stored("link").await));
+    assert_eq!(
+        (stored("link").await, stored("some").await),
+        (vec!["dns".into(), "web".into()], vec!["dns".into(), "new".into()])
+    );
+    assert_eq!(stored("whole").await, many);
+    let followed = shared.two.follow(opened).await.unwrap().clusters;
+    let told = |there: &FollowedCluster| {
+        let is_link_new = there.link == link();
+        (there.cluster.clone(), is_link_new, there.checks.len(), there.removed.clone(), there.is_whole)
+    };
+    let expected = [
+        ("link".to_owned(), true, 0, vec![], false),
+        ("some".to_owned(), false, 1, vec!["web".to_owned()], false),
+        ("whole".to_owned(), false, many.len(), vec![], true),
+    ];
+    assert_eq!(followed.iter().map(told).collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! What was written, for the replicas that show it. Triggers of the tables note it (`0040_replicas.sql`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -7,7 +8,6 @@ use futures::stream::{self, BoxStream};
 use sqlx::postgres::{PgConnection, PgListener, PgPool};
 
 use crate::store::StoreError;
-use crate::store::queries::kept;
 use crate::store::rows::json;
 
 /// Where the triggers say that there is something.
@@ -72,10 +72,19 @@ pub(in crate::store::postgres) async fn in_order(db: &mut PgConnection) -> Resul
     sqlx::query("SELECT pg_advisory_xact_lock(24941, 40)").execute(db).await.map(drop)
 }
 
-/// Notes that checks of a cluster were written.
-pub(super) async fn note_checks(db: &mut PgConnection, cluster: &str, uids: &[String]) -> Result<(), StoreError> {
-    let note = sqlx::query("INSERT INTO replica_changes (topic, cluster, uids) VALUES ('check_states', $1, $2)");
-    note.bind(kept(cluster)).bind(json(&uids)?).execute(&mut *db).await?;
+/// Notes the uids of checks that were written, by cluster.
+pub(super) async fn note_checks(
+    db: &mut PgConnection,
+    written: &BTreeMap<String, Vec<String>>,
+) -> Result<(), StoreError> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let clusters: Vec<&String> = written.keys().collect();
+    let uids = written.values().map(json).collect::<Result<Vec<_>, _>>()?;
+    let note = "INSERT INTO replica_changes (topic, cluster, uids) \
+                SELECT 'check_states', * FROM unnest($1::text[], $2::text[])";
+    sqlx::query(note).bind(clusters).bind(uids).execute(&mut *db).await?;
     sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(db).await?;
     Ok(())
 }

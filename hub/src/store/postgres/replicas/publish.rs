@@ -11,6 +11,9 @@ use crate::store::StoreError;
 use crate::store::queries::kept;
 use crate::store::rows::json;
 
+/// Checks in one INSERT: enough that round trips do not count, and no text of a whole fleet at once.
+const ROWS_PER_INSERT: usize = 1000;
+
 pub(super) async fn open(
     pool: &PgPool,
     replica: &str,
@@ -41,11 +44,10 @@ pub(super) async fn publish(pool: &PgPool, replica: &str, all: &[Publication]) -
     let mut transaction = pool.begin().await?;
     if !all.is_empty() {
         changes::in_order(&mut transaction).await?;
-    }
-    for publication in all {
-        if !publish_one(&mut transaction, replica, publication).await? {
-            refused.push(publication.cluster.clone());
-        }
+        let newest = newest(&mut transaction, replica, all).await?;
+        let (taken, late): (Vec<_>, Vec<_>) = all.iter().partition(|publication| is_among(&newest, publication));
+        refused.extend(late.into_iter().map(|publication| publication.cluster.clone()));
+        write(&mut transaction, &taken).await?;
     }
     // When this began: what was shown since, while it waited for others, is not in it.
     let alive = "INSERT INTO replicas (id, alive_at) VALUES ($1, (extract(epoch FROM now()) * 1000000)::bigint) \
@@ -85,64 +87,122 @@ pub(super) async fn put_definition_statuses(
     Ok(true)
 }
 
-/// False where the session is no more the newest of its cluster.
-async fn publish_one(db: &mut PgConnection, replica: &str, publication: &Publication) -> Result<bool, StoreError> {
-    let Publication { cluster, epoch, link, checks, removed, is_whole } = publication;
-    if !is_newest(db, replica, cluster, *epoch).await? {
-        return Ok(false);
-    }
-    if let Some(link) = link {
-        let update = "UPDATE replica_sessions SET link = $2 WHERE cluster = $1 AND link IS DISTINCT FROM $2";
-        sqlx::query(update).bind(kept(cluster)).bind(kept(link)).execute(&mut *db).await?;
-    }
-    let mut written = delete(db, cluster, checks, removed, *is_whole).await?;
-    written.extend(put(db, cluster, checks).await?);
-    if *is_whole {
-        // What others know of the replica before may not be what was written last: they begin anew.
-        written = vec!["*".to_owned()];
-    }
-    if !written.is_empty() {
-        changes::note_checks(db, cluster, &written).await?;
-    }
-    Ok(true)
-}
-
-/// Returns the uids of those that were there.
-async fn delete(
+/// Those sessions here that are the newest of their clusters, for as long as this one has its place among the writers.
+async fn newest(
     db: &mut PgConnection,
-    cluster: &str,
-    checks: &[Shown],
-    removed: &[String],
-    is_whole: bool,
-) -> Result<Vec<String>, StoreError> {
-    let removed: Vec<String> = removed.iter().map(|uid| kept(uid)).collect();
-    let named: Vec<String> = checks.iter().map(|check| kept(&check.state.uid)).collect();
-    let delete = sqlx::query_scalar(
-        "DELETE FROM check_states WHERE cluster = $1 AND (uid = ANY($2) OR ($3 AND NOT uid = ANY($4))) RETURNING uid",
-    );
-    Ok(delete.bind(kept(cluster)).bind(removed).bind(is_whole).bind(named).fetch_all(db).await?)
+    replica: &str,
+    all: &[Publication],
+) -> Result<BTreeSet<(String, i64)>, StoreError> {
+    let (clusters, epochs): (Vec<_>, Vec<_>) = all.iter().map(session).unzip();
+    let newest = "SELECT cluster, epoch FROM replica_sessions JOIN unnest($1::text[], $2::bigint[]) \
+                  AS own (cluster, epoch) USING (cluster, epoch) WHERE replica = $3";
+    let newest = sqlx::query_as(newest).bind(clusters).bind(epochs).bind(replica).fetch_all(db).await?;
+    Ok(newest.into_iter().collect())
 }
 
-/// Returns the uids of those that differ from what was there.
-async fn put(db: &mut PgConnection, cluster: &str, checks: &[Shown]) -> Result<Vec<String>, StoreError> {
-    // One INSERT takes each uid once.
-    let mut rows = BTreeMap::new();
-    for Shown { state, health, status } in checks {
-        rows.insert(kept(&state.uid), (json(state)?, json(health)?, status.as_str()));
+fn session(publication: &Publication) -> (String, i64) {
+    (kept(&publication.cluster), publication.epoch.cast_signed())
+}
+
+fn is_among(sessions: &BTreeSet<(String, i64)>, publication: &Publication) -> bool {
+    sessions.contains(&session(publication))
+}
+
+/// The uids of checks that were written, by cluster.
+type Written = BTreeMap<String, Vec<String>>;
+
+/// A few statements, however many clusters there are: others wait for the place among the writers meanwhile.
+async fn write(db: &mut PgConnection, all: &[&Publication]) -> Result<(), StoreError> {
+    let mut written = Written::new();
+    put_links(db, all).await?;
+    delete(db, all, &mut written).await?;
+    put(db, all, &mut written).await?;
+    for publication in all.iter().filter(|publication| publication.is_whole) {
+        // What others know of the replica before may not be what was written last: they begin anew.
+        written.insert(kept(&publication.cluster), vec!["*".to_owned()]);
     }
-    let (mut uids, mut states, mut healths, mut statuses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (uid, (state, health, status)) in rows {
-        uids.push(uid);
-        states.push(state);
-        healths.push(health);
-        statuses.push(status);
+    changes::note_checks(db, &written).await
+}
+
+async fn put_links(db: &mut PgConnection, all: &[&Publication]) -> Result<(), StoreError> {
+    let links =
+        all.iter().filter_map(|publication| Some((kept(&publication.cluster), kept(publication.link.as_ref()?))));
+    let (clusters, links): (Vec<_>, Vec<_>) = links.unzip();
+    if clusters.is_empty() {
+        return Ok(());
     }
-    let put = sqlx::query_scalar(
-        "INSERT INTO check_states AS old (cluster, uid, state, health, status) \
-         SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) \
-         ON CONFLICT (cluster, uid) DO UPDATE SET state = excluded.state, health = excluded.health, \
-         status = excluded.status WHERE (old.state, old.health, old.status) \
-         IS DISTINCT FROM (excluded.state, excluded.health, excluded.status) RETURNING uid",
+    let update = "UPDATE replica_sessions AS old SET link = new.link FROM unnest($1::text[], $2::text[]) \
+                  AS new (cluster, link) WHERE old.cluster = new.cluster AND old.link IS DISTINCT FROM new.link";
+    sqlx::query(update).bind(clusters).bind(links).execute(db).await?;
+    Ok(())
+}
+
+/// Takes the checks away that are gone, and notes those that were there.
+async fn delete(db: &mut PgConnection, all: &[&Publication], written: &mut Written) -> Result<(), StoreError> {
+    let mut gone = unnamed(db, all).await?;
+    for Publication { cluster, removed, .. } in all {
+        gone.extend(removed.iter().map(|uid| (kept(cluster), kept(uid))));
+    }
+    let (clusters, uids): (Vec<_>, Vec<_>) = gone.into_iter().unzip();
+    if clusters.is_empty() {
+        return Ok(());
+    }
+    let delete = sqlx::query_as(
+        "DELETE FROM check_states AS old USING unnest($1::text[], $2::text[]) AS gone (cluster, uid) \
+         WHERE old.cluster = gone.cluster AND old.uid = gone.uid RETURNING old.cluster, old.uid",
     );
-    Ok(put.bind(kept(cluster)).bind(uids).bind(states).bind(healths).bind(statuses).fetch_all(db).await?)
+    note(written, delete.bind(clusters).bind(uids).fetch_all(db).await?);
+    Ok(())
+}
+
+/// The checks of clusters that are published as a whole, as far as they are not among those.
+async fn unnamed(db: &mut PgConnection, all: &[&Publication]) -> Result<BTreeSet<(String, String)>, StoreError> {
+    let whole: Vec<_> = all.iter().filter(|publication| publication.is_whole).collect();
+    if whole.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let clusters: Vec<String> = whole.iter().map(|publication| kept(&publication.cluster)).collect();
+    let there = sqlx::query_as("SELECT cluster, uid FROM check_states WHERE cluster = ANY($1)");
+    let mut there: BTreeSet<(String, String)> = there.bind(clusters).fetch_all(db).await?.into_iter().collect();
+    for Publication { cluster, checks, .. } in whole {
+        for check in checks {
+            there.remove(&(kept(cluster), kept(&check.state.uid)));
+        }
+    }
+    Ok(there)
+}
+
+/// Writes the checks, and notes those that differ from what was there.
+async fn put(db: &mut PgConnection, all: &[&Publication], written: &mut Written) -> Result<(), StoreError> {
+    // One INSERT takes each check once.
+    let mut checks = BTreeMap::new();
+    for Publication { cluster, checks: shown, .. } in all {
+        checks.extend(shown.iter().map(|check| ((kept(cluster), kept(&check.state.uid)), check)));
+    }
+    let put = "INSERT INTO check_states AS old (cluster, uid, state, health, status) \
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) \
+               ON CONFLICT (cluster, uid) DO UPDATE SET state = excluded.state, health = excluded.health, \
+               status = excluded.status WHERE (old.state, old.health, old.status) \
+               IS DISTINCT FROM (excluded.state, excluded.health, excluded.status) RETURNING cluster, uid";
+    let mut checks = checks.into_iter().peekable();
+    while checks.peek().is_some() {
+        let (mut clusters, mut uids) = (Vec::new(), Vec::new());
+        let (mut states, mut healths, mut statuses) = (Vec::new(), Vec::new(), Vec::new());
+        for ((cluster, uid), Shown { state, health, status }) in checks.by_ref().take(ROWS_PER_INSERT) {
+            clusters.push(cluster);
+            uids.push(uid);
+            states.push(json(state)?);
+            healths.push(json(health)?);
+            statuses.push(status.as_str());
+        }
+        let put = sqlx::query_as(put).bind(clusters).bind(uids).bind(states).bind(healths).bind(statuses);
+        note(written, put.fetch_all(&mut *db).await?);
+    }
+    Ok(())
+}
+
+fn note(written: &mut Written, checks: Vec<(String, String)>) {
+    for (cluster, uid) in checks {
+        written.entry(cluster).or_default().push(uid);
+    }
 }
