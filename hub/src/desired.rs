@@ -83,6 +83,8 @@ pub(crate) enum Request {
         cluster: String,
         key_fingerprint: String,
         decision: EnrolmentDecision,
+        /// Who decides.
+        who: String,
         answer: Answer<()>,
     },
     /// A self-test has ended.
@@ -290,8 +292,8 @@ impl Desired {
                 drop(answer.send(self.new_token(&name, rebind, fleet).await));
             }
             Request::AskApproval(asks, answer) => drop(answer.send(self.ask_approval(asks, fleet).await)),
-            Request::Decide { cluster, key_fingerprint, decision, answer } => {
-                drop(answer.send(self.decide(&cluster, &key_fingerprint, decision, fleet).await));
+            Request::Decide { cluster, key_fingerprint, decision, who, answer } => {
+                drop(answer.send(self.decide(&cluster, &key_fingerprint, decision, &who, fleet).await));
             }
             Request::SelfTested(tested, answer) => drop(answer.send(self.self_tested(tested, fleet).await)),
             Request::Bound { cluster, uid, key, answer } => {

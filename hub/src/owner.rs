@@ -529,7 +529,7 @@ impl FleetHandle {
         self.request(|answer| Request::AskApproval(asks, answer)).await?
     }
 
-    /// A person decides upon the agent that waits under this name.
+    /// A person decides upon the agent that waits under this name. It is in the audit log before it is in force.
     ///
     /// # Errors
     /// There is no such cluster, none waits, it waits with another key, or it was denied before.
@@ -538,9 +538,10 @@ impl FleetHandle {
         cluster: &str,
         key_fingerprint: &str,
         decision: EnrolmentDecision,
+        who: &str,
     ) -> Result<ClusterView, ChangeError> {
-        let (name, key_fingerprint) = (cluster.to_owned(), key_fingerprint.to_owned());
-        self.request(|answer| Request::Decide { cluster: name, key_fingerprint, decision, answer }).await??;
+        let (name, key_fingerprint, who) = (cluster.to_owned(), key_fingerprint.to_owned(), who.to_owned());
+        self.request(|answer| Request::Decide { cluster: name, key_fingerprint, decision, who, answer }).await??;
         self.settled().await?;
         self.cluster(cluster)
     }

@@ -189,10 +189,10 @@ async fn an_agent_that_only_observes_refuses_everything() {
 async fn a_self_test_is_answered_at_once_runs_alone_and_says_later_what_came_of_it() {
     let mut agent = Agent::start(&[Kind::SelfTest]);
     assert_eq!(agent.ask(("", ""), Order::SelfTest).await.unwrap(), "the self-test has begun in namespace health");
-    let (layer, reason) = agent.ask(("", ""), Order::SelfTest).await.unwrap_err();
-    assert_eq!((layer, reason.as_str()), (Layer::Agent, "a self-test is under way already"));
+    agent.ask(("", ""), Order::SelfTest).await.expect("the one that is under way is as good");
     let ended = agent.self_tests.recv().await.unwrap();
     assert!(!ended.passed(), "what this API server answers is no workflow that Argo ended: {ended:?}");
+    assert!(agent.self_tests.try_recv().is_err(), "there was one");
     agent.ask(("", ""), Order::SelfTest).await.unwrap();
     let mut closed = Agent::start(&[Kind::RunNow]);
     assert_eq!(closed.ask(("", ""), Order::SelfTest).await.unwrap_err().0, Layer::Policy);

@@ -28,9 +28,7 @@ pub async fn approve(
     Path(name): Path<String>,
     Json(key): Json<EnrolmentKey>,
 ) -> Result<axum::Json<ClusterView>, ApiError> {
-    let view = api.decide(&name, &key, EnrolmentDecision::Approved).await?;
-    api.audit(&me.name, "cluster.approve", &format!("{name}: the key {}", key.key_fingerprint)).await?;
-    Ok(view)
+    api.decide(&name, &key, EnrolmentDecision::Approved, &me.name).await
 }
 
 /// Refuses the agent that waits under this name, and whoever else comes with its token.
@@ -52,9 +50,7 @@ pub async fn deny(
     Path(name): Path<String>,
     Json(key): Json<EnrolmentKey>,
 ) -> Result<axum::Json<ClusterView>, ApiError> {
-    let view = api.decide(&name, &key, EnrolmentDecision::Denied).await?;
-    api.audit(&me.name, "cluster.deny", &format!("{name}: the key {}", key.key_fingerprint)).await?;
-    Ok(view)
+    api.decide(&name, &key, EnrolmentDecision::Denied, &me.name).await
 }
 
 impl Api {
@@ -63,7 +59,8 @@ impl Api {
         name: &str,
         key: &EnrolmentKey,
         decision: EnrolmentDecision,
+        who: &str,
     ) -> Result<axum::Json<ClusterView>, ApiError> {
-        Ok(axum::Json(self.app.fleet.decide_enrolment(name, &key.key_fingerprint, decision).await?))
+        Ok(axum::Json(self.app.fleet.decide_enrolment(name, &key.key_fingerprint, decision, who).await?))
     }
 }

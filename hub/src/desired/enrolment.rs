@@ -48,18 +48,26 @@ impl Desired {
         Ok(pending)
     }
 
-    /// A person decides upon the key that waits.
+    /// A person decides upon the key that waits. In the audit log first: the agent may ask at any moment.
     pub(super) async fn decide(
         &mut self,
         cluster: &str,
         key_fingerprint: &str,
         decision: EnrolmentDecision,
+        who: &str,
         fleet: &FleetHandle,
     ) -> Result<(), ChangeError> {
         let record = self.records.get(cluster).ok_or_else(|| not_found("cluster", cluster))?;
         let now = clock::now();
         let pending = record.pending_enrolment.clone().filter(|pending| pending.expires_at > now);
         let pending = judge(cluster, pending, key_fingerprint, decision)?;
+        let action = match decision {
+            EnrolmentDecision::Approved => "cluster.approve",
+            EnrolmentDecision::Denied => "cluster.deny",
+        };
+        let object = format!("{cluster}: the key {key_fingerprint}");
+        tracing::info!(who, action, object, "changed");
+        self.note(who, action, object).await?;
         self.keep_pending(cluster, &pending, fleet).await
     }
 

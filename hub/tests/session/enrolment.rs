@@ -85,14 +85,14 @@ async fn a_key_gets_its_certificate_only_once_a_person_has_approved_that_very_ke
     assert_eq!(enrol(&hub, &thief, "uid-1").await.err(), Some(Code::FailedPrecondition));
     assert_eq!(enrol(&hub, &key, "uid-2").await.err(), Some(Code::FailedPrecondition), "another cluster");
     let fleet = &hub.hub.fleet;
-    let other = fleet.decide_enrolment("berlin", &fingerprint(&thief), EnrolmentDecision::Approved).await;
+    let other = fleet.decide_enrolment("berlin", &fingerprint(&thief), EnrolmentDecision::Approved, "anna").await;
     assert!(other.unwrap_err().to_string().contains(&fingerprint(&key)));
     hub.stop().await;
 
     // What waits and what was decided outlive the hub.
     let hub = Running::start_with(dir.path(), &APPROVAL).await;
     assert_eq!(hub.pending("berlin"), Some(waits));
-    hub.hub.fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Approved).await.unwrap();
+    hub.hub.fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Approved, "anna").await.unwrap();
     hub.stop().await;
     let hub = Running::start_with(dir.path(), &APPROVAL).await;
     assert_eq!(enrol(&hub, &thief, "uid-1").await.err(), Some(Code::FailedPrecondition));
@@ -102,6 +102,14 @@ async fn a_key_gets_its_certificate_only_once_a_person_has_approved_that_very_ke
     let agent = again.expect("a lost answer may be asked for again, without another approval");
     agent.connect(&hub, "berlin", vec![]).await;
     assert_eq!(hub.audited("cluster.pending", 1).await.len(), 1);
+    // And not the other key's; before it was in force.
+    assert_eq!(hub.audited("cluster.approve", 1).await, [format!("berlin: the key {}", fingerprint(&key))]);
+    let log = hub.hub.store.audit_log(100).await.unwrap();
+    let mut steps: Vec<_> = log.iter().filter(|line| line.action != "cluster.self-test").collect();
+    steps.sort_by_key(|line| line.at);
+    let steps: Vec<_> = steps.iter().map(|line| (line.who.as_str(), line.action.as_str())).collect();
+    let enrols = ("enrolment", "cluster.enrol");
+    assert_eq!(steps, [("enrolment", "cluster.pending"), ("anna", "cluster.approve"), enrols, enrols]);
     hub.stop().await;
 }
 
@@ -116,12 +124,12 @@ async fn a_denied_token_is_good_for_nobody_and_who_waits_is_forgotten_with_the_t
     };
     assert_eq!(asked(&token, &key).await, Some(Code::Aborted));
     let fleet = &hub.hub.fleet;
-    fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Denied).await.unwrap();
+    fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Denied, "anna").await.unwrap();
     let another = KeyPair::generate().unwrap();
     for key in [&key, &another] {
         assert_eq!(asked(&token, key).await, Some(Code::PermissionDenied));
     }
-    let late = fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Approved).await;
+    let late = fleet.decide_enrolment("berlin", &fingerprint(&key), EnrolmentDecision::Approved, "anna").await;
     assert!(late.unwrap_err().to_string().contains("fleetcheck cluster token berlin"));
 
     let token = fleet.new_token("berlin", false).await.unwrap().token;

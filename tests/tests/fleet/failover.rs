@@ -22,7 +22,7 @@ async fn start(cluster: &Cluster, name: &str) -> Agent {
     Agent::start_with(cluster, name, None, &args).await.expect("agent")
 }
 
-async fn fetch(url: &str) -> anyhow::Result<String> {
+pub(super) async fn fetch(url: &str) -> anyhow::Result<String> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
     Ok(client.get(url).send().await?.error_for_status()?.text().await?)
 }
