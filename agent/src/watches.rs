@@ -29,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Where many namespaces are watched the longest pause is this for each of them: they share what is asked meanwhile.
 const PAUSE_EACH: Duration = Duration::from_millis(200);
 
+/// What is held back begins within this time after the pause.
+const LONGEST_SPREAD: Duration = Duration::from_secs(10);
+
 /// HTTP's 410 Gone.
 const EXPIRED: u16 = 410;
 
@@ -46,11 +49,11 @@ pub fn watch<K>(apis: Vec<Api<K>>, config: &watcher::Config) -> BoxStream<'stati
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let growing = pauses(apis.len());
+    let (growing, spread) = (pauses(apis.len()), spread(apis.len()));
     let followed = apis.into_iter().map(|api| {
         let resource = resource_of(api.resource_url()).to_owned();
         begin(&resource);
-        patient(follow(api, config.clone()), growing, resource).boxed()
+        patient(follow(api, config.clone()), growing, spread, resource).boxed()
     });
     let mut watches: Vec<_> = followed.collect();
     match watches.len() {
@@ -108,10 +111,11 @@ fn is_expired(error: &watcher::Error) -> bool {
 fn patient<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     growing: ExponentialBuilder,
+    spread: Duration,
     resource: String,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
     let last = Arc::new(Mutex::new(Failure::Outage));
-    let pauses = Pauses { growing: growing.into(), last: last.clone() };
+    let pauses = Pauses { growing: growing.into(), spread, last: last.clone() };
     let told = move |error: &watcher::Error| {
         *last.lock() = Failure::of(error);
         count_error(&resource, error);
@@ -143,6 +147,8 @@ impl Failure {
 /// A watch's pauses; they begin anew with each of its events, and with an error that is an answer.
 struct Pauses {
     growing: watcher::ExponentialBackoff,
+    /// Over this time begins what was held back.
+    spread: Duration,
     last: Arc<Mutex<Failure>>,
 }
 
@@ -151,7 +157,7 @@ impl Iterator for Pauses {
 
     fn next(&mut self) -> Option<Duration> {
         match *self.last.lock() {
-            Failure::HeldBack(left) => return Some(left),
+            Failure::HeldBack(left) => return Some(left + self.spread.mul_f64(rand::random::<f64>())),
             Failure::Expired => self.growing.reset(),
             Failure::Outage => {}
         }
@@ -170,6 +176,11 @@ fn pauses(watches: usize) -> ExponentialBuilder {
     let longest = LONGEST_PAUSE.max(PAUSE_EACH.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX)));
     let growing = ExponentialBuilder::default().with_min_delay(FIRST_PAUSE).with_max_delay(longest);
     growing.with_jitter().without_max_times()
+}
+
+/// One alone begins as soon as it may.
+fn spread(watches: usize) -> Duration {
+    PAUSE_EACH.saturating_mul(u32::try_from(watches.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_SPREAD)
 }
 
 /// Several watches as one.
@@ -297,7 +308,7 @@ mod tests {
         };
         let outage = (0..9).map(|_| away()).chain([error(410), Ok(Event::Init)]).chain((0..9).map(|_| error(500)));
         let events: Vec<_> = outage.chain((0..3).map(|_| held_back())).collect();
-        let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1), "configmaps".to_owned()));
+        let mut events = std::pin::pin!(patient(stream::iter(events), pauses(1), spread(1), "configmaps".to_owned()));
         let mut pauses = Vec::new();
         loop {
             let began = tokio::time::Instant::now();

@@ -99,12 +99,15 @@ pub fn hold(now: Timestamp, metadata: &ObjectMeta, check: Option<&Check>, since:
     (newer && now < until).then(|| Hold { manager: clean_message(manager), wrote, until })
 }
 
-/// What the last run that the status counts left in it ([`status::mark`]), where an agent wrote it last, by what
-/// [`keep_writers`] left.
+/// What the last run that the status counts left in it ([`status::mark`]), where an agent counted it: by what
+/// [`keep_writers`] left an agent wrote last, and a row of results is there. Without a row the start may be that of
+/// active-monitor's last run, or the moment when the check was resumed ([`status::resumed`]).
 pub fn counted_by_agents(resource: &HealthCheck) -> Option<Timestamp> {
     let newest = resource.metadata.managed_fields.iter().flatten().max_by_key(|entry| instant(&entry.time));
     newest.filter(|entry| entry.manager.as_deref() == Some(MANAGER))?;
-    instant(&resource.status.as_ref()?.started_at)
+    let status = resource.status.as_ref()?;
+    let rows = [status.consecutive_failures, status.consecutive_successes];
+    rows.into_iter().flatten().any(|row| row > 0).then(|| instant(&status.started_at))?
 }
 
 /// People with kubectl are no controller; who gives no name cannot be told from anybody.

@@ -287,12 +287,25 @@ async fn an_agent_without_the_journal_lacks_what_an_agent_counted_and_no_workflo
         "dns-",
         &RunKey { check_uid: "dns".into(), kind: RunKind::HealthCheck, slot: slot.parse().unwrap() },
     );
-    for (manager, workflow, lacks) in [
-        (MANAGER, None, true),
-        (MANAGER, Some(own.as_str()), false),
+    let succeeded = json!({"status": "Succeeded", "startedAt": slot, "consecutiveSuccesses": 3});
+    let failed = json!({"status": "Failed", "startedAt": slot, "consecutiveFailures": 1, "consecutiveSuccesses": 0});
+    let stopped = json!({"status": "Stopped", "startedAt": slot, "finishedAt": slot, "consecutiveSuccesses": 3});
+    // Resumed at that time, and stopped again: no run has begun then.
+    let resumed = json!({"startedAt": slot, "consecutiveFailures": 0, "consecutiveSuccesses": 0});
+    let again = json!({"status": "Stopped", "startedAt": slot, "finishedAt": slot, "consecutiveSuccesses": 0});
+    // By active-monitor, whatever the agent has written since.
+    let foreign = json!({"status": "Succeeded", "startedAt": slot, "finishedAt": slot});
+    for (manager, workflow, status, lacks) in [
+        (MANAGER, None, &succeeded, true),
+        (MANAGER, None, &failed, true),
+        (MANAGER, None, &stopped, true),
+        (MANAGER, Some(own.as_str()), &succeeded, false),
+        (MANAGER, None, &resumed, false),
+        (MANAGER, None, &again, false),
+        (MANAGER, None, &foreign, false),
         // What active-monitor counted was never to be reported.
-        ("manager", None, false),
-        ("kubectl-edit", None, false),
+        ("manager", None, &succeeded, false),
+        ("kubectl-edit", None, &succeeded, false),
     ] {
         let (_dir, context) = context(client(Asked::default(), |_, _| accepted("dns"))).await;
         if let Some(name) = workflow {
@@ -300,7 +313,7 @@ async fn an_agent_without_the_journal_lacks_what_an_agent_counted_and_no_workflo
             context.workflows.insert(&serde_json::from_value(workflow).unwrap());
         }
         let mut object = object("dns", 1, spec("namespace"));
-        object["status"] = json!({"status": "Succeeded", "startedAt": slot, "finishedAt": "2026-01-02T00:00:09Z"});
+        object["status"] = status.clone();
         object["metadata"]["managedFields"] = json!([
             {"manager": "other", "subresource": "status", "operation": "Update", "time": "2026-01-01T00:00:00Z"},
             {"manager": manager, "subresource": "status", "operation": "Update", "time": "2026-01-02T00:00:10Z"},
@@ -310,7 +323,7 @@ async fn an_agent_without_the_journal_lacks_what_an_agent_counted_and_no_workflo
         crate::rebuild::rebuild(&context, [(&resource, &check)].into_iter()).await;
         let lacking = context.journal.lacking().borrow().clone();
         let expected = Counted { check_uid: "dns".into(), mark: slot.parse().unwrap() };
-        assert_eq!(lacking, if lacks { vec![expected] } else { vec![] }, "{manager} {workflow:?}");
+        assert_eq!(lacking, if lacks { vec![expected] } else { vec![] }, "{manager} {workflow:?} {status}");
     }
 }
 

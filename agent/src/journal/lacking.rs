@@ -1,5 +1,5 @@
-//! Runs that the statuses count and the journal does not know, until the hub has heard of them: a file beside the journal's own.
-//! A disk that cannot be written keeps them in memory alone.
+//! Runs that the statuses count and the journal does not know, until the hub has heard of them: a file beside the journal's own,
+//! of a line with the CRC32 of the rest in hex, and JSON. A disk that cannot be written keeps them in memory alone.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::segments::write_new;
 
-const FILE: &str = "lacking.json";
+const FILE: &str = "lacking";
 
 pub(super) struct Lacking {
     path: PathBuf,
@@ -20,8 +20,7 @@ pub(super) struct Lacking {
 impl Lacking {
     pub(super) fn open(dir: &Path) -> Lacking {
         let path = dir.join(FILE);
-        let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
-        let runs = read.unwrap_or_else(|error| {
+        let runs = read(&path).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(path = %path.display(), %error, "what the journal lacks cannot be read");
             }
@@ -62,11 +61,27 @@ impl Lacking {
 
     fn write(&self, runs: &[Counted]) -> io::Result<()> {
         match self.path.parent() {
-            _ if runs.is_empty() => fs::remove_file(&self.path),
-            Some(dir) => write_new(dir, &self.path, &serde_json::to_vec(runs)?),
+            _ if runs.is_empty() => match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            },
+            Some(dir) => write_new(dir, &self.path, sealed(&serde_json::to_string(runs)?).as_bytes()),
             None => Ok(()),
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<Counted>> {
+    let text = fs::read_to_string(path)?;
+    let (_, payload) = text.split_once('\n').unwrap_or_default();
+    if text != sealed(payload) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
+    }
+    Ok(serde_json::from_str(payload)?)
+}
+
+fn sealed(payload: &str) -> String {
+    format!("{:08x}\n{payload}", crc32fast::hash(payload.as_bytes()))
 }
 
 #[cfg(test)]
@@ -98,9 +113,25 @@ mod tests {
         let all = kept(dir.path());
         lacking.remove(&all);
         assert!(kept(dir.path()).is_empty() && !dir.path().join(FILE).exists());
+        lacking.remove(&all);
         // A disk that cannot be written costs nothing but a restart.
         let nowhere = Lacking::open(&dir.path().join("absent"));
         nowhere.add(vec![run(1, 1)]);
         assert_eq!(*nowhere.follow().borrow(), [run(1, 1)]);
+    }
+
+    #[test]
+    fn a_flipped_bit_makes_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        Lacking::open(dir.path()).add(vec![run(1, 10), run(2, 20)]);
+        let (path, sound) = (dir.path().join(FILE), fs::read(dir.path().join(FILE)).unwrap());
+        for bit in 0..8 * sound.len() {
+            let mut bytes = sound.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(kept(dir.path()), [], "bit {bit}");
+        }
+        fs::write(&path, sound).unwrap();
+        assert_eq!(kept(dir.path()).len(), 2);
     }
 }

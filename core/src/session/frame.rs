@@ -14,6 +14,8 @@ use crate::state::CheckState;
 pub const MAX_AGENT_FRAME_BYTES: usize = 1024 * 1024;
 /// Of how many checks an agent says that its journal lacks their last run: those of the latest ones, as proof.
 pub const MAX_LACKING: usize = 32;
+/// How often an agent says so in one session. It has to once, and again where it finds that its journal lacks something else.
+pub const MAX_LACKING_FRAMES: u32 = 8;
 /// The largest frame that an agent takes, bytes on the wire: all definitions of a cluster have to fit.
 pub const MAX_HUB_FRAME_BYTES: usize = 4 * 1024 * 1024;
 

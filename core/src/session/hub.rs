@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::frame::{
     AgentFrame, Counted, Definition, DefinitionStatus, Heartbeat, Hello, HubFrame, MAX_HUB_FRAME_BYTES, MAX_LACKING,
-    Report, Welcome,
+    MAX_LACKING_FRAMES, Report, Welcome,
 };
 use crate::command::{Answer, Command, Layer, Order, Refusal};
 use crate::self_test::SelfTest;
@@ -44,6 +44,8 @@ pub struct HubSession {
     commands: BTreeSet<String>,
     /// Self-tests that may still come: those that were asked for, and one that a session before asked for.
     self_tests: usize,
+    /// How often the agent may still say what its journal lacks.
+    lacking: u32,
 }
 
 #[derive(Debug)]
@@ -209,6 +211,9 @@ pub enum SessionError {
     /// More self-tests than were asked for.
     #[error("a self-test that nobody asked for")]
     SelfTestNotAsked,
+    /// What the journal lacks, again and again.
+    #[error("said more than {MAX_LACKING_FRAMES} times in one session what the journal lacks")]
+    LackingTooOften,
 }
 
 impl HubSession {
@@ -221,6 +226,7 @@ impl HubSession {
             nonce: 0,
             commands: BTreeSet::new(),
             self_tests: 1,
+            lacking: MAX_LACKING_FRAMES,
         }
     }
 
@@ -282,6 +288,7 @@ impl HubSession {
             }
             AgentFrame::Lacking(mut runs) => {
                 self.live("Lacking")?;
+                self.lacking = self.lacking.checked_sub(1).ok_or(SessionError::LackingTooOften)?;
                 runs.truncate(MAX_LACKING);
                 Ok(vec![Output::Lacking(runs)])
             }
@@ -590,6 +597,17 @@ mod tests {
         session.handle(Input::Command(asked));
         assert_eq!(frame(&mut session, said()), [Output::SelfTested(ended.clone())]);
         assert_eq!(error(frame(&mut session, said())), SessionError::SelfTestNotAsked);
+    }
+
+    #[test]
+    fn what_a_journal_lacks_is_heard_a_few_times_in_a_session_and_as_much_as_is_needed_as_proof() {
+        let run = Counted { check_uid: "a".into(), mark: jiff::Timestamp::UNIX_EPOCH };
+        let said = || AgentFrame::Lacking(vec![run.clone(); 2 * MAX_LACKING]);
+        let mut session = live();
+        for _ in 0..MAX_LACKING_FRAMES {
+            assert_eq!(frame(&mut session, said()), [Output::Lacking(vec![run.clone(); MAX_LACKING])]);
+        }
+        assert_eq!(error(frame(&mut session, said())), SessionError::LackingTooOften);
     }
 
     #[test]

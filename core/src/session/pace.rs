@@ -58,13 +58,13 @@ pub fn cost(frame: &AgentFrame) -> u64 {
         AgentFrame::Hello(_) => 0,
         AgentFrame::Snapshot { checks, last: _ } => 1 + checks.len() as u64 / SNAPSHOT_CHECKS,
         AgentFrame::Reports { reports, through_seq: _ } => (reports.len() as u64).max(1),
+        AgentFrame::Lacking(runs) => (runs.len() as u64).max(1),
         AgentFrame::DefinitionsStatus { nonce: _, statuses } => 1 + statuses.len() as u64 / SNAPSHOT_CHECKS,
         AgentFrame::CheckUpsert(_)
         | AgentFrame::CheckRemoved(_)
         | AgentFrame::Heartbeat(_)
         | AgentFrame::CommandAnswer(_)
-        | AgentFrame::SelfTest(_)
-        | AgentFrame::Lacking(_) => 1,
+        | AgentFrame::SelfTest(_) => 1,
     }
 }
 

@@ -93,6 +93,8 @@ fn whatever_happens_the_hub_knows_everything_once_it_ends() {
         assert!(world.journal.is_empty() && world.lacking.is_empty(), "seed {seed}");
         let last = world.missing().map(|key| key.slot).max();
         assert!(last.is_none_or(|last| world.gaps.contains(&last)), "seed {seed}: nothing says that runs are missing");
+        let made_up = world.gaps.iter().find(|mark| !world.lost.iter().any(|key| key.slot == **mark));
+        assert_eq!(made_up, None, "seed {seed}: a gap where nothing was lost");
         lost += missing;
         let truth: BTreeMap<_, _> = world.cluster.iter().map(|(uid, state)| (uid.clone(), (**state).clone())).collect();
         assert_eq!(world.shown(), truth, "seed {seed}");

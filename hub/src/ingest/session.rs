@@ -242,7 +242,10 @@ impl Session {
         let heard = matches!(
             &input,
             Input::Frame(
-                AgentFrame::Reports { .. } | AgentFrame::DefinitionsStatus { .. } | AgentFrame::Snapshot { .. }
+                AgentFrame::Reports { .. }
+                    | AgentFrame::DefinitionsStatus { .. }
+                    | AgentFrame::Snapshot { .. }
+                    | AgentFrame::Lacking(_)
             )
         );
         let mut inputs = vec![input];
@@ -600,6 +603,7 @@ fn refused(error: &SessionError) -> Refused {
         | SessionError::SeqTooHigh { .. }
         | SessionError::UnknownNonce { .. }
         | SessionError::SelfTestNotAsked
+        | SessionError::LackingTooOften
         | SessionError::UnknownCommand { .. } => Refused::Protocol,
     }
 }
@@ -615,6 +619,7 @@ fn status(error: &SessionError) -> Status {
         | SessionError::SeqTooHigh { .. }
         | SessionError::UnknownNonce { .. }
         | SessionError::SelfTestNotAsked
+        | SessionError::LackingTooOften
         | SessionError::UnknownCommand { .. } => Status::failed_precondition(text),
     }
 }

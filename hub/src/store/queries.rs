@@ -57,7 +57,8 @@ pub(super) const RECORD_LACKING: &str = "\
     SELECT $1, (SELECT coalesce(max(id), 0) FROM runs WHERE cluster = $1), 0, $4 \
     WHERE coalesce((SELECT CASE WHEN slot > started_at THEN slot ELSE started_at END FROM runs \
         WHERE cluster = $1 AND check_uid = $2 AND kind = $5 ORDER BY slot DESC LIMIT 1), $3) < $3 \
-    AND NOT EXISTS (SELECT 1 FROM gaps WHERE cluster = $1 AND reports = 0 AND noticed_at >= $3)";
+    AND NOT EXISTS (SELECT 1 FROM gaps WHERE cluster = $1 AND reports = 0 AND (noticed_at >= $3 \
+        OR after_run = (SELECT coalesce(max(id), 0) FROM runs WHERE cluster = $1)))";
 
 /// The gaps of a page. Between the pages nothing is left out: this one has what lies behind its runs.
 pub(super) fn gaps<DB>(query: &RunQuery, next: Option<i64>) -> QueryBuilder<DB>

@@ -396,13 +396,14 @@ impl Store for SqliteStore {
         let (cluster, runs) = (cluster.to_owned(), runs.to_vec());
         self.write(move |db| {
             async move {
-                let mut noted = 0;
                 for Counted { check_uid, mark } in runs {
                     let insert = sqlx::query(queries::RECORD_LACKING).bind(&cluster).bind(check_uid).bind(micros(mark));
                     let insert = insert.bind(micros(at)).bind(RunKind::HealthCheck.as_str());
-                    noted += insert.execute(&mut *db).await?.rows_affected();
+                    if insert.execute(&mut *db).await?.rows_affected() > 0 {
+                        return Ok(true);
+                    }
                 }
-                Ok(noted > 0)
+                Ok(false)
             }
             .boxed()
         })

@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use active_monitor_tests::{
     charts::{Chart, Helm},
-    fleet::{binary, project},
+    fleet::binary,
     run_dir::RunDir,
 };
 use serde_json::Value;

@@ -213,11 +213,22 @@ async fn the_replica_that_takes_over_speaks_to_the_hub_as_the_same_cluster_and_n
     // The token is spent: without the Secret this one could not join.
     let two = Agent::start_with(cluster, "two", Some(&token), &args).await.expect("agent");
     cluster.apply_yaml(&waiting_check("seen", "repeatAfterSec: 3")).await.expect("check");
+    // The other one's journal does not know this run, and no workflow will tell of it: the hub has it.
+    cluster.apply_yaml(&waiting_check("known", "repeatAfterSec: 3600")).await.expect("check");
     wait::until("runs at the hub", PATIENCE, || async {
-        Ok((hub.history("cluster=east").await?.len() >= 2).then_some(()))
+        let has = async |check: &str| anyhow::Ok(hub.history(&format!("cluster=east&name={check}")).await?.len());
+        Ok((has("seen").await? >= 2 && has("known").await? == 1).then_some(()))
     })
     .await
     .expect("runs");
+    wait::until("a counted run", PATIENCE, || async {
+        Ok((status(cluster, "known").await["status"] == "Succeeded").then_some(()))
+    })
+    .await
+    .expect("counted");
+    let known = created_workflows(cluster).into_iter().find(|made| made.workflow.starts_with("health/known-"));
+    let known = known.expect("its workflow").workflow.replace("health/", "");
+    cluster.kubectl(&["delete", "workflow", "-n", "health", &known]).await.expect("delete");
 
     let identity = ["get", "secret", "active-monitor-agent-identity", "-n", "active-monitor", "-o", "jsonpath={.data}"];
     wait::until("a shared identity", PATIENCE, || async {

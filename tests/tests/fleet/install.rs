@@ -1,13 +1,13 @@
 //! The charts and the manifests that are rendered from them, installed on a real API server as a user would.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs, sync::Arc};
 
 use active_monitor_tests::{
     Agent, Cluster, Options, Program, Programs, Testbed,
     charts::{Chart, Helm},
-    fleet::{binary, project, upstream},
+    fleet::{project, upstream},
     programs::ProgramsError,
     run_dir::RunDir,
     skip, wait,

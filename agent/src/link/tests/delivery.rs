@@ -97,3 +97,26 @@ async fn what_came_of_a_self_test_waits_for_the_next_session() {
     until(&hub, "the self-test", |state| state.self_tests == [ended.clone()]).await;
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn what_the_journal_lacks_is_said_after_a_restart_too_until_an_ack_covers_it() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Arc::new(Hub::new()));
+    let process = Process::start(&hub, None);
+    let lacking = vec![Counted { check_uid: "a".into(), mark: run_at(1).key.slot }];
+    let agent = Agent::start(dir.path(), &process, Some(hub.token())).await;
+    agent.journal.lacks(lacking.clone());
+    until(&hub, "what the journal lacks", |state| state.lacking == [lacking.clone()]).await;
+    agent.stop().await;
+    let agent = Agent::start(dir.path(), &process, None).await;
+    until(&hub, "the same again", |state| state.lacking.len() == 2).await;
+    agent.journal.settle(run_at(2)).await.unwrap();
+    let known = async { agent.journal.lacking().wait_for(Vec::is_empty).await.map(drop) };
+    tokio::time::timeout(PATIENCE, known).await.unwrap().unwrap();
+    agent.stop_when_connected().await;
+    let sessions = hub.state.lock().sessions;
+    let agent = Agent::start(dir.path(), &process, None).await;
+    agent.journal.settle(run_at(3)).await.unwrap();
+    until(&hub, "a later run", |state| state.sessions > sessions && state.recorded.len() == 2).await;
+    assert_eq!(hub.state.lock().lacking.len(), 2, "no more");
+    agent.stop().await;
+}

@@ -19,7 +19,6 @@ use crate::session::agent::{self, AgentSession, CloseReason, Identity, JournalSt
 use crate::session::frame::{AgentFrame, Counted, Definition, DefinitionResult, DefinitionStatus, HubFrame, Report};
 use crate::session::hub::{self, HubSession};
 use crate::state::CheckState;
-use crate::status;
 
 /// The cluster's name.
 const CLUSTER: &str = "c1";
@@ -72,7 +71,7 @@ pub(super) struct World {
     /// What the agent's journal lacks and the hub may not have heard of.
     pub(super) lacking: Vec<Counted>,
     /// What was in a journal when that was lost; what was under way may come all the same.
-    lost: BTreeSet<RunKey>,
+    pub(super) lost: BTreeSet<RunKey>,
     pub(super) cluster: BTreeMap<String, Arc<CheckState>>,
     versions: u64,
     pub(super) applied: Vec<Definition>,
@@ -507,9 +506,11 @@ impl World {
 
     /// The statuses count what the journal had, and the next one lacks it.
     fn lose_journal(&mut self) {
-        let Some(last) = self.journal.back() else { return };
-        let mark = status::mark(last.run.key.slot, last.run.started_at);
-        self.lacking = vec![Counted { check_uid: last.run.key.check_uid.clone(), mark }];
+        // With nothing in it no run is lost, and the next one lacks what the hub has.
+        let Some(last) = self.journal.back().map(|report| &report.run.key).or(self.recorded.keys().next_back()) else {
+            return;
+        };
+        self.lacking = vec![Counted { check_uid: last.check_uid.clone(), mark: last.slot }];
         self.lost.extend(self.journal.drain(..).map(|report| report.run.key));
         self.crash_agent();
     }

@@ -111,14 +111,17 @@ pub(super) async fn record_lacking(
     at: Timestamp,
 ) -> Result<bool, StoreError> {
     let mut transaction = pool.begin().await?;
-    let mut noted = 0;
+    let mut noted = false;
     for Counted { check_uid, mark } in runs {
         let insert = sqlx::query(queries::RECORD_LACKING).bind(kept(cluster)).bind(kept(check_uid)).bind(micros(*mark));
         let insert = insert.bind(micros(at)).bind(RunKind::HealthCheck.as_str());
-        noted += insert.execute(&mut *transaction).await?.rows_affected();
+        noted = insert.execute(&mut *transaction).await?.rows_affected() > 0;
+        if noted {
+            break;
+        }
     }
     transaction.commit().await?;
-    Ok(noted > 0)
+    Ok(noted)
 }
 
 /// The commits of a session overtake each other, so the cursor only grows. The largest numbers are kept as negative ones.
