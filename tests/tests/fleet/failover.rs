@@ -252,7 +252,7 @@ async fn the_replica_that_takes_over_speaks_to_the_hub_as_the_same_cluster_and_n
         .await
         .expect("pause");
     let runs = wait::until("every run at the hub", PATIENCE, || async {
-        let (runs, created) = (hub.history("cluster=east").await?, created(cluster, "seen"));
+        let (runs, created) = (hub.history("cluster=east&name=seen").await?, created(cluster, "seen"));
         let stopped = status(cluster, "seen").await["status"] == "Stopped";
         Ok((stopped && runs.len() as u64 == created).then_some(runs))
     })
