@@ -38,7 +38,7 @@ use active_monitor_core::names::CORDON_ANNOTATION;
 use active_monitor_core::policy::{MAX_SETTINGS, PolicySetting};
 use active_monitor_core::run::{Outcome, Run, RunKey, RunKind};
 use active_monitor_core::session::frame::{
-    AgentFrame, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome,
+    AgentFrame, Counted, DefinitionResult, DefinitionStatus, Hello, HubFrame, Report, Welcome,
 };
 use active_monitor_core::state::{CheckState, Phase, Totals};
 use active_monitor_core::view::{CheckStatus, ClusterAdd, ClusterPatch, ClusterStatus, Event};

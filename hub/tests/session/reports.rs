@@ -68,3 +68,41 @@ async fn reports_that_never_came_are_a_gap_at_their_place_in_the_history() {
     assert_eq!(page(&hub).await.gaps, found.gaps);
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_journal_lacks_is_a_gap_before_its_reports_and_only_where_the_history_lacks_it_too() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let token = hub.token("berlin").await;
+    let agent = Agent::enrol(dir.path(), &hub, &token, "uid-1").await.unwrap();
+    let mark = |seq: u64| {
+        let run = report(seq).run;
+        active_monitor_core::status::mark(run.key.slot, run.started_at)
+    };
+    let lacks = |seq| Counted { check_uid: report(1).run.key.check_uid, mark: mark(seq) };
+    let unknown = Counted { check_uid: "unknown".into(), mark: mark(50) };
+    let page = async || {
+        let query = RunQuery { cluster: Some("berlin".into()), limit: 100, ..RunQuery::default() };
+        let page = hub.hub.store.runs(&query).await.unwrap();
+        let ids: Vec<i64> = page.items.iter().map(|run| run.id).collect();
+        (ids, page.gaps.iter().map(|gap| (gap.after, gap.reports)).collect::<Vec<_>>())
+    };
+    let (mut session, _) = agent.connect(&hub, "berlin", vec![]).await;
+    session.send(AgentFrame::reports(vec![report(1), report(2)])).await;
+    assert_eq!(session.ack().await, 2);
+    // Another replica's journal, with nothing lost; then one that begins where another was lost, whose first ack is lost too.
+    for (journal, lacking, seq, gaps) in [("k", 2, 3, 0), ("l", 8, 9, 1), ("l", 8, 10, 1)] {
+        let hello =
+            Hello { journal_id: journal.into(), oldest_seq: seq, next_seq: 20, ..hello("berlin", "uid-1", journal) };
+        let mut session = agent.dial(&hub, hello).await.unwrap();
+        assert!(matches!(session.next().await, HubFrame::Welcome(_)));
+        session.send(AgentFrame::Snapshot { checks: vec![], last: true }).await;
+        session.send(AgentFrame::Lacking(vec![unknown.clone(), lacks(lacking)])).await;
+        session.send(AgentFrame::reports(vec![report(seq)])).await;
+        while session.ack().await < seq {}
+        assert_eq!(page().await.1.iter().filter(|(_, reports)| *reports == 0).count(), gaps, "{journal}");
+    }
+    let (ids, gaps) = page().await;
+    assert_eq!(gaps, [(ids[2], 0)], "{ids:?}: between 3 and 9");
+    hub.stop().await;
+}
