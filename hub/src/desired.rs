@@ -6,38 +6,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use active_monitor_core::definition::{FleetHealthCheck, parse, validate};
+use active_monitor_core::definition::{FleetHealthCheck, parse};
 use active_monitor_core::fleet::Change;
-use active_monitor_core::names;
-use active_monitor_core::session::frame::{DefinitionStatus, MAX_HUB_FRAME_BYTES};
+use active_monitor_core::session::frame::DefinitionStatus;
 use active_monitor_core::view::{
-    ClusterAdd, ClusterPatch, ClusterStatus, ClusterToken, DefinitionView, EnrolmentDecision, Event, PendingEnrolment,
-    Restore,
+    ClusterAdd, ClusterPatch, ClusterToken, DefinitionView, EnrolmentDecision, Event, PendingEnrolment, Restore,
 };
-use jiff::Timestamp;
 use prometheus::IntGauge;
-use rand::RngCore;
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::expected::{Expected, version};
-use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms, known};
-use crate::revocations::{Subject, later};
-use crate::store::{AgentKey, ClusterRecord, EnrolmentToken, Store, StoreError};
-use crate::trust;
+use crate::expected::Expected;
+use crate::owner::{ChangeError, DefinitionSet, Definitions, FleetHandle, Records, Terms};
+use crate::store::{AgentKey, Store, StoreError};
 use rendered::Rendered;
 
+mod clusters;
+mod definitions;
 mod enrolment;
 mod reload;
 mod rendered;
 mod replace;
+mod restored;
+mod statuses;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use clusters::cluster_version;
 pub(crate) use enrolment::{Asks, Tested};
 pub(crate) use reload::{Stale, Which};
 pub(crate) use replace::Replacement;
@@ -46,8 +42,6 @@ pub(crate) use replace::Replacement;
 const BATCH: usize = 64;
 /// What is said of each definition while none is given out.
 const HELD_BACK: &str = "the hub came back from the past: it is held back until `fleetcheck hub confirm-restore`";
-/// How long a token may be used.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 type Answer<T> = oneshot::Sender<Result<T, ChangeError>>;
 
@@ -225,34 +219,6 @@ impl Desired {
         (!is_held_back).then(|| self.rendered.set(cluster))
     }
 
-    async fn restored(&mut self, restore: Restore, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        if self.restore.is_some() {
-            return Ok(());
-        }
-        tracing::error!(reason = restore.reason, "this hub came back from the past: definitions are held back");
-        // Held back whether or not that can be stored: the next agent tells it again.
-        let stored = self.store.put_restore(&restore).await.map_err(ChangeError::Store);
-        self.restore = Some(restore);
-        self.publish_restore(fleet).await?;
-        stored
-    }
-
-    async fn confirm_restore(&mut self, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        if self.restore.is_none() {
-            return Err(ChangeError::Conflict("there is no restore to confirm".to_owned()));
-        }
-        self.store.confirm_restore(clock::now()).await.map_err(ChangeError::Store)?;
-        self.restore = None;
-        self.publish_restore(fleet).await
-    }
-
-    async fn publish_restore(&mut self, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        self.unconfirmed.set(self.restore.is_some().into());
-        fleet.change(Change::Restore(self.restore.clone())).await?;
-        self.republish(fleet).await;
-        Ok(())
-    }
-
     /// The published definitions.
     pub(crate) fn definitions(&self) -> watch::Receiver<Arc<Definitions>> {
         self.published.subscribe()
@@ -297,260 +263,9 @@ impl Desired {
             }
             Request::SelfTested(tested, answer) => drop(answer.send(self.self_tested(tested, fleet).await)),
             Request::Bound { cluster, uid, key, answer } => {
-                if let Some(record) = self.records.get_mut(&cluster) {
-                    record.cluster_uid = Some(uid);
-                    record.valid_from = record.valid_from.max(Some(key.issued_at));
-                    record.agent_keys = vec![key];
-                    record.self_test = None;
-                    record.pending_enrolment = None;
-                    let record = record.clone();
-                    self.publish_record(&record, fleet).await;
-                }
+                self.bound(&cluster, uid, key, fleet).await;
                 let _ = answer.send(());
             }
-        }
-    }
-
-    async fn add_cluster(&mut self, add: ClusterAdd, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
-        let ClusterAdd { name, labels, annotations } = add;
-        names::dns_label(&name).map_err(|rule| ChangeError::Invalid(format!("name {rule}")))?;
-        let now = clock::now();
-        let mut record = match self.records.get(&name) {
-            None => {
-                let created_at = self.terms.revocations.addition(&name, now);
-                ClusterRecord { name: name.clone(), created_at, ..ClusterRecord::default() }
-            }
-            Some(record) => {
-                let view = fleet.view();
-                let pending = view.clusters.get(&name).is_some_and(|entry| entry.view.status == ClusterStatus::Pending);
-                if !pending {
-                    let text = format!(
-                        "the cluster {name} is there and has connected; `fleetcheck cluster token {name}` makes a new \
-                         token for it"
-                    );
-                    return Err(ChangeError::Conflict(text));
-                }
-                record.clone()
-            }
-        };
-        record.labels.extend(labels);
-        record.annotations.extend(annotations);
-        check_metadata(&record)?;
-        self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
-        let token = self.make_token(&name, now).await?;
-        record.pending_enrolment = None;
-        self.set_record(record, fleet).await;
-        Ok(token)
-    }
-
-    async fn new_token(&mut self, name: &str, rebind: bool, fleet: &FleetHandle) -> Result<ClusterToken, ChangeError> {
-        let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
-        let now = clock::now();
-        if rebind {
-            let at = later(now, last_told(&record));
-            let unbound = self.store.unbind_cluster(name, at);
-            self.terms.revocations.revoke(Subject::Binding(name), at, unbound).await?;
-            record.cluster_uid = None;
-            record.agent_keys = Vec::new();
-            record.self_test = None;
-            record.valid_from = Some(at);
-            self.records.insert(name.to_owned(), record.clone());
-            self.publish_record(&record, fleet).await;
-            fleet.cut(name, "the cluster was bound anew").await?;
-        }
-        let token = self.make_token(name, now).await?;
-        record.pending_enrolment = None;
-        self.records.insert(name.to_owned(), record.clone());
-        self.publish_record(&record, fleet).await;
-        Ok(token)
-    }
-
-    async fn make_token(&self, name: &str, now: Timestamp) -> Result<ClusterToken, ChangeError> {
-        let mut secret = [0_u8; 32];
-        rand::rng().fill_bytes(&mut secret);
-        let secret = hex::encode(secret);
-        let expires_at = now.checked_add(TOKEN_LIFE).unwrap_or(Timestamp::MAX);
-        let token = EnrolmentToken { hash: Sha256::digest(secret.as_bytes()).into(), expires_at, spent_by: None };
-        self.store.put_enrolment_token(name, &token).await.map_err(ChangeError::Store)?;
-        Ok(ClusterToken {
-            token: format!("{name}.{secret}.{}", self.terms.authority.trust().ca.fingerprint()),
-            cluster: name.to_owned(),
-            expires_at,
-            agent_address: self.terms.agent_address.clone(),
-            enrolment_address: self.terms.enrolment_address.clone(),
-        })
-    }
-
-    /// Keeps the key of the newest certificate.
-    async fn issued(&mut self, cluster: &str, key: AgentKey) -> Result<(), ChangeError> {
-        let record = self.records.get_mut(cluster).ok_or_else(|| not_found("cluster", cluster))?;
-        let keys = trust::keys_with(record, key);
-        self.store.put_agent_keys(cluster, &keys).await.map_err(ChangeError::Store)?;
-        record.agent_keys = keys;
-        self.published_records.send_replace(Arc::new(self.records.clone()));
-        Ok(())
-    }
-
-    async fn patch_cluster(
-        &mut self,
-        name: &str,
-        patch: ClusterPatch,
-        expected: &Expected,
-        fleet: &FleetHandle,
-    ) -> Result<(), ChangeError> {
-        let mut record = self.records.get(name).cloned().ok_or_else(|| not_found("cluster", name))?;
-        expected.check("cluster", name, Some(&cluster_version(&record.labels, &record.annotations)))?;
-        let ClusterPatch { labels, annotations } = patch;
-        apply_patch(&mut record.labels, labels);
-        apply_patch(&mut record.annotations, annotations);
-        check_metadata(&record)?;
-        self.store.put_cluster(&record).await.map_err(ChangeError::Store)?;
-        self.set_record(record, fleet).await;
-        Ok(())
-    }
-
-    async fn remove_cluster(&mut self, name: &str, fleet: &FleetHandle) -> Result<(), ChangeError> {
-        let record = self.records.get(name).ok_or_else(|| not_found("cluster", name))?;
-        let at = later(clock::now(), last_told(record));
-        let removed = self.store.remove_cluster(name);
-        self.terms.revocations.revoke(Subject::Cluster(name), at, removed).await?;
-        let removed = self.forget_cluster(name, fleet).await;
-        self.republish(fleet).await;
-        removed
-    }
-
-    async fn put_definition(
-        &mut self,
-        definition: FleetHealthCheck,
-        expected: &Expected,
-        fleet: &FleetHandle,
-    ) -> Result<(Arc<DefinitionView>, bool), ChangeError> {
-        let name = definition.metadata.name.clone();
-        let there = self.stored.get(&name).map(|stored| version(&stored.value));
-        expected.check("definition", &name, there.as_deref())?;
-        let value = serde_json::to_value(&definition).map_err(|error| ChangeError::Invalid(error.to_string()))?;
-        let is_new = !self.stored.contains_key(&name);
-        if self.stored.get(&name).is_none_or(|stored| stored.value != value) {
-            let mut rendered = self.rendered.clone();
-            rendered.put(&name, 0, &definition, self.records.values());
-            if let Some((cluster, bytes)) = rendered.outgrown(&self.rendered) {
-                let text = format!(
-                    "the definitions of cluster {cluster} would be {bytes} bytes together, the limit is \
-                     {MAX_HUB_FRAME_BYTES}"
-                );
-                return Err(ChangeError::Invalid(text));
-            }
-            let generation = self.store.put_definition(&name, &value).await.map_err(ChangeError::Store)?;
-            self.rendered.put(&name, generation, &definition, self.records.values());
-            self.stored.insert(name.clone(), Stored { generation, definition: Ok(definition), value });
-            self.republish(fleet).await;
-        }
-        match self.published.borrow().get(&name) {
-            Some(view) => Ok((Arc::clone(view), is_new)),
-            None => Err(not_found("definition", &name)),
-        }
-    }
-
-    async fn delete_definition(
-        &mut self,
-        name: &str,
-        expected: &Expected,
-        fleet: &FleetHandle,
-    ) -> Result<(), ChangeError> {
-        let stored = self.stored.get(name).ok_or_else(|| not_found("definition", name))?;
-        expected.check("definition", name, Some(&version(&stored.value)))?;
-        self.store.delete_definition(name).await.map_err(ChangeError::Store)?;
-        self.forget(name);
-        self.republish(fleet).await;
-        Ok(())
-    }
-
-    fn forget(&mut self, name: &str) {
-        self.stored.remove(name);
-        self.rendered.remove_definition(name);
-        for statuses in self.statuses.values_mut() {
-            statuses.remove(name);
-        }
-    }
-
-    /// Takes what an agent said of all its definitions; [`Desired::keep_statuses`] stores and publishes it. A session that
-    /// another one replaced says nothing: what that one says comes after it was published.
-    fn put_statuses(&mut self, cluster: String, epoch: u64, statuses: Vec<DefinitionStatus>, fleet: &FleetHandle) {
-        let view = fleet.view();
-        let newest = view.clusters.get(&cluster).and_then(|entry| entry.own.as_ref());
-        if newest.is_none_or(|own| own.epoch != epoch) || !self.records.contains_key(&cluster) {
-            return;
-        }
-        let old = self.statuses.get(&cluster);
-        let mut known = BTreeMap::new();
-        for status in statuses {
-            let status = match self.stored.get(&status.name) {
-                None => continue,
-                // Of what the hub did not send, the answer to what it did send once says more.
-                Some(stored) if stored.definition.is_err() => old.and_then(|old| old.get(&status.name)).cloned(),
-                Some(_) => Some(status),
-            };
-            known.extend(status.map(|status| (status.name.clone(), status)));
-        }
-        // What another replica stored of the session before may not have come here yet.
-        if old != Some(&known) || self.terms.peers.is_some() || self.unsaved.contains_key(&cluster) {
-            self.statuses.insert(cluster.clone(), known);
-            self.unsaved.insert(cluster, epoch);
-        }
-    }
-
-    /// Stores the statuses that changed, all in one commit or few, and publishes them. What cannot be stored is tried
-    /// again with the next request; what was said in a session that moved to another replica is as it is there.
-    async fn keep_statuses(&mut self, fleet: &FleetHandle) {
-        if self.unsaved.is_empty() {
-            return;
-        }
-        let unsaved = std::mem::take(&mut self.unsaved);
-        let this = &*self;
-        let writes = unsaved.into_iter().map(async |(cluster, epoch)| {
-            let written = this.write_statuses(&cluster, epoch).await;
-            (cluster, epoch, written)
-        });
-        let all: Vec<_> = futures::future::join_all(writes).await;
-        let mut moved = BTreeMap::new();
-        for (cluster, epoch, written) in all {
-            match written {
-                Ok(true) => {}
-                Ok(false) => drop(moved.insert(cluster, epoch)),
-                Err(error) => {
-                    tracing::warn!(cluster, %error, "definition statuses not stored");
-                    self.unsaved.insert(cluster, epoch);
-                }
-            }
-        }
-        if let Err(error) = self.reload_statuses(Which::Named(moved.keys().cloned().collect())).await {
-            tracing::warn!(%error, "definition statuses of another replica not read");
-            self.unsaved.extend(moved);
-        }
-        self.republish(fleet).await;
-    }
-
-    /// False where the session is at another replica by now.
-    async fn write_statuses(&self, cluster: &str, epoch: u64) -> Result<bool, StoreError> {
-        let known = self.statuses.get(cluster).into_iter().flat_map(BTreeMap::values);
-        let statuses: Vec<DefinitionStatus> = known.cloned().collect();
-        match &self.terms.peers {
-            Some(peers) => peers.store.put_definition_statuses(cluster, epoch, &statuses).await,
-            None => self.store.put_definition_statuses(cluster, statuses).await.map(|()| true),
-        }
-    }
-
-    async fn set_record(&mut self, record: ClusterRecord, fleet: &FleetHandle) {
-        self.rendered.put_cluster(&record, readable(&self.stored));
-        self.records.insert(record.name.clone(), record.clone());
-        self.publish_record(&record, fleet).await;
-        self.republish(fleet).await;
-    }
-
-    async fn publish_record(&mut self, record: &ClusterRecord, fleet: &FleetHandle) {
-        self.published_records.send_replace(Arc::new(self.records.clone()));
-        if let Err(error) = fleet.change(Change::Cluster(known(record))).await {
-            tracing::debug!(%error, "cluster not published");
         }
     }
 
@@ -613,33 +328,4 @@ fn readable(stored: &BTreeMap<String, Stored>) -> impl Iterator<Item = (&String,
 
 fn not_found(kind: &'static str, name: &str) -> ChangeError {
     ChangeError::NotFound { kind, name: name.to_owned() }
-}
-
-/// The version of what people set of a cluster.
-pub(crate) fn cluster_version(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> String {
-    version(&(labels, annotations))
-}
-
-/// The latest that a clock said of a cluster, perhaps one that was ahead: what is revoked of it is revoked later than that.
-fn last_told(record: &ClusterRecord) -> Timestamp {
-    let issued = record.agent_keys.iter().map(|key| key.issued_at);
-    issued.chain(record.valid_from).fold(record.created_at, Timestamp::max)
-}
-
-fn apply_patch(values: &mut BTreeMap<String, String>, patch: BTreeMap<String, Option<String>>) {
-    for (key, value) in patch {
-        match value {
-            Some(value) => drop(values.insert(key, value)),
-            None => drop(values.remove(&key)),
-        }
-    }
-}
-
-fn check_metadata(record: &ClusterRecord) -> Result<(), ChangeError> {
-    let say = |problems: Vec<validate::Problem>| {
-        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        ChangeError::Invalid(texts.join("; "))
-    };
-    validate::labels("labels", &record.labels).map_err(say)?;
-    validate::annotations("annotations", &record.annotations).map_err(say)
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use active_monitor_core::definition::FleetHealthCheck;
+use active_monitor_core::session::frame::MAX_HUB_FRAME_BYTES;
 use active_monitor_core::view::ClusterPatch;
 
-use super::{
-    ChangeError, ClusterRecord, Desired, FleetHandle, MAX_HUB_FRAME_BYTES, Stored, apply_patch, check_metadata,
-    not_found, readable,
-};
+use super::clusters::{apply_patch, check_metadata};
+use super::{ChangeError, Desired, FleetHandle, Stored, not_found, readable};
+use crate::store::ClusterRecord;
 
 /// What to change.
 #[derive(Debug, Default)]

@@ -6,8 +6,10 @@ use active_monitor_runtime::tasks::Tasks;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::clock;
 use crate::owner::{self, Opened};
 use crate::revocations::{FILE_NAME, Revocations};
+use crate::store::ClusterRecord;
 use crate::store::sqlite::SqliteStore;
 
 /// A cluster that another replica added an hour ahead of the time, and gave a certificate to an hour later.

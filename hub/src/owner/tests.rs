@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use active_monitor_core::view::{ClusterAdd, ClusterPatch};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
