@@ -36,11 +36,10 @@ soak: ## The slow suites: five minutes of load, and more
 	ACTIVE_MONITOR_SEEDS=10000 cargo test --workspace --test simulation
 	ACTIVE_MONITOR_SEEDS=10000 cargo test --workspace --lib --test session -- flipped at_which_the_log_ends
 
-# Without a sanitizer: it finds what only unsafe code does, ours has none, and it makes the build longer.
 fuzz: ## Fuzz what others write or send, FUZZ_SECONDS each (60), TARGETS="a b" or all; needs the nightly toolchain and `cargo install cargo-fuzz`
 	@for target in $(or $(TARGETS),$$(cargo +nightly fuzz list)); do \
 	  mkdir -p fuzz/corpus/$$target && echo "== $$target" && \
-	  cargo +nightly fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds examples examples/checks -- \
+	  cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds examples examples/checks -- \
 	    -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=65536 -print_final_stats=1 || exit 1; \
 	done
 
