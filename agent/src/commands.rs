@@ -146,10 +146,13 @@ impl Commands {
                         }
                         Ok(Obeyed::Test) => {
                             // One that is under way, such as of a session that was cut, is as good: who asks waits for its end.
-                            if tests.is_empty() {
+                            let namespace = &self.tester.namespace;
+                            let done = if tests.is_empty() {
                                 tests.push(self.tester.run().boxed());
-                            }
-                            let done = format!("the self-test has begun in namespace {}", self.tester.namespace);
+                                format!("the self-test has begun in namespace {namespace}")
+                            } else {
+                                format!("a self-test is under way in namespace {namespace}: its result follows")
+                            };
                             Answer { id: command.id, verdict: Ok(done) }
                         }
                         Ok(Obeyed::Annotate(check)) => {

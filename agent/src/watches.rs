@@ -285,6 +285,23 @@ mod tests {
         words.collect::<Vec<_>>().join(" ")
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn of_many_watches_that_were_held_back_each_begins_at_its_own_moment() {
+        assert_eq!([1, 11, 1000].map(spread), [0, 2, 10].map(Duration::from_secs));
+        let mut began = Vec::new();
+        for _ in 0..20 {
+            let refusal = kube::Error::Service(Refusal::Paused(HELD_BACK).into());
+            let held_back = watcher::Result::<Event<ConfigMap>>::Err(watcher::Error::WatchStartFailed(refusal));
+            let events = stream::iter([held_back, Ok(Event::Init)]);
+            let since = tokio::time::Instant::now();
+            patient(events, pauses(11), spread(11), "pods".to_owned()).collect::<Vec<_>>().await;
+            began.push(since.elapsed());
+        }
+        assert!(began.iter().all(|pause| (HELD_BACK..=HELD_BACK + spread(11)).contains(pause)), "{began:?}");
+        let (first, last) = (began.iter().min().unwrap(), began.iter().max().unwrap());
+        assert!(*last - *first > spread(11) / 4, "{began:?}");
+    }
+
     #[test]
     fn the_pauses_of_a_watch_stay_short_and_those_of_many_share_what_is_asked() {
         for (watches, longest) in [(1, 4), (10, 4), (100, 40)] {

@@ -469,7 +469,7 @@ pub trait Store: rollups::Rollups + Send + Sync + 'static {
     /// Keeps a gap: it lies behind the newest run of the cluster; and moves the journal's cursor over it, both or neither.
     async fn record_gap(&self, cluster: &str, journal: &str, gap: Gap, at: Timestamp) -> Result<(), StoreError>;
     /// Keeps a gap of unknown length, of 0 reports, behind the newest run of the cluster, where the history has earlier runs of one
-    /// of these checks and lacks the run that is named, and no such gap was noticed since that run. Whether there is a new one.
+    /// of these checks and lacks the run that is named, and no such gap was noticed since that run, nor is one there. Whether there is a new one.
     async fn record_lacking(&self, cluster: &str, runs: &[Counted], at: Timestamp) -> Result<bool, StoreError>;
     /// A page of the history, newest first, with the gaps in it.
     async fn runs(&self, query: &RunQuery) -> Result<RunPage, StoreError>;

@@ -41,10 +41,11 @@ impl Desired {
         if let Some(first) = record.pending_enrolment.clone().filter(|first| first.expires_at == pending.expires_at) {
             return Ok(first);
         }
-        self.keep_pending(&cluster, &pending, fleet).await?;
+        // In the audit log first, as what is decided upon it: who fails here asks again, and is noted again.
         let object = format!("{cluster}: the key {} waits for approval", pending.key_fingerprint);
-        tracing::info!(cluster, key_fingerprint = pending.key_fingerprint, "an enrolment waits for approval");
         self.note("enrolment", "cluster.pending", object).await?;
+        self.keep_pending(&cluster, &pending, fleet).await?;
+        tracing::info!(cluster, key_fingerprint = pending.key_fingerprint, "an enrolment waits for approval");
         Ok(pending)
     }
 
@@ -66,9 +67,10 @@ impl Desired {
             EnrolmentDecision::Denied => "cluster.deny",
         };
         let object = format!("{cluster}: the key {key_fingerprint}");
+        self.note(who, action, object.clone()).await?;
+        self.keep_pending(cluster, &pending, fleet).await?;
         tracing::info!(who, action, object, "changed");
-        self.note(who, action, object).await?;
-        self.keep_pending(cluster, &pending, fleet).await
+        Ok(())
     }
 
     async fn keep_pending(

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Peers, commands, elsewhere};
 use crate::desired::{Stale, Which};
 use crate::owner::{self, ChangeError, FleetHandle};
-use crate::store::postgres::replicas::{Followed as Read, FollowedCluster, Topic};
+use crate::store::postgres::replicas::{Followed as Read, Topic};
 use crate::store::{CheckKey, Store, StoreError};
 
 /// What is written within this time after a wake-up is read with it.
@@ -76,9 +76,7 @@ impl Follower {
         let own = self.peers.store.id();
         let others = replicas.into_iter().filter(|(id, _)| id != own);
         let beats = others.map(|(id, ago)| (id, began.checked_sub(ago).unwrap_or(Timestamp::MIN))).collect();
-        // What this replica published itself is known here. That it took a session over may not be: it can have failed then.
-        let is_known = |cluster: &FollowedCluster| cluster.replica == own && cluster.link.is_some();
-        let clusters = clusters.into_iter().filter(|cluster| !is_known(cluster)).map(elsewhere).collect();
+        let clusters = clusters.into_iter().map(elsewhere).collect();
         self.send(Change::Followed(Box::new(Followed { beats, clusters }))).await;
         if news(Topic::Windows) {
             let windows = owner::windows(self.store.as_ref()).await?;

@@ -102,7 +102,7 @@ async fn a_key_gets_its_certificate_only_once_a_person_has_approved_that_very_ke
     let agent = again.expect("a lost answer may be asked for again, without another approval");
     agent.connect(&hub, "berlin", vec![]).await;
     assert_eq!(hub.audited("cluster.pending", 1).await.len(), 1);
-    // And not the other key's; before it was in force.
+    // And not the other key's.
     assert_eq!(hub.audited("cluster.approve", 1).await, [format!("berlin: the key {}", fingerprint(&key))]);
     let log = hub.hub.store.audit_log(100).await.unwrap();
     let mut steps: Vec<_> = log.iter().filter(|line| line.action != "cluster.self-test").collect();

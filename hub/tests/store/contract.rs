@@ -195,9 +195,12 @@ async fn a_gap_of_unknown_length_is_noted_once_and_only_where_the_history_lacks_
     for again in [13, 50, 60, 500] {
         assert!(!lacking("dns", again, 61).await, "that is said already");
     }
+    // What another check says meanwhile makes another place, and no other gap.
+    store.record_runs("a", vec![run("tls", 61)], at(62)).await.unwrap();
+    assert!(!lacking("dns", 13, 64).await, "that is said already");
     let page = history().await;
     let places: Vec<_> = page.gaps.iter().map(|gap| (gap.after, gap.reports, gap.noticed_at)).collect();
-    assert_eq!(places, [(page.items[0].id, 0, at(60))]);
+    assert_eq!(places, [(page.items[1].id, 0, at(60))]);
     store.record_runs("a", vec![run("dns", 62)], at(63)).await.unwrap();
     assert!(lacking("dns", 70, 80).await, "another journal is gone");
     assert_eq!(history().await.gaps.len(), 2);

@@ -345,7 +345,9 @@ async fn a_replica_follows_what_the_others_show() {
     assert_eq!(told(&opened), (shared.two.id().to_owned(), false, false, 0));
     let whole = Publication { is_whole: true, ..publication(epoch, &["dns", "new"], &[]) };
     shared.two.publish(&[whole]).await.unwrap();
-    assert_eq!(told(&follow(opened.revision).await), (shared.two.id().to_owned(), true, true, 2));
+    let others = shared.one.follow(opened.revision).await.unwrap();
+    assert_eq!(told(&others), (shared.two.id().to_owned(), true, true, 2));
+    assert_eq!(follow(opened.revision).await.clusters, [], "who published it knows it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

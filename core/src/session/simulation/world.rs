@@ -506,10 +506,9 @@ impl World {
 
     /// The statuses count what the journal had, and the next one lacks it.
     fn lose_journal(&mut self) {
-        // With nothing in it no run is lost, and the next one lacks what the hub has.
-        let Some(last) = self.journal.back().map(|report| &report.run.key).or(self.recorded.keys().next_back()) else {
-            return;
-        };
+        // Of all that ever ran, whether the hub has it or not.
+        let ran = self.journal.iter().map(|report| &report.run.key).chain(&self.lost).chain(self.recorded.keys());
+        let Some(last) = ran.max_by_key(|key| key.slot) else { return };
         self.lacking = vec![Counted { check_uid: last.check_uid.clone(), mark: last.slot }];
         self.lost.extend(self.journal.drain(..).map(|report| report.run.key));
         self.crash_agent();

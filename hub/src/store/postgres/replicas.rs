@@ -124,7 +124,7 @@ impl Replicas {
     /// # Errors
     /// The data base fails.
     pub async fn follow(&self, after: u64) -> Result<Followed, StoreError> {
-        within(follow::follow(&self.store.pool, after)).await
+        within(follow::follow(&self.store.pool, &self.id, after)).await
     }
 
     /// Yields when something was written; several times may be one. It ends when its connection does, and what is written

@@ -23,7 +23,8 @@ pub struct Followed {
     pub is_gap: bool,
     /// Replicas, this one among them, and how long ago they said that they are alive, by the data base's clock.
     pub replicas: Vec<(String, Duration)>,
-    /// Clusters that have, or had, a session, as far as something of it changed.
+    /// Clusters that have, or had, a session, as far as something of it changed. None whose session is at the replica that
+    /// asks: what it published it knows. That it took a session over it may not: it can have failed then.
     pub clusters: Vec<FollowedCluster>,
     /// What else was written, and of which cluster; the name is empty where it is of none.
     pub topics: BTreeSet<(Topic, String)>,
@@ -50,7 +51,7 @@ pub struct FollowedCluster {
 
 type State = (String, String, String, String, String);
 
-pub(super) async fn follow(pool: &PgPool, after: u64) -> Result<Followed, StoreError> {
+pub(super) async fn follow(pool: &PgPool, own: &str, after: u64) -> Result<Followed, StoreError> {
     let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let db = &mut *transaction;
     let bounds = "SELECT coalesce(min(revision), 2), coalesce(max(revision), 1) FROM replica_changes";
@@ -72,7 +73,7 @@ pub(super) async fn follow(pool: &PgPool, after: u64) -> Result<Followed, StoreE
             }
         }
     }
-    followed.clusters = clusters(db, (!is_whole).then_some(&checks)).await?;
+    followed.clusters = clusters(db, own, (!is_whole).then_some(&checks)).await?;
     transaction.commit().await?;
     Ok(followed)
 }
@@ -84,17 +85,18 @@ async fn replicas(db: &mut PgConnection) -> Result<Vec<(String, Duration)>, Stor
     Ok(alive.fetch_all(db).await?.into_iter().map(read).collect())
 }
 
-/// Sessions and checks of these clusters, or of all.
+/// Sessions and checks of these clusters, or of all, but for what this replica published itself.
 async fn clusters(
     db: &mut PgConnection,
+    own: &str,
     changed: Option<&BTreeMap<String, BTreeSet<String>>>,
 ) -> Result<Vec<FollowedCluster>, StoreError> {
     let names = changed.map(|changed| changed.keys().cloned().collect::<Vec<_>>());
     let sessions = sqlx::query_as::<_, (String, String, i64, Option<String>)>(
-        "SELECT cluster, replica, epoch, link FROM replica_sessions WHERE $1::text[] IS NULL OR cluster = ANY($1) \
-         ORDER BY cluster",
+        "SELECT cluster, replica, epoch, link FROM replica_sessions WHERE ($1::text[] IS NULL OR cluster = ANY($1)) \
+         AND (replica <> $2 OR link IS NULL) ORDER BY cluster",
     );
-    let sessions = sessions.bind(names).fetch_all(&mut *db).await?;
+    let sessions = sessions.bind(names).bind(own).fetch_all(&mut *db).await?;
     let is_whole = |cluster: &str| changed.and_then(|all| all.get(cluster)).is_none_or(|uids| uids.contains("*"));
     let (mut whole, mut some) = (Vec::new(), (Vec::new(), Vec::new()));
     for (cluster, ..) in &sessions {

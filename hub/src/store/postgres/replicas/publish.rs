@@ -11,8 +11,6 @@ use crate::store::StoreError;
 use crate::store::queries::kept;
 use crate::store::rows::json;
 
-/// Clusters in one round of statements: enough that round trips do not count, and no copy of a whole fleet's names.
-const CLUSTERS_AT_ONCE: usize = 250;
 /// Checks in one INSERT: enough that round trips do not count, and no text of a whole fleet at once.
 const ROWS_PER_INSERT: usize = 1000;
 
@@ -49,9 +47,7 @@ pub(super) async fn publish(pool: &PgPool, replica: &str, all: &[Publication]) -
         let newest = newest(&mut transaction, replica, all).await?;
         let (taken, late): (Vec<_>, Vec<_>) = all.iter().partition(|publication| is_among(&newest, publication));
         refused.extend(late.into_iter().map(|publication| publication.cluster.clone()));
-        for some in taken.chunks(CLUSTERS_AT_ONCE) {
-            write(&mut transaction, some).await?;
-        }
+        write(&mut transaction, &taken).await?;
     }
     // When this began: what was shown since, while it waited for others, is not in it.
     let alive = "INSERT INTO replicas (id, alive_at) VALUES ($1, (extract(epoch FROM now()) * 1000000)::bigint) \
