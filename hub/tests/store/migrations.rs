@@ -90,6 +90,7 @@ async fn an_older_replica_goes_on_while_a_newer_one_migrates_and_is_not_started_
     let Backend::Postgres(database) = &backend else { unreachable!() };
     let older = backend.location().share().await.unwrap();
     let replicas = older.replicas.as_ref().unwrap();
+    let beside = backend.location().share().await.unwrap().replicas.unwrap();
     let serve = async |second: i64| {
         let (cluster, store) = (ClusterRecord { cluster_uid: Some("uid".into()), ..cluster("a") }, &older.store);
         store.put_cluster(&cluster).await.unwrap();
@@ -104,7 +105,7 @@ async fn an_older_replica_goes_on_while_a_newer_one_migrates_and_is_not_started_
         let (checks, removed) = (Vec::new(), Vec::new());
         let publication = Publication { cluster: "a".into(), epoch, link, checks, removed, is_whole: true };
         assert!(replicas.publish(&[publication]).await.unwrap().is_empty());
-        assert!(!replicas.follow(0).await.unwrap().clusters.is_empty());
+        assert!(!beside.follow(0).await.unwrap().clusters.is_empty());
     };
     // Its statements are prepared.
     for second in 1..8 {
