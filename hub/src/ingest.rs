@@ -29,6 +29,7 @@ mod paces;
 mod session;
 #[cfg(test)]
 mod tests;
+mod violations;
 
 /// The fleet service.
 pub struct FleetService {

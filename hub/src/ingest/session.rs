@@ -13,7 +13,7 @@ use active_monitor_core::fleet::Said;
 use active_monitor_core::self_test::SelfTest;
 use active_monitor_core::session::frame::{AgentFrame, Counted, Hello, HubFrame, Report, Welcome};
 use active_monitor_core::session::gaps::{Gap, Piece, Sequence};
-use active_monitor_core::session::hub::{HubSession, Input, Output, SessionError};
+use active_monitor_core::session::hub::{HubSession, Input, Output};
 use active_monitor_core::session::pace;
 use active_monitor_proto::{WireError, v1};
 use futures::StreamExt;
@@ -26,7 +26,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::Instrument;
 
 use super::outgoing::{Outgoing, Queue, SEND_TIMEOUT, Unread};
-use super::{Caller, Shared};
+use super::{Caller, Shared, violations};
 use crate::ca::AgentIdentity;
 use crate::clock;
 use crate::desired::Tested;
@@ -286,8 +286,8 @@ impl Session {
             Output::End(None) => return Err(Ended),
             Output::End(Some(error)) => {
                 tracing::warn!(cluster = self.cluster, %error, "session refused");
-                self.shared.refusals.count(refused(&error));
-                return Err(self.end(status(&error)).await);
+                self.shared.refusals.count(violations::refused(&error));
+                return Err(self.end(violations::status(&error)).await);
             }
         }
         Ok(None)
@@ -591,35 +591,5 @@ async fn cut(cut: &mut Option<oneshot::Receiver<&'static str>>) -> &'static str 
     match cut {
         Some(receiver) => receiver.await.unwrap_or("the hub is stopping"),
         None => std::future::pending().await,
-    }
-}
-
-fn refused(error: &SessionError) -> Refused {
-    match error {
-        SessionError::WrongCluster { .. } | SessionError::BadHello { .. } => Refused::Hello,
-        SessionError::TooManyChecks | SessionError::TooManyUnacked { .. } => Refused::AgentLimit,
-        SessionError::OutOfOrder { .. }
-        | SessionError::SeqNotGrowing { .. }
-        | SessionError::SeqTooHigh { .. }
-        | SessionError::UnknownNonce { .. }
-        | SessionError::SelfTestNotAsked
-        | SessionError::LackingTooOften
-        | SessionError::UnknownCommand { .. } => Refused::Protocol,
-    }
-}
-
-fn status(error: &SessionError) -> Status {
-    let text = error.to_string();
-    match error {
-        SessionError::WrongCluster { .. } => Status::permission_denied(text),
-        SessionError::TooManyChecks | SessionError::TooManyUnacked { .. } => Status::resource_exhausted(text),
-        SessionError::BadHello { .. } => Status::invalid_argument(text),
-        SessionError::OutOfOrder { .. }
-        | SessionError::SeqNotGrowing { .. }
-        | SessionError::SeqTooHigh { .. }
-        | SessionError::UnknownNonce { .. }
-        | SessionError::SelfTestNotAsked
-        | SessionError::LackingTooOften
-        | SessionError::UnknownCommand { .. } => Status::failed_precondition(text),
     }
 }
